@@ -1,0 +1,313 @@
+"""The command line: ``entrob list | run | tune | report | status``."""
+
+import dataclasses
+import os
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from entrob.errors import EntrobError
+
+Preset = Annotated[str, tyro.conf.arg(aliases=["-p"])]
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List what can be named: environments, experiments, regularizers or perturbations.
+
+    Example: entrob list regularizers
+    """
+
+    what: Annotated[
+        Literal["all", "environments", "experiments", "regularizers", "perturbations"],
+        tyro.conf.Positional,
+    ] = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Train, perturb, measure and plot an experiment; finished work is skipped.
+
+    Examples:
+      entrob run minigrid --preset quick
+      entrob run minigrid --preset paper --out runs/figure4
+      entrob run minigrid --regularizer my_package.my_module:l2_logits --coef 0,1e-3,1e-2
+      entrob run minigrid --perturbation wall --perturbation slip --seeds 5
+    """
+
+    experiment: tyro.conf.Positional[str]
+    """Name of a file in benchmarks/, or a path that ends in .toml."""
+    preset: Preset = "quick"
+    """smoke (a minute), quick (minutes) or paper (the paper's size)."""
+    seeds: int | None = None
+    """Runs per method; by default the preset's."""
+    regularizer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Train only `none` and these: a method of the experiment, a registered regularizer, or
+    module:function. May be repeated."""
+    coef: str | None = None
+    """Comma-separated coefficients for the --regularizer given."""
+    perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Test only under these. May be repeated."""
+    out: Path | None = None
+    """Output folder; by default runs/EXPERIMENT/PRESET."""
+    resume: bool = True
+    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
+    batch_size: int | None = None
+    """Runs side by side in memory; by default as many as half the memory holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune:
+    """Choose coefficients by the 5 % rule, on seeds that are never reported.
+
+    Example: entrob tune minigrid --preset paper
+    """
+
+    experiment: tyro.conf.Positional[str]
+    """Name of a file in benchmarks/, or a path that ends in .toml."""
+    preset: Preset = "quick"
+    """Which preset's frames to tune with."""
+    seeds: int | None = None
+    """Runs per coefficient; by default the experiment's."""
+    out: Path | None = None
+    """Output folder; by default runs/EXPERIMENT/tune-PRESET."""
+    resume: bool = True
+    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
+    batch_size: int | None = None
+    """Runs side by side in memory; by default as many as half the memory holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Draw the tables and figures of a finished or half-finished run again.
+
+    Examples:
+      entrob report runs/minigrid/paper
+      entrob report runs/minigrid/paper --level 0.95 --export results/minigrid/paper
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Output folder of a run."""
+    level: float = 0.96
+    """Level of the normal bands: 0.96 is the paper's text, 0.95 its code."""
+    export: Path | None = None
+    """Also copy report, tables, figures and manifest there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Say what an output folder holds: runs finished, diverged and under way.
+
+    Example: entrob status runs/minigrid/paper
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Output folder of a run."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    command = tyro.cli(List | Run | Tune | Report | Status, prog="entrob", args=arguments)
+    line = shlex.join(["entrob", *arguments])
+    setup()
+    try:
+        {List: _list, Run: _run, Tune: _tune, Report: _report, Status: _status}[type(command)](
+            command, line
+        )
+    except EntrobError as error:
+        print(f"entrob: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("entrob: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def setup() -> None:
+    """Use every core as a device and keep compiled programs between processes."""
+    import jax
+
+    if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _list(command: List, line: str) -> None:
+    from entrob.envs import environments
+    from entrob.perturbations import perturbations
+    from entrob.regularizers import regularizers
+    from entrob.sweep.experiment import names
+
+    def doc(thing) -> str:
+        return (thing.__doc__ or "").strip().partition("\n")[0]
+
+    show = lambda what: command.what in ("all", what)
+    if show("environments"):
+        print("environments\n  " + "\n  ".join(environments.names()))
+    if show("experiments"):
+        print("experiments\n  " + "\n  ".join(names()))
+    if show("regularizers"):
+        print("regularizers\n  none                 nothing is added")
+        for name in regularizers.names():
+            print(f"  {name:20s} {doc(regularizers.get(name))}")
+    if show("perturbations"):
+        print("perturbations")
+        for name in perturbations.names():
+            entry = perturbations.get(name)
+            print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.kind}: {entry.doc}")
+
+
+def _run(command: Run, line: str) -> None:
+    from entrob.sweep import experiment as experiments
+    from entrob.sweep.runner import run
+    from entrob.sweep.select import select_methods, select_perturbations
+
+    experiment = experiments.load(command.experiment, command.preset)
+    experiment = _with_seeds(experiment, command)
+    experiment = select_methods(experiment, command.regularizer, command.coef)
+    experiment = select_perturbations(experiment, command.perturbation)
+    store = _store(command, experiment, command.preset)
+    manifest = run(experiment, store, line, command.batch_size)
+    path = report(store)
+    print(_timing(manifest))
+    print(f"report: {path}")
+    _complain(store)
+
+
+def _tune(command: Tune, line: str) -> None:
+    from entrob.results.tuning import write_tuning
+    from entrob.sweep import experiment as experiments
+    from entrob.sweep.tune import tune
+
+    experiment = experiments.load(command.experiment, command.preset)
+    if command.seeds is not None:
+        experiments.positive_int("--seeds", command.seeds)
+        experiment.tune["seeds"] = command.seeds
+    store = _store(command, experiment, f"tune-{command.preset}")
+    chosen, table, manifest = tune(experiment, store, line, command.batch_size)
+    write_tuning(store.root, table, chosen, manifest)
+    print((store.root / "tables" / "tuning.md").read_text())
+    print(_timing(manifest))
+    for method, value in chosen.items():
+        print(f"{method}: {value:g}" if value else f"{method}: no coefficient passes")
+
+
+def _report(command: Report, line: str) -> None:
+    from entrob.results.store import Store
+
+    if not (command.folder / "manifest.json").is_file():
+        raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
+    if not 0 < command.level < 1:
+        raise EntrobError(f"--level must be between 0 and 1, not {command.level:g}")
+    store = Store(command.folder)
+    path = report(store, command.level)
+    if command.export:
+        command.export.mkdir(parents=True, exist_ok=True)
+        for name in ("manifest.json", "report.md", "tables", "figures"):
+            source, target = command.folder / name, command.export / name
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, target)
+        path = command.export / path.name
+    print(f"report: {path}")
+
+
+def _status(command: Status, line: str) -> None:
+    from entrob.results.store import Store
+
+    store = Store(command.folder)
+    manifest = store.manifest()
+    if not manifest:
+        raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
+    runs = store.gather("runs")
+    wanted = len(manifest.get("methods", {})) * len(manifest.get("seeds", []))
+    print(f"{manifest['experiment']} {manifest.get('preset', '')}: {len(runs)} runs trained")
+    if len(runs):
+        for method, group in runs.groupby("method", sort=False):
+            bad = int((group.status == "diverged").sum())
+            print(f"  {method:32s} {len(group):4d} seeds" + (f", {bad} diverged" if bad else ""))
+    tested = store.gather("evaluation")
+    if len(tested):
+        for name, group in tested.groupby("perturbation", sort=False):
+            print(f"  tested under {name:20s} {group.run_id.nunique():4d} runs")
+    for path in sorted((store.root / "parts").glob("checkpoint-*")):
+        age = time.time() - path.stat().st_mtime
+        print(f"  under way: {path.name}, last checkpoint {age:,.0f} s ago")
+    if wanted > len(runs):
+        print(f"  {wanted - len(runs)} of {wanted} runs are missing; go on with: {manifest['command']}")
+
+
+def report(store, level: float = 0.96) -> Path:
+    """Write the tables, figures and report of a store; returns the report's path."""
+    from entrob.results.occupancies import mean_occupancies
+    from entrob.results.report import write_report
+
+    frames = {kind: store.gather(kind) for kind in ("runs", "curves", "evaluation", "occupancy")}
+    if not len(frames["runs"]) or not len(frames["evaluation"]):
+        raise EntrobError(f"{store.root} holds no finished runs yet")
+    manifest = store.manifest()
+    occupancies, walls = mean_occupancies(frames["occupancy"], manifest["environment"])
+    return write_report(
+        store.root,
+        frames["runs"],
+        frames["curves"],
+        frames["evaluation"],
+        manifest,
+        level=level,
+        occupancies=occupancies,
+        walls=walls,
+    )
+
+
+def _with_seeds(experiment, command):
+    from entrob.sweep.experiment import positive_int
+
+    if command.seeds is None:
+        return experiment
+    return dataclasses.replace(experiment, seeds=positive_int("--seeds", command.seeds))
+
+
+def _store(command, experiment, leaf: str):
+    from entrob.results.store import Store
+    from entrob.sweep.experiment import positive_int
+
+    if command.batch_size is not None:
+        positive_int("--batch-size", command.batch_size)
+    root = command.out or Path("runs") / experiment.name / leaf
+    if not command.resume and (root / "manifest.json").is_file():
+        Store(root).claim({"experiment": Store(root).manifest()["experiment"], "experiment_hash": ""})
+        shutil.rmtree(root)
+    return Store(root)
+
+
+def _timing(manifest) -> str:
+    return (
+        f"{manifest['frames']:,} frames at {manifest['frames_per_s'] or 0:,} frames/s; "
+        f"training {manifest['train_time_s']:,.0f} s, testing {manifest['test_time_s']:,.0f} s, "
+        f"compiling {manifest['compile_time_s']:,.0f} s"
+    )
+
+
+def _complain(store) -> None:
+    """Fail, after everything else was kept, if a regularizer returned values that are not finite."""
+    runs = store.gather("runs")
+    bad = runs[(runs.status == "diverged") & (runs.cause != "loss or weights")]
+    if len(bad):
+        first = bad.iloc[0]
+        raise EntrobError(
+            f"regularizer {first.cause!r} returned NaN or infinity: {len(bad)} runs were frozen, "
+            f"the first at update {first.diverged_at} of {first.method}, seed {first.seed}"
+        )

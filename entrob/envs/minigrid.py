@@ -1,0 +1,206 @@
+"""Grids with walls and one goal: the pure twin of Farama MiniGrid's empty rooms.
+
+Coordinates are ``(x, y)`` with x to the right and y down, as in MiniGrid; arrays over cells are
+indexed ``[x, y]`` and include the border. Directions are 0 right, 1 down, 2 left, 3 up; actions
+are 0 turn left, 1 turn right, 2 forward.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+# (object, color, state) codes of MiniGrid: an empty cell, a gray wall, a green goal.
+EMPTY, WALL, GOAL = (1, 0, 0), (2, 5, 0), (8, 1, 0)
+CODES = np.array([EMPTY, WALL, GOAL], np.uint8)
+# One step forward in each direction.
+FORWARD = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.int32)
+NUM_DIRECTIONS = 4
+
+
+@struct.dataclass
+class EnvState(environment.EnvState):
+    """Where the agent is.
+
+    Attributes:
+      time: int32[], steps since the episode began.
+      pos: int32[2], the agent's cell (x, y).
+      dir: int32[], the agent's direction, 0..3.
+    """
+
+    time: jax.Array
+    pos: jax.Array
+    dir: jax.Array
+
+
+@struct.dataclass
+class EnvParams(environment.EnvParams):
+    """One layout; every field is a traced leaf.
+
+    Attributes:
+      walls: bool[W, H] indexed [x, y], the border included and always wall.
+      goal_pos: int32[2], (x, y) of the goal.
+      start_pos: int32[2], (x, y) where an episode begins.
+      start_dir: int32[], direction in which it begins, 0..3.
+      reward_decay: float32[], the goal pays ``1 - reward_decay * time / max_steps_in_episode``:
+        0 is the paper's sparse reward, 0.9 is MiniGrid's.
+      max_steps_in_episode: int32[], truncation.
+    """
+
+    walls: jax.Array = None
+    goal_pos: jax.Array = None
+    start_pos: jax.Array = None
+    start_dir: jax.Array = 0
+    reward_decay: jax.Array = 0.0
+    max_steps_in_episode: jax.Array = 200
+
+
+def empty_params(width: int, height: int, max_steps: int = 200) -> EnvParams:
+    """An empty room: start in the top-left corner facing right, goal in the bottom-right one."""
+    walls = np.ones((width, height), bool)
+    walls[1:-1, 1:-1] = False
+    return EnvParams(
+        walls=jnp.asarray(walls),
+        goal_pos=jnp.array([width - 2, height - 2], jnp.int32),
+        start_pos=jnp.array([1, 1], jnp.int32),
+        start_dir=jnp.array(0, jnp.int32),
+        reward_decay=jnp.array(0.0, jnp.float32),
+        max_steps_in_episode=jnp.array(max_steps, jnp.int32),
+    )
+
+
+class MiniGrid(environment.Environment[EnvState, EnvParams]):
+    """A room with walls and one goal, seen through MiniGrid's egocentric window.
+
+    Observation: uint8[view, view, 3], (object, color, state) codes of the cells around the agent,
+    rotated so that it looks "up" from the middle of the last row; walls are transparent and cells
+    outside the grid read as wall.
+    Action: int in 0..2 (turn left, turn right, forward).
+    Reward: ``1 - reward_decay * time / max_steps`` on entering the goal, else 0.
+    Termination: on entering the goal. Truncation: at `max_steps_in_episode`.
+
+    Args:
+      width: cells from left to right, the border included.
+      height: cells from top to bottom, the border included.
+      view: side of the egocentric window, odd.
+    """
+
+    #: Observations depend on nothing but `state_index` and the params, so they fit a table.
+    finite = True
+
+    def __init__(self, width: int = 10, height: int = 10, view: int = 7):
+        if width < 4 or height < 4 or view < 3 or view % 2 == 0:
+            raise ValueError("width and height must be at least 4 and view odd, at least 3")
+        self.width, self.height, self.view = width, height, view
+        # The window's cells relative to the agent, for each direction: int[4, view, view].
+        # Window column i lies i - view//2 to the agent's right, row j lies view-1-j ahead.
+        i, j = np.meshgrid(np.arange(view), np.arange(view), indexing="ij")
+        right, ahead = i - view // 2, view - 1 - j
+        side = np.roll(FORWARD, -1, axis=0)  # the direction to the right of each direction
+        dx = ahead * FORWARD[:, 0, None, None] + right * side[:, 0, None, None]
+        dy = ahead * FORWARD[:, 1, None, None] + right * side[:, 1, None, None]
+        # Padded by view-1 on every side, the window never leaves the grid, and one flat offset
+        # per window cell replaces two clipped coordinates.
+        self._pad = view - 1
+        self._offsets = (dx * (height + 2 * self._pad) + dy).astype(np.int32)
+
+    @property
+    def default_params(self) -> EnvParams:
+        return empty_params(self.width, self.height)
+
+    @property
+    def name(self) -> str:
+        return f"MiniGrid-{self.width}x{self.height}"
+
+    @property
+    def num_actions(self) -> int:
+        return 3
+
+    def action_space(self, params: EnvParams | None = None) -> spaces.Discrete:
+        return spaces.Discrete(3)
+
+    def observation_space(self, params: EnvParams | None = None) -> spaces.Box:
+        return spaces.Box(0, 10, (self.view, self.view, 3), jnp.uint8)
+
+    def state_space(self, params: EnvParams | None = None) -> spaces.Dict:
+        return spaces.Dict(
+            {
+                "time": spaces.Discrete(2**31 - 1),
+                "pos": spaces.Box(1, max(self.width, self.height) - 2, (2,), jnp.int32),
+                "dir": spaces.Discrete(NUM_DIRECTIONS),
+            }
+        )
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
+        """Begin an episode: (observation uint8[view, view, 3], state). The key is not used."""
+        state = EnvState(
+            time=jnp.zeros((), jnp.int32),
+            pos=jnp.asarray(params.start_pos, jnp.int32),
+            dir=jnp.asarray(params.start_dir, jnp.int32),
+        )
+        return self.get_obs(state, params), state
+
+    def step_env(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
+        """One move: (observation, state, reward float32[], terminated bool[], info)."""
+        turn = jnp.where(action == 0, -1, jnp.where(action == 1, 1, 0))
+        front = state.pos + jnp.asarray(FORWARD)[state.dir]
+        moves = (action == 2) & ~params.walls[front[0], front[1]]
+        pos = jnp.where(moves, front, state.pos)
+        state = EnvState(time=state.time + 1, pos=pos, dir=(state.dir + turn) % NUM_DIRECTIONS)
+        terminated = moves & jnp.all(pos == params.goal_pos)
+        elapsed = state.time / params.max_steps_in_episode
+        reward = jnp.where(terminated, 1.0 - params.reward_decay * elapsed, 0.0)
+        observation = self.get_obs(state, params)
+        return observation, state, reward.astype(jnp.float32), terminated, {}
+
+    def get_obs(self, state: EnvState, params: EnvParams | None = None, key=None) -> jax.Array:
+        """The egocentric window: uint8[view, view, 3]."""
+        kinds = params.walls.astype(jnp.int32)  # indices into CODES
+        kinds = kinds.at[params.goal_pos[0], params.goal_pos[1]].set(2)
+        kinds = jnp.pad(kinds, self._pad, constant_values=1)
+        origin = (state.pos[0] + self._pad) * kinds.shape[1] + state.pos[1] + self._pad
+        window = kinds.ravel()[origin + jnp.asarray(self._offsets)[state.dir]]
+        # The agent's own cell shows what it carries, which is nothing, even on the goal.
+        window = window.at[self.view // 2, self.view - 1].set(0)
+        return jnp.asarray(CODES)[window]
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        return jnp.all(state.pos == params.goal_pos)
+
+    def is_success(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Whether the agent is on the goal: bool[]."""
+        return self.is_terminated(state, params)
+
+    def entropy_features(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """What state entropy is measured on (paper, B.2): (x, y, one-hot direction), float32[6]."""
+        direction = jax.nn.one_hot(state.dir, NUM_DIRECTIONS)
+        return jnp.concatenate([state.pos.astype(jnp.float32), direction])
+
+    @property
+    def num_states(self) -> int:
+        """How many states there are, time apart: interior cells × directions."""
+        return (self.width - 2) * (self.height - 2) * NUM_DIRECTIONS
+
+    def states(self, params: EnvParams) -> EnvState:
+        """Every state, time apart, in the order of `state_index`; leaves have a leading axis [S]."""
+        x, y, d = np.meshgrid(
+            np.arange(1, self.width - 1),
+            np.arange(1, self.height - 1),
+            np.arange(NUM_DIRECTIONS),
+            indexing="ij",
+        )
+        return EnvState(
+            time=jnp.zeros(self.num_states, jnp.int32),
+            pos=jnp.asarray(np.stack([x.ravel(), y.ravel()], 1), jnp.int32),
+            dir=jnp.asarray(d.ravel(), jnp.int32),
+        )
+
+    def state_index(self, state: EnvState) -> jax.Array:
+        """The position of a state in `states`: int32[] in 0..S-1."""
+        cell = (state.pos[0] - 1) * (self.height - 2) + state.pos[1] - 1
+        return cell * NUM_DIRECTIONS + state.dir

@@ -1,0 +1,58 @@
+"""From outcomes to tidy records: a row per run × perturbation × magnitude."""
+
+from typing import Any
+
+import numpy as np
+
+from entrob.evaluation.batch import Outcome
+from entrob.results.statistics import cvar
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def records(outcome: Outcome, horizon: int, cvar_fraction: float = 0.1) -> list[dict[str, Any]]:
+    """One record per run, of the fields of ``evaluation.parquet`` that tell what happened.
+
+    Args:
+      outcome: as returned by `evaluate`, arrays of NumPy.
+      horizon: number of steps T.
+      cvar_fraction: share of the worst instances that CVaR averages over.
+
+    Returns:
+      R dictionaries. ``steps_to_success`` is a histogram int32[T]: entry t - 1 counts the
+      episodes that succeeded at step t. A fully solvable environment whose optimum is unknown
+      counts every instance as solvable.
+    """
+    known = outcome.optimum >= 0
+    solvable = ~known | (outcome.optimum <= horizon)
+    rows = []
+    for steps, returns, exact in zip(
+        outcome.steps_to_success, outcome.episode_return, outcome.exact, strict=True
+    ):
+        success = steps > 0
+        taken = np.where(success, steps, horizon)
+        measured = exact[solvable & ~np.isnan(exact)]
+        some = measured.size > 0
+        rows.append(
+            {
+                "episodes": len(steps),
+                "success": success.mean(),
+                "success_solvable": success[solvable].mean() if solvable.any() else np.nan,
+                "solvable": solvable.mean(),
+                "steps_to_success": np.bincount(steps[success] - 1, minlength=horizon).astype(
+                    np.int32
+                ),
+                "return_mean": returns.mean(),
+                **{
+                    f"return_q{round(100 * q):02d}": np.quantile(returns, q) for q in QUANTILES
+                },
+                "regret_mean": (taken - outcome.optimum)[solvable].mean()
+                if known.all() and solvable.any()
+                else np.nan,
+                "exact_success": exact.mean(),
+                "exact_worst": measured.min() if some else np.nan,
+                "exact_cvar": cvar(measured, cvar_fraction) if some else np.nan,
+                "instance_success": np.where(solvable, exact, np.nan).astype(np.float32),
+            }
+        )
+    return rows

@@ -1,0 +1,172 @@
+"""What a perturbation is, the registry of them, and how one or several are applied."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from entrob.errors import EntrobError
+from entrob.registry import Registry
+
+Params = Any  # the `EnvParams` of any gymnax environment
+Apply = Callable[[jax.Array, Params, jax.Array], Params]
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """A family of perturbed environments, indexed by a key (which instance) and a magnitude.
+
+    Attributes:
+      name: what it is called on the command line and in result tables.
+      fn: pure ``(key, params, magnitude float32[]) -> params``, same shapes and dtypes.
+      low: smallest magnitude.
+      high: largest magnitude, on the paper's 8×8 grid where it depends on the size of a grid.
+      paper: the magnitude the paper tests, None if it does not use this perturbation.
+      kind: "structured" changes a layout, "diffuse" blurs every step.
+      integer: magnitudes are whole numbers.
+      instances_distinct: different keys give different environments, so that worst case and CVaR
+        over instances mean something.
+      training_only: it changes what an agent learns from and not what it is tested on.
+      requires: fields the params must have.
+      limit: the largest magnitude for given params where it depends on their shapes.
+      doc: one line on what it does.
+    """
+
+    name: str
+    fn: Apply
+    low: float = 0.0
+    high: float = 1.0
+    paper: float | None = None
+    kind: Literal["structured", "diffuse"] = "structured"
+    integer: bool = False
+    instances_distinct: bool = True
+    training_only: bool = False
+    requires: tuple[str, ...] = ()
+    limit: Callable[[Params], float] | None = None
+    doc: str = ""
+
+    def range(self, params: Params) -> tuple[float, float]:
+        """The smallest and largest magnitude for these params."""
+        return self.low, self.high if self.limit is None else self.limit(params)
+
+
+#: Perturbation name -> `Perturbation`.
+perturbations: Registry[Perturbation] = Registry("perturbation")
+
+
+def perturbation(name: str, **declared) -> Callable[[Apply], Apply]:
+    """Register the decorated function as a perturbation and return it unchanged.
+
+    The function need not treat magnitude 0 specially: `perturb` makes it the identity.
+
+    Args:
+      name: its name; raises `EntrobError` if another perturbation has it.
+      **declared: the other fields of `Perturbation`; `doc` defaults to the docstring's first line.
+
+    Example:
+      >>> @perturbation("long_pole", high=2.0, requires=("length",))
+      ... def long_pole(key, params, magnitude):
+      ...     return params.replace(length=params.length * (1 + magnitude))
+    """
+
+    def register(fn: Apply) -> Apply:
+        summary = (fn.__doc__ or "").strip().partition("\n")[0]
+        entry = Perturbation(name=name, fn=fn, **{"doc": summary, **declared})
+        if not entry.low <= 0 <= entry.high:
+            raise EntrobError(f"the range of perturbation {name!r} must contain 0, the identity")
+        perturbations.register(name, entry)
+        return fn
+
+    return register
+
+
+def perturb(key: jax.Array, params: Params, name: str, magnitude: jax.Array | float) -> Params:
+    """Draw one instance of a perturbation: one key, one layout.
+
+    Pure, and traceable in `key`, `params` and `magnitude`, so one compilation serves them all.
+
+    Args:
+      key: which instance; the same key draws nested or equal instances at every magnitude.
+      params: `EnvParams` to perturb.
+      name: a registered perturbation.
+      magnitude: float[] or int[]; 0 returns `params` bit for bit. A traced one is not checked.
+
+    Returns:
+      Params of the same structure, shapes and dtypes.
+
+    Raises:
+      EntrobError: the name is unknown, the magnitude is no number or out of range, or the params
+        lack what the perturbation changes.
+    """
+    entry = perturbations.get(name)
+    _check_fields(entry, params)
+    magnitude = _check_magnitude(entry, params, magnitude)
+    perturbed = entry.fn(key, params, magnitude)
+    _check_same_form(entry, params, perturbed)
+    # Leaves that were passed on are left alone: they may be Python numbers, which jit folds.
+    return jax.tree.map(
+        lambda old, new: old if new is old else jnp.where(magnitude == 0, old, new),
+        params,
+        perturbed,
+    )
+
+
+def compose(key: jax.Array, params: Params, steps: Iterable[tuple[str, Any]]) -> Params:
+    """Apply several perturbations from left to right, each with a key of its own.
+
+    The i-th one gets ``fold_in(key, i)``, so changing one magnitude leaves the other draws alone.
+    A later perturbation sees the result of the earlier ones and never covers its start or goal.
+
+    Args:
+      key: which instance.
+      params: `EnvParams` to perturb.
+      steps: ``(name, magnitude)`` pairs, as for `perturb`.
+    """
+    for position, (name, magnitude) in enumerate(steps):
+        params = perturb(jax.random.fold_in(key, position), params, name, magnitude)
+    return params
+
+
+def _check_fields(entry: Perturbation, params: Params) -> None:
+    for field in entry.requires:
+        if not hasattr(params, field):
+            remedy = (
+                "make the environment with entrob.make(id, noise=True)"
+                if field == "noise"
+                else "this environment has none"
+            )
+            raise EntrobError(f"perturbation {entry.name!r} needs params with {field!r}: {remedy}")
+
+
+def _check_magnitude(entry: Perturbation, params: Params, magnitude: Any) -> jax.Array:
+    """The magnitude as float32[]; raises if it is concrete and wrong."""
+    kind = "a whole number" if entry.integer else "a number"
+    if not isinstance(magnitude, jax.core.Tracer):
+        low, high = entry.range(params)
+        try:
+            value = float(magnitude)
+            right = not isinstance(magnitude, str) and low <= value <= high  # NaN is not
+            right = right and (not entry.integer or value == int(value))
+        except (TypeError, ValueError):
+            right = False
+        if not right:
+            given = " ".join(repr(magnitude).split())
+            raise EntrobError(
+                f"the magnitude of perturbation {entry.name!r} must be {kind} "
+                f"in {low:g}..{high:g}, not {given}"
+            )
+    return jnp.asarray(magnitude, jnp.float32)
+
+
+def _check_same_form(entry: Perturbation, params: Params, perturbed: Params) -> None:
+    """Raise unless structure, shapes and dtypes are those of the nominal params."""
+
+    def form(tree):
+        return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+
+    if form(params) != form(perturbed):
+        raise EntrobError(
+            f"perturbation {entry.name!r} must return params of the same fields, shapes and dtypes"
+        )

@@ -1,0 +1,147 @@
+"""Spatially structured perturbations of grids, and the random walls they are compared with.
+
+They fit any params with `walls` bool[W, H] indexed [x, y], `goal_pos` and `start_pos` int[2]; all
+magnitudes are in cells. Walls never cover the start or the goal, and these never move onto a wall
+or onto each other. With one key, a larger magnitude adds walls to those of a smaller one.
+The four that the paper tests follow its Appendix B.2 and its released code.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from entrob.errors import EntrobError
+from entrob.perturbations.base import Params, perturbation
+
+LAYOUT = ("walls", "goal_pos", "start_pos")
+# The L of the released code, (x, y) offsets from its corner, in the order in which it grows.
+ELBOW = np.array([(0, 0), (1, 0), (2, 0), (0, 1), (0, 2)], np.int32)
+
+
+def _shape(params: Params) -> tuple[int, int]:
+    return params.walls.shape[-2:]
+
+
+def _reach(params: Params) -> int:
+    """The largest max-norm distance between two interior cells."""
+    return max(_shape(params)) - 3
+
+
+def _cells(params: Params) -> tuple[jax.Array, jax.Array]:
+    """The coordinates of every cell: x int32[W, 1], y int32[1, H]."""
+    width, height = _shape(params)
+    return jnp.arange(width)[:, None], jnp.arange(height)[None, :]
+
+
+def _at(params: Params, pos: jax.Array) -> jax.Array:
+    """Where a position is: bool[W, H]."""
+    x, y = _cells(params)
+    return (x == pos[0]) & (y == pos[1])
+
+
+def _add_walls(params: Params, walls: jax.Array) -> Params:
+    """Wall up the cells of bool[W, H], the start and the goal excepted."""
+    occupied = _at(params, params.start_pos) | _at(params, params.goal_pos)
+    return params.replace(walls=params.walls | (walls & ~occupied))
+
+
+def _ranks(key: jax.Array, params: Params) -> jax.Array:
+    """A uniformly random order of all cells: int32[W, H], a permutation of 0..W*H-1."""
+    shape = _shape(params)
+    return jax.random.permutation(key, shape[0] * shape[1]).reshape(shape)
+
+
+def _draw_near(
+    key: jax.Array, params: Params, nominal: jax.Array, other: jax.Array, radius: jax.Array
+) -> jax.Array:
+    """A uniform free cell within a max-norm radius of `nominal`, never `other`: int[2].
+
+    It is the first such cell in a random order of all cells, so with one key the draws at two
+    radii agree whenever the farther one lies within the smaller radius.
+    """
+    x, y = _cells(params)
+    near = jnp.maximum(abs(x - nominal[0]), abs(y - nominal[1])) <= radius
+    free = ~params.walls & ~_at(params, other)
+    # The nominal cell stays a candidate whatever covers it, so that there always is one.
+    candidates = (near & free) | _at(params, nominal)
+    ranks = jnp.where(candidates, _ranks(key, params), params.walls.size)
+    cell = jnp.stack(jnp.unravel_index(jnp.argmin(ranks), ranks.shape))
+    return cell.astype(nominal.dtype)
+
+
+@perturbation(
+    "wall",
+    high=8,
+    paper=6,
+    integer=True,
+    requires=LAYOUT,
+    limit=lambda params: _shape(params)[1] - 2,
+)
+def wall(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """A wall hanging from the top of a random column, `magnitude` cells long.
+
+    The column is uniform over the interior ones without the first and the last (paper, B.2);
+    raises `EntrobError` if the grid has none.
+    """
+    width, _ = _shape(params)
+    if width < 5:
+        raise EntrobError(f"perturbation 'wall' needs a grid at least 5 cells wide, not {width}")
+    x, y = _cells(params)
+    column = jax.random.randint(key, (), 2, width - 2)
+    return _add_walls(params, (x == column) & (y >= 1) & (y <= magnitude))
+
+
+@perturbation("elbow", high=5, paper=5, integer=True, requires=LAYOUT)
+def elbow(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """The first `magnitude` cells of an L of five, right of the middle, at a random height.
+
+    On the 8×8 interior it is the released code's: (5..7, y), (5, y+1), (5, y+2), y in 1..6. On a
+    grid too small for it, the cells which fall outside are dropped.
+    """
+    width, height = _shape(params)
+    y = jax.random.randint(key, (), 1, max(height - 3, 2))
+    cells = jnp.asarray(ELBOW) + jnp.stack([width // 2, y])
+    walls = jnp.zeros(_shape(params), bool)
+    walls = walls.at[cells[:, 0], cells[:, 1]].set(jnp.arange(5) < magnitude, mode="drop")
+    return _add_walls(params, walls)
+
+
+@perturbation("goal_shift", high=7, paper=7, integer=True, requires=LAYOUT, limit=_reach)
+def goal_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """The goal on a random free cell within max-norm distance `magnitude` of the nominal one.
+
+    The start is excluded, the nominal goal is not: the largest radius is uniform over all interior
+    cells except the start, as in the paper (B.2).
+    """
+    goal = _draw_near(key, params, params.goal_pos, params.start_pos, magnitude)
+    return params.replace(goal_pos=goal)
+
+
+@perturbation("start_shift", high=7, integer=True, requires=LAYOUT, limit=_reach)
+def start_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """The start on a random free cell within max-norm distance `magnitude` of the nominal one.
+
+    The goal is excluded, the nominal start is not; the direction stays.
+    """
+    start = _draw_near(key, params, params.start_pos, params.goal_pos, magnitude)
+    return params.replace(start_pos=start)
+
+
+@perturbation(
+    "random_walls",
+    high=20,
+    paper=7,
+    kind="diffuse",
+    integer=True,
+    requires=LAYOUT,
+    # The density of 20 walls on the paper's 64 cells.
+    limit=lambda params: 20 * (_shape(params)[0] - 2) * (_shape(params)[1] - 2) // 64,
+)
+def random_walls(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """Walls on `magnitude` random free cells, without replacement, start and goal excluded."""
+    ranks = _ranks(key, params)
+    free = ~(params.walls | _at(params, params.start_pos) | _at(params, params.goal_pos))
+    # Position of each cell among the free ones, counting from 1 in the random order.
+    in_order = jnp.zeros(free.size, jnp.int32).at[ranks].set(free)
+    place = jnp.cumsum(in_order)[ranks]
+    return _add_walls(params, free & (place <= magnitude))

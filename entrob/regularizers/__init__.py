@@ -1,0 +1,147 @@
+"""Regularizers: pure functions that are added to the objective, by name.
+
+A new one is one decorated function::
+
+    @entrob.regularizer("l2_logits", coef=1e-3)
+    def l2_logits(policy, batch, coef):
+        return coef * (policy.logits ** 2).mean()
+"""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from entrob.errors import EntrobError
+from entrob.regularizers import schedules
+from entrob.regularizers.policy_entropy import policy_entropy
+from entrob.regularizers.protocol import HOOKS, Chain, Policy, Regularizer, Rollout, chain
+from entrob.regularizers.state_entropy import state_entropy
+from entrob.registry import Registry
+
+__all__ = [
+    "HOOKS",
+    "Chain",
+    "Policy",
+    "Regularizer",
+    "Rollout",
+    "build",
+    "chain",
+    "load",
+    "policy_entropy",
+    "regularizer",
+    "regularizers",
+    "state_entropy",
+]
+
+#: Name -> factory ``(**options) -> Regularizer``. The name ``none`` is the empty chain.
+regularizers: Registry[Callable[..., Regularizer]] = Registry("regularizer")
+regularizers.register("policy_entropy", policy_entropy)
+regularizers.register("state_entropy", state_entropy)
+
+
+def regularizer(name: str, coef: float = 1.0, hook: str = "loss", source: str = "") -> Callable:
+    """Decorate one hook function to make it a registered regularizer.
+
+    Args:
+      name: its name on the command line, in tables and figures.
+      coef: default coefficient, at least 0.
+      hook: which hook the function is, see `Regularizer`. The function takes the hook's
+        arguments by name, in any order, and leaves out those it does not need.
+      source: where the formula comes from.
+
+    Returns:
+      The decorator; the decorated function becomes a factory of the `Regularizer` and carries
+      the function's docstring.
+
+    Raises:
+      EntrobError: unknown hook, an argument that the hook does not have, or a name that is taken.
+    """
+    if hook not in HOOKS:
+        raise EntrobError(f"regularizer {name!r}: unknown hook {hook!r}, one of {', '.join(HOOKS)}")
+    allowed = HOOKS[hook]
+
+    def decorate(function: Callable) -> Callable[..., Regularizer]:
+        wanted = tuple(inspect.signature(function).parameters)
+        extra = [w for w in wanted if w not in allowed]
+        if extra:
+            raise EntrobError(
+                f"regularizer {name!r}: {hook} takes {', '.join(allowed)}; got {', '.join(extra)}"
+            )
+
+        def adapted(*args):
+            given = dict(zip(allowed, args))
+            return function(**{w: given[w] for w in wanted})
+
+        def factory(schedule=None) -> Regularizer:
+            made = Regularizer(name, schedule=schedule, coef=coef, source=source)
+            return made._replace(**{hook: adapted})
+
+        factory.__doc__ = function.__doc__
+        factory.__name__ = function.__name__
+        return regularizers.register(name, factory)
+
+    return decorate
+
+
+def build(name: str, **options: Any) -> Regularizer:
+    """A registered regularizer with options.
+
+    A ``schedule`` may be given as in an experiment file: ``{"kind": "cosine", "start": 5.0}``.
+
+    Raises:
+      EntrobError: the name, an option or a schedule is unknown.
+    """
+    factory = regularizers.get(name)
+    schedule = options.get("schedule")
+    try:
+        if isinstance(schedule, dict):
+            kind = schedules.SCHEDULES.get(schedule.get("kind"))
+            if kind is None:
+                known = ", ".join(schedules.SCHEDULES)
+                raise EntrobError(f"regularizer {name!r}: schedule kind must be one of {known}")
+            arguments = {key: value for key, value in schedule.items() if key != "kind"}
+            options = {**options, "schedule": kind(**arguments)}
+        made = factory(**options)
+    except TypeError as error:
+        raise EntrobError(f"regularizer {name!r}: {error}") from error
+    if not isinstance(made, Regularizer):
+        raise EntrobError(f"regularizer {name!r}: its factory must return an entrob Regularizer")
+    return made._replace(name=name)
+
+
+def load(reference: str) -> str:
+    """Make ``module:attribute`` available and return the name it is registered under.
+
+    The attribute is a decorated function or a factory of a `Regularizer`. A plain registered
+    name is returned as it is.
+
+    Raises:
+      EntrobError: the module does not import, has no such attribute, or the name is unknown.
+    """
+    if ":" not in reference:
+        regularizers.get(reference)
+        return reference
+    module_name, attribute = reference.split(":", 1)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except EntrobError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise EntrobError(f"regularizer {reference!r} does not import ({reason})") from error
+    factory = getattr(module, attribute, None)
+    if factory is None:
+        raise EntrobError(f"regularizer {reference!r}: module has no {attribute!r}")
+    for name in regularizers.names():
+        if regularizers.get(name) is factory:
+            return name
+    made = factory() if callable(factory) else factory
+    if not isinstance(made, Regularizer):
+        raise EntrobError(f"regularizer {reference!r} is neither decorated nor a Regularizer")
+    regularizers.register(made.name, factory if callable(factory) else lambda: made)
+    return made.name

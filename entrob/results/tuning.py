@@ -1,0 +1,33 @@
+"""The table of a tuning run."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from entrob.results.markup import latex, markdown
+from entrob.results.store import write_bytes, write_json
+
+
+def write_tuning(
+    folder: Path, table: pd.DataFrame, chosen: dict[str, float], manifest: dict[str, Any]
+) -> None:
+    """Write ``tables/tuning.{md,csv,tex}`` and ``tuned.json`` with the chosen coefficients."""
+    shown = pd.DataFrame(
+        {
+            "method": table.method,
+            "coefficient": [f"{c:g}" for c in table.coefficient],
+            f"nominal {table.measure.iloc[0]}": [
+                f"{m:.3f} ± {s:.3f}" for m, s in zip(table["mean"], table["std"])
+            ],
+            "ratio to none": [f"{r:.3f}" for r in table.ratio],
+            "passes (≥ 0.95)": ["yes" if p else "no" for p in table.passes],
+            "chosen": ["chosen" if c else "" for c in table.chosen],
+            "seeds": table.seeds,
+        }
+    )
+    tables = folder / "tables"
+    write_bytes(tables / "tuning.csv", table.to_csv(index=False).encode())
+    write_bytes(tables / "tuning.md", markdown(shown).encode())
+    write_bytes(tables / "tuning.tex", latex(shown).encode())
+    write_json(folder / "tuned.json", {"coefficients": chosen, "command": manifest["command"]})

@@ -1,0 +1,238 @@
+"""Experiments: a TOML file of axes, read into plain immutable values."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import entrob
+from entrob.envs import environments
+from entrob.errors import EntrobError, unknown
+from entrob.perturbations import perturbations
+from entrob.regularizers import regularizers
+
+#: Seeds of tuning begin here, so that they are never among the reported ones.
+FIRST_TUNING_SEED = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What is compared: a set of regularizers with their coefficients.
+
+    Attributes:
+      name: its name in tables and figures.
+      coefficients: coefficient by regularizer; empty for ``none``.
+      options: options by regularizer, fixed when the program is compiled.
+      params: environment params that training and testing change, e.g. ``reward_decay``.
+      training: perturbations of the training environment, magnitude by name (``reward_noise``).
+    """
+
+    name: str
+    coefficients: dict[str, float] = dataclasses.field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    params: dict[str, float] = dataclasses.field(default_factory=dict)
+    training: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def fidelity(self) -> str:
+        """``"reference"`` if any regularizer follows the released code, else ``"paper"``."""
+        kinds = {options.get("fidelity", "paper") for options in self.options.values()}
+        return "reference" if "reference" in kinds else "paper"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One preset of one experiment file.
+
+    Attributes:
+      name, title: of the experiment.
+      preset: ``smoke``, ``quick``, ``paper``, or what the file declares.
+      environment: id for `entrob.make`.
+      algorithm, num_envs, num_steps, epochs, minibatches: see `entrob.agents.spec.Spec`.
+      hyper: fields of `entrob.agents.spec.Hyper`, without the coefficients.
+      frames: environment steps per run, rounded up to whole checkpoints.
+      chunk: updates between two checkpoints.
+      points: logged points of a training curve.
+      seeds: number of runs per method; the seeds are first_seed, first_seed + 1, …
+      first_seed: 0 for reported runs.
+      instances: perturbation instances per magnitude, one episode each.
+      evaluation_seed: where the keys of instances and episodes come from; the same for all runs.
+      methods: what is compared.
+      perturbations: magnitudes by perturbation.
+      tune: the file's ``[tune]`` table.
+    """
+
+    name: str
+    title: str
+    preset: str
+    environment: str
+    algorithm: str
+    num_envs: int
+    num_steps: int
+    epochs: int
+    minibatches: int
+    hyper: dict[str, float]
+    frames: int
+    chunk: int
+    points: int
+    seeds: int
+    first_seed: int
+    instances: int
+    evaluation_seed: int
+    methods: tuple[Method, ...]
+    perturbations: dict[str, tuple[float, ...]]
+    tune: dict[str, Any]
+
+    @property
+    def chunks(self) -> int:
+        """Checkpoints per run."""
+        return math.ceil(self.frames / (self.num_envs * self.num_steps * self.chunk))
+
+    @property
+    def updates(self) -> int:
+        """Updates per run, a multiple of `chunk`."""
+        return self.chunks * self.chunk
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """All that a trained policy depends on besides its method and seed."""
+        names = ("name", "environment", "algorithm", "num_envs", "num_steps", "epochs")
+        names += ("minibatches", "hyper", "updates", "chunk", "points")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def hash(self) -> str:
+        """Identifies what may share an output folder."""
+        return digest(self.training_settings, self.instances, self.evaluation_seed)
+
+
+def digest(*parts: Any) -> str:
+    """16 hexadecimal digits that identify JSON-like values."""
+    text = json.dumps(parts, sort_keys=True, default=dataclasses.asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folders() -> list[Path]:
+    """Where experiment files are looked for: ./benchmarks, then those shipped with entrob."""
+    package = Path(entrob.__file__).parent
+    return [Path("benchmarks"), package / "benchmarks", package.parent / "benchmarks"]
+
+
+def names() -> list[str]:
+    """The experiments that can be run by name."""
+    return sorted({path.stem for folder in folders() for path in folder.glob("*.toml")})
+
+
+def find(name: str) -> Path:
+    """The file of an experiment given by name or path; raises `EntrobError` if there is none."""
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise EntrobError(f"there is no experiment file {name}")
+        return Path(name)
+    for folder in folders():
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise unknown("experiment", name, names())
+
+
+_TOP = {
+    "name", "title", "environment", "algorithm", "num_envs", "num_steps", "epochs", "minibatches",
+    "hyper", "frames", "chunk", "points", "seeds", "instances", "evaluation_seed", "methods",
+    "perturbations", "tune", "presets",
+}  # fmt: skip
+_PRESET = {"frames", "chunk", "points", "seeds", "instances", "perturbations", "num_envs"}
+_DEFAULTS = {"algorithm": "a2c", "num_envs": 8, "num_steps": 100, "epochs": 1, "minibatches": 1}
+_DEFAULTS |= {"chunk": 250, "points": 50, "instances": 200, "evaluation_seed": 0, "title": ""}
+
+
+def load(name: str, preset: str) -> Experiment:
+    """Read an experiment file and one of its presets.
+
+    Raises:
+      EntrobError: no such file or preset, malformed TOML (with the line), or a value that is
+        unknown, of the wrong type or out of range.
+    """
+    path = find(name)
+    try:
+        data = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EntrobError(f"{path.name}: {error}") from error
+    _known(path.name, data, _TOP)
+    presets = data.pop("presets", {})
+    if preset not in presets:
+        raise unknown("preset", preset, presets)
+    _known(f"{path.name}: presets.{preset}", presets[preset], _PRESET)
+    data = {"name": path.stem, "hyper": {}, "tune": {}} | _DEFAULTS | data | presets[preset]
+    for key in ("environment", "frames", "seeds", "methods", "perturbations"):
+        if key not in data:
+            raise EntrobError(f"{path.name}: {key!r} is missing")
+    environments.get(data["environment"])
+    for key in ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points",
+                "seeds", "instances"):  # fmt: skip
+        positive_int(f"{path.name}: {key}", data[key])
+    if data["chunk"] % (data["chunk"] // math.gcd(data["chunk"], data["points"])):
+        raise EntrobError(f"{path.name}: chunk and points must have a common divisor")
+    methods = tuple(_method(path.name, entry) for entry in data.pop("methods"))
+    magnitudes = {k: magnitudes_of(k, v) for k, v in data.pop("perturbations").items()}
+    return Experiment(
+        preset=preset, first_seed=0, methods=methods, perturbations=magnitudes, **data
+    )
+
+
+def _known(where: str, table: dict, known: set[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise unknown(f"key in {where}", key, known)
+
+
+def positive_int(what: str, value: Any) -> int:
+    """The value, or an `EntrobError` if it is not a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise EntrobError(f"{what} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def coefficient(what: str, value: Any) -> float:
+    """The value as float, or an `EntrobError` if it is not a finite number of at least 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise EntrobError(f"coefficient of {what} must be a number, not {value!r}") from None
+    if not (math.isfinite(number) and number >= 0) or isinstance(value, bool):
+        raise EntrobError(f"coefficient of {what} must be finite and at least 0, not {value!r}")
+    return number
+
+
+def magnitudes_of(name: str, values: Any) -> tuple[float, ...]:
+    """Magnitudes of a perturbation, checked against its range; raises `EntrobError`."""
+    entry = perturbations.get(name)
+    if entry.training_only:
+        raise EntrobError(f"{name!r} acts in training only: give it as a method's `training`")
+    if not isinstance(values, list | tuple) or not values:
+        raise EntrobError(f"perturbation {name!r} needs a list of magnitudes")
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not entry.low <= value <= entry.high:
+            raise EntrobError(
+                f"magnitude of {name!r} must be in {entry.low:g}..{entry.high:g}, not {value!r}"
+            )
+        if entry.integer and value != int(value):
+            raise EntrobError(f"magnitude of {name!r} must be a whole number, not {value!r}")
+    return tuple(sorted({float(v) for v in values}))
+
+
+def _method(where: str, entry: dict[str, Any]) -> Method:
+    _known(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
+    if "name" not in entry:
+        raise EntrobError(f"{where}: a method has no name")
+    method = Method(**entry)
+    for name in method.coefficients:
+        regularizers.get(name)
+    for name in method.options:
+        if name not in method.coefficients:
+            raise EntrobError(f"{where}: options of {name!r}, which {method.name!r} does not use")
+    checked = {name: coefficient(name, c) for name, c in method.coefficients.items()}
+    return dataclasses.replace(method, coefficients=checked)

@@ -1,0 +1,98 @@
+"""Groups: the runs that share one compiled program, and the batches that they are trained in."""
+
+import dataclasses
+from typing import Any
+
+from entrob.sweep.experiment import Experiment, Method, digest
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One agent to be trained: a method with a seed."""
+
+    id: str
+    method: Method
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Methods that one program trains; a regularizer that a method lacks has coefficient 0.
+
+    Attributes:
+      regularizers: names, in the order of the chain.
+      options: options by regularizer.
+      params, training: as of `Method`.
+      methods: the members.
+    """
+
+    regularizers: tuple[str, ...]
+    options: dict[str, dict[str, Any]]
+    params: dict[str, float]
+    training: dict[str, float]
+    methods: tuple[Method, ...]
+
+    @property
+    def key(self) -> str:
+        """Identifies the compiled program."""
+        return digest(self.regularizers, self.options, self.params, self.training)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Runs of one group, side by side in memory."""
+
+    group: Group
+    runs: tuple[Run, ...]
+
+    @property
+    def id(self) -> str:
+        """Identifies the batch by its content: results of equal batches are equal."""
+        return digest(self.group.key, [run.id for run in self.runs])
+
+
+def run_id(experiment: Experiment, method: Method, seed: int) -> str:
+    """Identifies a run by all that its result depends on."""
+    return digest(experiment.training_settings, method, seed)
+
+
+def runs_of(experiment: Experiment, method: Method) -> tuple[Run, ...]:
+    """The runs of a method, one for each seed."""
+    seeds = range(experiment.first_seed, experiment.first_seed + experiment.seeds)
+    return tuple(Run(run_id(experiment, method, seed), method, seed) for seed in seeds)
+
+
+def group_methods(methods: tuple[Method, ...]) -> list[Group]:
+    """Put methods into as few programs as possible.
+
+    A method joins a group whose regularizers and options include its own; the largest methods
+    come first, so that ``none`` and plain policy entropy end up beside state entropy.
+    """
+    groups: list[Group] = []
+    for method in sorted(methods, key=lambda m: -len(m.coefficients)):
+        for i, group in enumerate(groups):
+            options = {n: group.options.get(n, {}) for n in method.coefficients}
+            same = {n: method.options.get(n, {}) for n in method.coefficients} == options
+            inside = set(method.coefficients) <= set(group.regularizers)
+            if same and inside and (method.params, method.training) == (
+                group.params,
+                group.training,
+            ):
+                groups[i] = dataclasses.replace(group, methods=(*group.methods, method))
+                break
+        else:
+            names = tuple(sorted(method.coefficients))
+            groups.append(Group(names, method.options, method.params, method.training, (method,)))
+    return groups
+
+
+def cut(group: Group, runs: list[Run], size: int) -> list[Batch]:
+    """Cut runs of a group into batches of at most `size`, as equal as possible."""
+    count = -(-len(runs) // size)
+    base, rest = divmod(len(runs), count)
+    batches, start = [], 0
+    for i in range(count):
+        end = start + base + (i < rest)
+        batches.append(Batch(group, tuple(runs[start:end])))
+        start = end
+    return batches

@@ -1,0 +1,144 @@
+"""Testing the policies of a batch under every perturbation and magnitude."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from entrob.envs import make
+from entrob.evaluation.batch import Outcome, evaluate
+from entrob.evaluation.records import records
+from entrob.perturbations import perturb, perturbations
+from entrob.results.store import Damaged, Store, read_frame, read_tree, write_frame
+from entrob.sweep.experiment import Experiment, digest
+from entrob.sweep.groups import Batch
+from entrob.sweep.program import Program, padded, sharded
+
+
+class Tester:
+    """Compiles each evaluator once and applies it to the batches of one experiment.
+
+    Structured perturbations share one program, diffuse ones (whose environment carries noise)
+    another; the magnitude is data.
+
+    Attributes:
+      compile_s: seconds spent compiling so far.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self.compile_s = 0.0
+        self._compiled: dict[Any, Callable] = {}
+
+    def missing(self, store: Store, batch: Batch, progress=None) -> list[str]:
+        """Perturbations that the batch has not been tested under, or whose part is damaged."""
+        wanted = []
+        for name in self.experiment.perturbations:
+            path = self.part(store, batch, name)
+            try:
+                if path.exists():
+                    read_frame(path)
+                    continue
+            except Damaged as error:
+                if progress is not None:
+                    progress.warn(f"{error}; tested again")
+            wanted.append(name)
+        return wanted
+
+    def part(self, store: Store, batch: Batch, name: str):
+        """Path of the records of one batch under one perturbation."""
+        key = digest(self.experiment.hash, self.experiment.perturbations[name])
+        return store.part("evaluation", f"{batch.id}-{name}-{key}")
+
+    def test(self, store: Store, batch: Batch, prog: Program, names: list[str]) -> None:
+        """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""
+        experiment, runs = self.experiment, len(batch.runs)
+        network = prog.agent.init(
+            jax.random.PRNGKey(0), None, prog.env_params
+        ).params
+        like = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), network)
+        params = read_tree(store.part("policies", batch.id, ".msgpack"), like)
+        short = padded(runs) - runs
+        params = jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), params)
+        for name in names:
+            rows = []
+            for magnitude in experiment.perturbations[name]:
+                outcome, horizon = self._outcome(prog, batch, params, name, magnitude)
+                outcome = jax.tree.map(np.asarray, outcome)
+                cut = Outcome(*(x[:runs] for x in outcome[:-1]), outcome.optimum)
+                if magnitude == 0 and cut.occupancy.size:
+                    write_frame(
+                        store.part("occupancy", batch.id), _visits(batch, prog, cut.occupancy)
+                    )
+                for run, record in zip(batch.runs, records(cut, horizon)):
+                    who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
+                    what = {"perturbation": name, "magnitude": magnitude}
+                    rows.append({**who, **what, **record})
+            write_frame(self.part(store, batch, name), pd.DataFrame(rows))
+
+    def _outcome(self, prog: Program, batch: Batch, params, name: str, magnitude: float):
+        """All policies under one perturbation at one magnitude, and the horizon."""
+        env, nominal = prog.agent.spec.env, prog.env_params
+        if "noise" in perturbations.get(name).requires:
+            env, noisy = make(self.experiment.environment, noise=True)
+            nominal = noisy.replace(**{f: getattr(nominal, f) for f in batch.group.params})
+        elif batch.group.training:
+            # Training noise is not test noise.
+            env, quiet = make(self.experiment.environment)
+            nominal = quiet.replace(**{f: getattr(nominal, f) for f in batch.group.params})
+        # The same keys for every method, seed and magnitude: comparisons are paired.
+        key = jax.random.key(self.experiment.evaluation_seed)
+        key_instance, key_episode = jax.random.split(key)
+        count = self.experiment.instances
+        draw = self._cached(
+            ("draw", name, type(env)),
+            lambda: jax.jit(lambda keys, p, m: jax.vmap(lambda k: perturb(k, p, name, m))(keys)),
+        )
+        instances = draw(jax.random.split(key_instance, count), nominal, jnp.float32(magnitude))
+        keys = jax.random.split(key_episode, count)
+        horizon = int(nominal.max_steps_in_episode)
+        args = (params, instances, keys)
+        shapes = tuple(x.shape for x in jax.tree.leaves(params))
+        play = self._cached(
+            ("play", type(env), horizon, count, shapes),
+            lambda: self._compile(env, prog, horizon, args),
+        )
+        return play(*args), horizon
+
+    def _compile(self, env, prog: Program, horizon: int, args) -> Callable:
+        started = time.perf_counter()
+
+        def play(params, instances, keys):
+            outcome = evaluate(env, prog.agent.apply, horizon, params, instances, keys)
+            return outcome._replace(optimum=outcome.optimum[None])
+
+        compiled = sharded(play, (True, False, False)).lower(*args).compile()
+        self.compile_s += time.perf_counter() - started
+
+        def run(*args):
+            outcome = compiled(*args)
+            return outcome._replace(optimum=outcome.optimum[0])
+
+        return run
+
+    def _cached(self, key, make_it):
+        if key not in self._compiled:
+            self._compiled[key] = make_it()
+        return self._compiled[key]
+
+
+def _visits(batch: Batch, prog: Program, occupancy: np.ndarray) -> pd.DataFrame:
+    """A row per run: expected visits to each cell in the nominal environment, float[W * H]."""
+    env, params = prog.agent.spec.env, prog.env_params
+    pos = np.asarray(env.states(params).pos)
+    rows = []
+    for run, visits in zip(batch.runs, occupancy):
+        cells = np.zeros(params.walls.shape, np.float32)
+        np.add.at(cells, (pos[:, 0], pos[:, 1]), visits)
+        who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
+        rows.append({**who, "width": cells.shape[0], "visits": cells.ravel()})
+    return pd.DataFrame(rows)

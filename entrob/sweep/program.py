@@ -1,0 +1,164 @@
+"""From a group of methods to compiled programs, with runs spread over the devices."""
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from entrob.agents.actor_critic import Agent, make_agent
+from entrob.agents.spec import Hyper, Spec
+from entrob.envs import make
+from entrob.errors import EntrobError
+from entrob.perturbations import perturb
+from entrob.regularizers import build, chain
+from entrob.sweep.experiment import Experiment
+from entrob.sweep.groups import Batch, Group
+
+RUNS = PartitionSpec("runs")
+
+
+class Program(NamedTuple):
+    """What trains a group.
+
+    Attributes:
+      agent: its pure functions.
+      env_params: the nominal params it trains on.
+    """
+
+    agent: Agent
+    env_params: Any
+
+
+def program(experiment: Experiment, group: Group) -> Program:
+    """The agent and environment of a group; raises `EntrobError` for what cannot be built."""
+    env, params = make(experiment.environment, noise=bool(group.training))
+    for name, value in group.params.items():
+        if not hasattr(params, name):
+            raise EntrobError(f"{experiment.environment} has no param {name!r}")
+        params = params.replace(**{name: jnp.asarray(value, jnp.asarray(getattr(params, name)).dtype)})
+    for name, magnitude in group.training.items():
+        params = perturb(jax.random.key(experiment.evaluation_seed), params, name, magnitude)
+    parts = [build(name, **group.options.get(name, {})) for name in group.regularizers]
+    spec = Spec(
+        env,
+        chain(*parts),
+        algorithm=experiment.algorithm,
+        num_envs=experiment.num_envs,
+        num_steps=experiment.num_steps,
+        epochs=experiment.epochs,
+        minibatches=experiment.minibatches,
+    )
+    return Program(make_agent(spec), params)
+
+
+def hypers(experiment: Experiment, batch: Batch, width: int) -> tuple[jax.Array, Hyper]:
+    """Seeds int32[width] and hyper-parameters, leaves [width]; short batches repeat their last."""
+    runs = [*batch.runs, *[batch.runs[-1]] * (width - len(batch.runs))]
+    names = batch.group.regularizers
+    coefs = {n: np.float32([r.method.coefficients.get(n, 0.0) for r in runs]) for n in names}
+    fixed = {k: np.full(width, v, np.float32) for k, v in experiment.hyper.items()}
+    default = jax.tree.map(lambda v: np.full(width, v, np.float32), Hyper())
+    hyper = default.replace(**fixed, total_updates=np.full(width, experiment.updates, np.int32))
+    return np.array([r.seed for r in runs], np.uint32), hyper.replace(coefs=coefs)
+
+
+def mesh() -> jax.sharding.Mesh:
+    """All devices in a row: runs are independent, so they shard without communication."""
+    return jax.sharding.Mesh(np.array(jax.devices()), ("runs",))
+
+
+def compiler_options() -> dict[str, Any]:
+    """On a CPU the fusion emitters make small matrix products slower, not faster."""
+    return {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+
+
+def sharded(f: Callable, over: tuple[bool, ...]) -> Callable:
+    """Jit `f` with its runs spread over the devices; `over` says which arguments have runs."""
+    specs = tuple(RUNS if o else PartitionSpec() for o in over)
+    mapped = jax.shard_map(f, mesh=mesh(), in_specs=specs, out_specs=RUNS, check_vma=False)
+    shardings = tuple(NamedSharding(mesh(), s) for s in specs)
+    return jax.jit(mapped, in_shardings=shardings, compiler_options=compiler_options())
+
+
+def memory_limit() -> int:
+    """Bytes that one batch may take: half of the device's or of the machine's memory."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] * len(jax.devices()) // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def padded(runs: int) -> int:
+    """The number of runs rounded up to a multiple of the number of devices."""
+    devices = len(jax.devices())
+    return -(-runs // devices) * devices
+
+
+class Trainer(NamedTuple):
+    """Compiled functions for batches of one width.
+
+    Attributes:
+      width: runs side by side.
+      init: ``(seeds, hyper, env_params) -> state``.
+      chunk: ``(state, hyper, env_params) -> (state, curves)``.
+      bytes: device memory that a chunk takes.
+      compile_s: seconds that compiling took.
+    """
+
+    width: int
+    init: Callable
+    chunk: Callable
+    bytes: int
+    compile_s: float
+
+
+def compile_trainer(experiment: Experiment, prog: Program, batch: Batch) -> Trainer:
+    """Compile what trains a batch; raises `EntrobError` for a regularizer that does not fit."""
+    width = padded(len(batch.runs))
+    agent, env_params = prog
+    start = time.perf_counter()
+
+    def init(seeds, hyper, env_params):
+        keys = jax.vmap(jax.random.PRNGKey)(seeds)
+        return jax.vmap(agent.init, (0, 0, None))(keys, hyper, env_params)
+
+    def chunk(state, hyper, env_params):
+        one = functools.partial(agent.train_chunk, updates=experiment.chunk)
+        return jax.vmap(one, (0, 0, None))(state, hyper, env_params)
+
+    seeds, hyper = hypers(experiment, batch, width)
+    with _user_code():
+        init = sharded(init, (True, True, False)).lower(seeds, hyper, env_params).compile()
+        state = init.out_info
+        lowered = sharded(chunk, (True, True, False)).lower(state, hyper, env_params)
+    compiled = lowered.compile()
+    memory = compiled.memory_analysis()
+    size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return Trainer(width, init, compiled, size, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _user_code():
+    """Report what goes wrong while a user's code is traced as one line."""
+    try:
+        yield
+    except EntrobError:
+        raise
+    except Exception as error:
+        last = error.__traceback__
+        while last.tb_next is not None:
+            last = last.tb_next
+        code = last.tb_frame.f_code
+        where = f"{code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno})"
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise EntrobError(
+            f"a regularizer or environment does not trace: {type(error).__name__} in {where}: {text}"
+        ) from error

@@ -1,0 +1,66 @@
+"""Progress of a sweep: a live line on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar
+from rich.progress import TextColumn, TimeRemainingColumn
+
+
+class Progress:
+    """Reports frames/s and the time left on standard error.
+
+    Args:
+      frames: all frames to be trained.
+      quiet: seconds between two plain lines where there is no terminal.
+    """
+
+    def __init__(self, frames: int, quiet: float = 10.0):
+        self._frames, self._quiet = frames, quiet
+        self._done = self._fresh = 0
+        self._training = 0.0
+        self._last = self._said = time.perf_counter()
+        self._bar = None
+        if sys.stderr.isatty() and frames:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, TextColumn("{task.fields[rate]}"), console=Console(stderr=True))
+            self._task = self._bar.add_task("training", total=frames, rate="")
+            self._bar.start()
+
+    def start(self) -> None:
+        """Training (re)starts now: what happened since the last frames does not count."""
+        self._last = time.perf_counter()
+
+    def add(self, frames: int, resumed: bool = False) -> None:
+        """Count frames; those of an earlier session tell nothing about the speed."""
+        now = time.perf_counter()
+        if not resumed:
+            self._training += now - self._last
+            self._fresh += frames
+        self._done += frames
+        self._last = now
+        rate = self._fresh / self._training if self._training else 0.0
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} frames/s")
+        elif rate and (now - self._said > self._quiet or self._done >= self._frames):
+            left = (self._frames - self._done) / rate
+            share = self._done / self._frames
+            self.say(f"training {share:4.0%}  {rate:,.0f} frames/s  {left:,.0f} s left")
+            self._said = now
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def warn(self, line: str) -> None:
+        """Print a line about something that was wrong and is dealt with."""
+        self.say(f"warning: {line}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar:
+            self._bar.stop()

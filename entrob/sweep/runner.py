@@ -1,0 +1,197 @@
+"""Running an experiment: train what is missing, test it, gather the records."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from typing import Any
+
+import jax
+
+from entrob.results.store import Damaged, Store, read_frame, write_frame, write_json
+from entrob.sweep.experiment import Experiment
+from entrob.sweep.groups import Batch, Group, cut, group_methods, runs_of
+from entrob.sweep.measure import Tester
+from entrob.sweep.program import compile_trainer, memory_limit, padded, program
+from entrob.sweep.progress import Progress
+from entrob.sweep.train import Timing, train
+
+_KINDS = ("runs", "curves", "evaluation", "occupancy")
+_PACKAGES = ("entrob", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "pandas", "pyarrow")
+
+
+def run(
+    experiment: Experiment, store: Store, command: str, batch_size: int | None = None, test=True
+) -> dict[str, Any]:
+    """Bring a store up to date with an experiment; finished work is skipped.
+
+    Args:
+      experiment: what to run.
+      store: where; it becomes the experiment's.
+      command: the command line, for the manifest.
+      batch_size: runs side by side; by default as many as half the memory holds.
+      test: also evaluate under the perturbations (tuning looks at training alone).
+
+    Returns:
+      The manifest.
+
+    Raises:
+      EntrobError: the store belongs to another experiment, the disk is full, or user code fails.
+    """
+    started = time.perf_counter()
+    store.claim({"experiment": experiment.name, "experiment_hash": experiment.hash})
+    plan = [(group, _unfinished(experiment, store, group)) for group in groups(experiment)]
+    per_run = experiment.updates * experiment.num_envs * experiment.num_steps
+    progress = Progress(per_run * sum(len(missing) for _, missing in plan))
+    spent, tester = Spent(), Tester(experiment)
+    try:
+        for group, missing in plan:
+            prog = program(experiment, group)
+            if missing:
+                _train_group(experiment, store, group, missing, prog, batch_size, progress, spent)
+            if test:
+                for batch in finished(experiment, store, group):
+                    names = tester.missing(store, batch, progress)
+                    if names:
+                        began = time.perf_counter()
+                        progress.say(f"testing {len(batch.runs)} policies under {', '.join(names)}")
+                        tester.test(store, batch, prog, names)
+                        spent.test_s += time.perf_counter() - began
+            spent.compile_s += tester.compile_s
+            spent.test_s -= tester.compile_s
+            tester.compile_s = 0.0
+    finally:
+        progress.close()
+        manifest = _manifest(experiment, store, command, spent, time.perf_counter() - started)
+    gather(store)
+    return manifest
+
+
+class Spent:
+    """Seconds and frames of this call."""
+
+    def __init__(self):
+        self.compile_s = self.train_s = self.test_s = 0.0
+        self.frames = 0
+
+    def trained(self, timing: Timing) -> None:
+        self.train_s += timing.seconds
+        self.frames += timing.frames
+
+
+def groups(experiment: Experiment) -> list[Group]:
+    """The experiment's methods, by program."""
+    return group_methods(experiment.methods)
+
+
+def _unfinished(experiment: Experiment, store: Store, group: Group) -> list:
+    done = {run.id for batch in finished(experiment, store, group) for run in batch.runs}
+    wanted = [run for method in group.methods for run in runs_of(experiment, method)]
+    return [run for run in wanted if run.id not in done]
+
+
+def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
+    """Batches of a group that are trained; damaged ones are removed and so come to be redone."""
+    by_id = {run.id: run for method in group.methods for run in runs_of(experiment, method)}
+    batches = []
+    for path in store.parts("runs"):
+        try:
+            ids = list(read_frame(path)["run_id"])
+            if not all(i in by_id for i in ids):
+                continue
+            batch = Batch(group, tuple(by_id[i] for i in ids))
+            read_frame(store.part("curves", batch.id))
+            if not store.part("policies", batch.id, ".msgpack").exists():
+                raise Damaged(path, "its policies are missing")
+        except Damaged as error:
+            print(f"warning: {error}; trained again", flush=True)
+            path.unlink()
+            continue
+        batches.append(batch)
+    return batches
+
+
+def _train_group(experiment, store, group, missing, prog, batch_size, progress, spent) -> None:
+    """Train the missing runs of a group in as few batches as fit in memory."""
+    size = batch_size or store.manifest().get("batch_sizes", {}).get(group.key) or len(missing)
+    trainers: dict[int, Any] = {}
+    while True:
+        batches = cut(group, missing, min(size, len(missing)))
+        width = padded(len(batches[0].runs))
+        progress.say(f"compiling {' + '.join(group.regularizers) or 'none'} for {width} runs")
+        trainer = compile_trainer(experiment, prog, batches[0])
+        spent.compile_s += trainer.compile_s
+        if batch_size or trainer.bytes <= memory_limit() or size == 1:
+            break
+        size = -(-size // 2)
+    manifest = store.manifest()
+    manifest.setdefault("batch_sizes", {})[group.key] = size
+    write_json(store.manifest_path, manifest)
+    trainers[trainer.width] = trainer
+    for batch in batches:
+        width = padded(len(batch.runs))
+        if width not in trainers:
+            trainers[width] = compile_trainer(experiment, prog, batch)
+            spent.compile_s += trainers[width].compile_s
+        progress.start()
+        spent.trained(train(experiment, store, batch, trainers[width], prog, progress))
+
+
+def gather(store: Store) -> None:
+    """Write the tidy records: the union of all parts; raises `Damaged`."""
+    for kind in _KINDS:
+        frame = store.gather(kind)
+        if len(frame):
+            write_frame(store.root / f"{kind}.parquet", frame)
+
+
+def _manifest(experiment, store, command, spent: Spent, wall: float) -> dict[str, Any]:
+    """What was run, on what, and how long it took in all sessions."""
+    old = store.manifest()
+    frames = old.get("frames", 0) + spent.frames
+    train_s = old.get("train_time_s", 0.0) + spent.train_s
+    manifest = {
+        **old,
+        "title": experiment.title,
+        "preset": experiment.preset,
+        "command": command,
+        "environment": experiment.environment,
+        "methods": {m.name: m.coefficients for m in experiment.methods},
+        "seeds": list(range(experiment.first_seed, experiment.first_seed + experiment.seeds)),
+        "frames_per_run": experiment.updates * experiment.num_envs * experiment.num_steps,
+        "instances": experiment.instances,
+        "evaluation_seed": experiment.evaluation_seed,
+        "frames": frames,
+        "train_time_s": round(train_s, 2),
+        "compile_time_s": round(old.get("compile_time_s", 0.0) + spent.compile_s, 2),
+        "test_time_s": round(old.get("test_time_s", 0.0) + spent.test_s, 2),
+        "wall_time_s": round(old.get("wall_time_s", 0.0) + wall, 2),
+        "frames_per_s": round(frames / train_s) if train_s else None,
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "git_commit": _git_commit(),
+        "device": f"{jax.devices()[0].device_kind} × {len(jax.devices())}",
+        "platform": jax.default_backend(),
+        "cores": os.cpu_count(),
+        "precision": "float32",
+    }
+    write_json(store.manifest_path, manifest)
+    return manifest
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str:
+    """The commit of the code that runs, marked if it was changed since; empty outside of git."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    ask = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,66 @@
+"""Narrowing an experiment down to what the command line asks for."""
+
+import dataclasses
+
+from entrob.errors import EntrobError
+from entrob.regularizers import load, regularizers
+from entrob.sweep.experiment import Experiment, Method, coefficient
+
+
+def select_methods(
+    experiment: Experiment, references: tuple[str, ...], coefs: str | None
+) -> Experiment:
+    """Keep ``none`` and the methods named; add a method per coefficient of each regularizer.
+
+    Args:
+      experiment: what the file declares.
+      references: names of its methods, registered regularizers, or ``module:function``.
+      coefs: comma-separated coefficients; by default the declared method or the regularizer's
+        own default.
+
+    Raises:
+      EntrobError: an unknown name, a module that does not import, a coefficient that is negative
+        or no number, or coefficients without a regularizer.
+    """
+    if coefs is not None and not references:
+        raise EntrobError("--coef needs a --regularizer")
+    if not references:
+        return experiment
+    declared = {m.name: m for m in experiment.methods}
+    chosen = {"none": declared.get("none", Method("none"))}
+    for reference in references:
+        if coefs is None and reference in declared:
+            chosen[reference] = declared[reference]
+            continue
+        name = load(reference)
+        base = declared.get(name, Method(name))
+        if coefs is None:
+            value = regularizers.get(name)().coef
+            chosen[name] = dataclasses.replace(base, coefficients={name: value})
+            continue
+        for text in coefs.split(","):
+            value = coefficient(name, text.strip())
+            label = f"{name}@{value:g}"
+            chosen[label] = dataclasses.replace(
+                base, name=label, coefficients={**base.coefficients, name: value}
+            )
+    return dataclasses.replace(experiment, methods=tuple(chosen.values()))
+
+
+def select_perturbations(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
+    """Keep the perturbations named; one that the experiment lacks is tested over its range.
+
+    Raises:
+      EntrobError: unknown perturbation.
+    """
+    from entrob.perturbations import perturbations
+
+    if not names:
+        return experiment
+    chosen = {}
+    for name in names:
+        entry = perturbations.get(name)
+        middle = entry.paper if entry.paper is not None else round((entry.low + entry.high) / 2, 6)
+        default = tuple(sorted({0.0, float(middle), float(entry.high)}))
+        chosen[name] = experiment.perturbations.get(name, default)
+    return dataclasses.replace(experiment, perturbations=chosen)

@@ -1,0 +1,125 @@
+"""Training one batch of runs, checkpointed after every chunk."""
+
+import json
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from entrob.agents.actor_critic import AGENT
+from entrob.results.store import Damaged, Store, read_tree, write_frame, write_tree
+from entrob.sweep.experiment import Experiment
+from entrob.sweep.groups import Batch
+from entrob.sweep.program import Program, Trainer, hypers
+
+#: Sums over the episodes that ended, as opposed to means over the frames of an update.
+_SUMS = ("episodes", "return_sum", "success_sum", "length_sum")
+
+
+class Timing(NamedTuple):
+    """Seconds spent training, and the frames that took."""
+
+    seconds: float = 0.0
+    frames: int = 0
+
+
+def train(
+    experiment: Experiment, store: Store, batch: Batch, trainer: Trainer, prog: Program, progress
+) -> Timing:
+    """Train a batch from its last checkpoint on; store its policies, curves and runs.
+
+    A checkpoint that is damaged is named and the batch trained again. The runs are written last,
+    so a batch whose runs are there is finished.
+
+    Args:
+      progress: `entrob.sweep.progress.Progress`.
+    """
+    seeds, hyper = hypers(experiment, batch, trainer.width)
+    state = trainer.init(seeds, hyper, prog.env_params)
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    blank = np.full((trainer.width, experiment.updates), np.nan, np.float32)
+    curves = {name: blank.copy() for name in trainer.chunk.out_info[1]}
+    path, done = store.part("checkpoint", batch.id, ".msgpack"), 0
+    if path.exists():
+        like = {"curves": curves, "done": np.int64(0), "state": state}
+        try:
+            saved = read_tree(path, like)
+            # Arrays read from bytes are read-only; the curves still grow.
+            curves = {name: np.array(x) for name, x in saved["curves"].items()}
+            state = jax.tree.map(jax.device_put, saved["state"], shardings)
+            done = int(saved["done"])
+        except Damaged as error:
+            progress.warn(f"{error}; its batch is trained again")
+    start, first = time.perf_counter(), done
+    frames = experiment.chunk * experiment.num_envs * experiment.num_steps * len(batch.runs)
+    progress.add(frames * done, resumed=True)
+    while done < experiment.chunks:
+        state, new = trainer.chunk(state, hyper, prog.env_params)
+        here = slice(done * experiment.chunk, (done + 1) * experiment.chunk)
+        for name, values in new.items():
+            curves[name][:, here] = values
+        done += 1
+        write_tree(path, {"curves": curves, "done": np.int64(done), "state": state})
+        progress.add(frames)
+    seconds = time.perf_counter() - start
+    runs = len(batch.runs)
+    write_tree(
+        store.part("policies", batch.id, ".msgpack"),
+        jax.tree.map(lambda x: np.asarray(x)[:runs], state.params),
+    )
+    write_frame(store.part("curves", batch.id), _curve_records(experiment, batch, curves))
+    write_frame(store.part("runs", batch.id), _run_records(experiment, batch, state))
+    path.unlink()
+    return Timing(seconds, frames * (done - first))
+
+
+def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.ndarray]):
+    """A row per run × logged point: means over the updates since the last point."""
+    points = min(experiment.points, experiment.updates)
+    edges = np.linspace(0, experiment.updates, points + 1).astype(int)
+    per_update = experiment.num_envs * experiment.num_steps
+    rows: list[dict[str, Any]] = []
+    for i, run in enumerate(batch.runs):
+        for low, high in zip(edges[:-1], edges[1:]):
+            mean = {name: float(np.mean(x[i, low:high])) for name, x in curves.items()}
+            total = {name: float(np.sum(curves[name][i, low:high])) for name in _SUMS}
+            episodes = total["episodes"]
+            over = lambda name, total=total, n=episodes: total[name] / n if n else np.nan  # noqa: E731
+            rows.append(
+                {
+                    "run_id": run.id,
+                    "method": run.method.name,
+                    "seed": run.seed,
+                    "frames": int(high) * per_update,
+                    "episodes": 0 if np.isnan(episodes) else int(episodes),
+                    "return_mean": over("return_sum"),
+                    "success": over("success_sum"),
+                    "length_mean": over("length_sum"),
+                    **{name: mean[name] for name in mean if name not in _SUMS},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _run_records(experiment: Experiment, batch: Batch, state: Any) -> pd.DataFrame:
+    """A row per run: what it was and how it ended."""
+    diverged_at, causes = np.asarray(state.diverged_at), np.asarray(state.cause)
+    rows = []
+    for run, at, cause in zip(batch.runs, diverged_at, causes):
+        blamed = "loss or weights" if cause == AGENT else batch.group.regularizers[max(cause - 2, 0)] if cause else ""
+        rows.append(
+            {
+                "run_id": run.id,
+                "method": run.method.name,
+                "seed": run.seed,
+                "coefficients": json.dumps(run.method.coefficients),
+                "fidelity": run.method.fidelity,
+                "frames": experiment.updates * experiment.num_envs * experiment.num_steps,
+                "status": "diverged" if at >= 0 else "finished",
+                "diverged_at": int(at),
+                "cause": blamed,
+            }
+        )
+    return pd.DataFrame(rows)

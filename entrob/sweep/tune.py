@@ -1,0 +1,170 @@
+"""Choosing coefficients by the paper's rule: the largest that costs less than 5 % of performance.
+
+Made precise: performance is sampled success in the nominal environment (the return where a task
+has no success); a coefficient passes if its mean over tuning seeds is at least 0.95 times that of
+``none``; the largest one below the first failure is taken; the grid is extended upward while its
+largest coefficient passes and downward while its smallest fails.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from entrob.errors import EntrobError
+from entrob.results.store import Store
+from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient, positive_int
+from entrob.sweep.runner import run
+
+THRESHOLD = 0.95
+_MAX_EXTENSIONS = 4
+BASELINE = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Coefficients to try for one method.
+
+    Attributes:
+      method: name of the method being tuned.
+      coefficient: the regularizer whose coefficient varies.
+      values: ascending.
+      fixed: the method's other coefficients.
+      options: options by regularizer.
+    """
+
+    method: str
+    coefficient: str
+    values: tuple[float, ...]
+    fixed: dict[str, float]
+    options: dict[str, dict[str, Any]]
+
+    def candidate(self, value: float) -> Method:
+        """The method with this coefficient; its name says which."""
+        return Method(
+            f"{self.method}@{value:g}", {**self.fixed, self.coefficient: value}, self.options
+        )
+
+    def extended(self, upward: bool) -> "Grid":
+        """Two more coefficients above or below, with the spacing of the grid's edge."""
+        a, b = (self.values[-2:] if upward else self.values[1::-1]) if len(self.values) > 1 else (
+            (1.0, 3.0) if upward else (3.0, 1.0)
+        )
+        edge = self.values[-1 if upward else 0]
+        new = [float(f"{edge * (b / a) ** i:.3g}") for i in (1, 2)]
+        return dataclasses.replace(self, values=tuple(sorted({*self.values, *new})))
+
+
+def grids(experiment: Experiment) -> list[Grid]:
+    """The grids of an experiment's ``[tune.grids]``; raises `EntrobError` if there are none."""
+    declared = experiment.tune.get("grids", {})
+    if not declared:
+        raise EntrobError(f"experiment {experiment.name!r} declares no [tune.grids]")
+    options = {m.name: m.options for m in experiment.methods}
+    return [
+        Grid(
+            name,
+            entry.get("coefficient", name),
+            tuple(sorted(coefficient(name, v) for v in entry["values"])),
+            {k: coefficient(k, v) for k, v in entry.get("fixed", {}).items()},
+            options.get(name, {}),
+        )
+        for name, entry in declared.items()
+    ]
+
+
+def tuning_experiment(experiment: Experiment, of: list[Grid]) -> Experiment:
+    """The sweep that scores every candidate on seeds that are never reported."""
+    methods = [Method(BASELINE)] + [g.candidate(v) for g in of for v in g.values if v > 0]
+    return dataclasses.replace(
+        experiment,
+        name=f"{experiment.name}-tune",
+        title=f"Coefficients of {experiment.name} by the 5 % rule",
+        methods=tuple(methods),
+        seeds=positive_int("tune.seeds", experiment.tune.get("seeds", 5)),
+        first_seed=FIRST_TUNING_SEED,
+        perturbations={next(iter(experiment.perturbations)): (0.0,)},
+    )
+
+
+def select(grid: Grid, score: dict[float, float], baseline: float) -> float:
+    """The largest coefficient below the first that fails; 0 if the smallest fails already.
+
+    Args:
+      grid: the grid.
+      score: mean performance by coefficient.
+      baseline: mean performance of ``none``.
+    """
+    chosen = 0.0
+    for value in grid.values:
+        if not score[value] >= THRESHOLD * baseline:
+            break
+        chosen = value
+    return chosen
+
+
+def tune(experiment: Experiment, store: Store, command: str, batch_size: int | None = None):
+    """Tune every grid of an experiment.
+
+    Returns:
+      ``(chosen, table, manifest)``: coefficient by method, a row per candidate, and the manifest
+      of the tuning runs, whose time is thus apart from that of the reported ones.
+    """
+    of = grids(experiment)
+    for _ in range(_MAX_EXTENSIONS + 1):
+        manifest = run(tuning_experiment(experiment, of), store, command, batch_size)
+        table = score_table(of, store.gather("evaluation"), store.gather("runs"))
+        chosen = dict(table[table.chosen][["method", "coefficient"]].itertuples(index=False))
+        chosen = {g.method: chosen.get(g.method, 0.0) for g in of}
+        wider = [_widen(g, chosen[g.method]) for g in of]
+        if wider == of:
+            break
+        of = wider
+    return chosen, table, manifest
+
+
+def _widen(grid: Grid, chosen: float) -> Grid:
+    if chosen == grid.values[-1]:
+        return grid.extended(upward=True)
+    return grid.extended(upward=False) if chosen == 0.0 else grid
+
+
+def score_table(of: list[Grid], evaluation: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per candidate: mean performance, its ratio to ``none``, whether it passes, is chosen.
+
+    A diverged run performs 0.
+    """
+    diverged = set(runs.loc[runs.status == "diverged", "run_id"])
+    nominal = evaluation[evaluation.magnitude == 0].copy()
+    measure = "success" if nominal.success.max() > 0 else "return_mean"
+    nominal.loc[nominal.run_id.isin(diverged), measure] = 0.0
+    mean = nominal.groupby("method")[measure].mean()
+    spread = nominal.groupby("method")[measure].std()
+    count = nominal.groupby("method")[measure].size()
+    baseline = mean[BASELINE]
+    rows = [_row(BASELINE, 0.0, BASELINE, mean, spread, count, measure)]
+    for grid in of:
+        names = {v: f"{grid.method}@{v:g}" for v in grid.values if v > 0}
+        score = {v: mean[n] for v, n in names.items()} | ({0.0: baseline} if 0.0 in grid.values else {})
+        chosen = select(grid, score, baseline)
+        for value, name in names.items():
+            row = _row(grid.method, value, name, mean, spread, count, measure)
+            rows.append({**row, "chosen": value == chosen})
+    table = pd.DataFrame(rows)
+    table["ratio"] = table["mean"] / baseline
+    table["passes"] = table.ratio >= THRESHOLD
+    table["chosen"] = table.chosen.fillna(False).astype(bool)
+    return table
+
+
+def _row(method, value, name, mean, spread, count, measure) -> dict[str, Any]:
+    return {
+        "method": method,
+        "coefficient": value,
+        "measure": measure,
+        "mean": float(mean[name]),
+        "std": float(np.nan_to_num(spread[name])),
+        "seeds": int(count[name]),
+        "chosen": False,
+    }

@@ -1,0 +1,206 @@
+"""The layouts: the paper's cells, distributions, nested instances, and what is never covered."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from entrob.envs import make
+from entrob.envs.minigrid import empty_params
+from entrob.errors import EntrobError
+from entrob.perturbations import compose, perturb, perturbations
+
+NAMES = ("wall", "elbow", "goal_shift", "start_shift", "random_walls")
+ROOM = empty_params(10, 10)
+SIZES = [(10, 10), (18, 18), (6, 9), (5, 4)]
+
+
+@functools.partial(jax.jit, static_argnames="name")
+def draw_all(keys, params, name, magnitude):
+    return jax.vmap(lambda key: perturb(key, params, name, magnitude))(keys)
+
+
+def draw(name, magnitude, n, params=ROOM, seed=0):
+    """Params of n instances, stacked."""
+    return draw_all(jax.random.split(jax.random.key(seed), n), params, name, magnitude)
+
+
+def new_cells(walls, params=ROOM):
+    """The set of cells that are walls and were none."""
+    return {tuple(map(int, cell)) for cell in np.argwhere(np.asarray(walls & ~params.walls))}
+
+
+def chebyshev(a, b):
+    return np.abs(np.asarray(a) - np.asarray(b)).max(-1)
+
+
+def uniform(values, expected):
+    """p-value of the values being uniform over the expected ones, which must all be seen."""
+    seen, counts = np.unique(np.asarray(values), axis=0, return_counts=True)
+    np.testing.assert_array_equal(seen, expected)
+    return stats.chisquare(counts).pvalue
+
+
+def test_wall_has_the_paper_cells_and_a_uniform_column():
+    drawn = draw("wall", 6, 6000)
+    for walls in np.asarray(drawn.walls[:200]):
+        cells = new_cells(walls)
+        (x,) = {x for x, _ in cells}
+        assert cells == {(x, y) for y in range(1, 7)}
+    columns = np.argmax(np.asarray(drawn.walls)[:, 1:-1, 1], axis=1) + 1
+    assert uniform(columns, np.arange(2, 8)) > 1e-3
+
+
+def test_elbow_has_the_released_code_cells_and_a_uniform_height():
+    drawn = draw("elbow", 5, 6000)
+    for walls in np.asarray(drawn.walls[:200]):
+        cells = new_cells(walls)
+        y = min(y for _, y in cells)
+        assert cells == {(5, y), (6, y), (7, y), (5, y + 1), (5, y + 2)}
+    heights = np.argmax(np.asarray(drawn.walls)[:, 6, 1:-1], axis=1) + 1
+    assert uniform(heights, np.arange(1, 7)) > 1e-3
+
+
+def test_elbow_grows_in_a_fixed_order():
+    (y,) = {y for _, y in new_cells(perturb(jax.random.key(2), ROOM, "elbow", 1).walls)}
+    order = [(5, y), (6, y), (7, y), (5, y + 1), (5, y + 2)]
+    for size in range(6):
+        assert new_cells(perturb(jax.random.key(2), ROOM, "elbow", size).walls) == set(order[:size])
+
+
+def test_goal_shift_7_is_uniform_over_the_interior_except_the_start():
+    goals = draw("goal_shift", 7, 6300).goal_pos
+    cells = [(x, y) for x in range(1, 9) for y in range(1, 9) if (x, y) != (1, 1)]
+    assert uniform(goals, cells) > 1e-3
+
+
+def test_start_shift_is_uniform_over_its_radius_and_avoids_the_goal():
+    near_goal = ROOM.replace(goal_pos=jnp.array([2, 2], jnp.int32))
+    starts = draw("start_shift", 2, 4000, near_goal)
+    cells = [(x, y) for x in range(1, 4) for y in range(1, 4) if (x, y) != (2, 2)]
+    assert uniform(starts.start_pos, cells) > 1e-3
+    assert (starts.start_dir == ROOM.start_dir).all()
+
+
+@pytest.mark.parametrize("name", ["goal_shift", "start_shift"])
+@pytest.mark.parametrize("radius", range(8))
+def test_shifts_stay_within_their_radius_and_reach_it(name, radius):
+    field = {"goal_shift": "goal_pos", "start_shift": "start_pos"}[name]
+    distance = chebyshev(getattr(draw(name, radius, 500), field), getattr(ROOM, field))
+    assert distance.max() == radius
+
+
+def test_shifts_nest_a_draw_within_a_smaller_radius_is_the_draw_there():
+    drawn = [np.asarray(draw("goal_shift", radius, 300).goal_pos) for radius in range(8)]
+    kept = 0
+    for small in range(1, 8):
+        for large in range(small + 1, 8):
+            inside = chebyshev(drawn[large], ROOM.goal_pos) <= small
+            np.testing.assert_array_equal(drawn[large][inside], drawn[small][inside])
+            kept += inside.sum()
+    assert kept > 100
+
+
+@pytest.mark.parametrize("name", ["wall", "elbow", "random_walls"])
+def test_walls_of_a_smaller_magnitude_are_part_of_those_of_a_larger_one(name):
+    high = int(perturbations.get(name).high)
+    drawn = [np.asarray(draw(name, m, 50).walls) for m in range(high + 1)]
+    for m in range(high):
+        assert (drawn[m] <= drawn[m + 1]).all()
+        assert (drawn[m + 1].sum((1, 2)) - drawn[m].sum((1, 2)) == 1).all()
+
+
+def test_random_walls_are_uniform_over_the_free_cells():
+    blocked = ROOM.replace(walls=ROOM.walls.at[4, 4].set(True))
+    walls = np.asarray(draw("random_walls", 7, 4000, blocked).walls)
+    counts = (walls & ~np.asarray(blocked.walls)).sum(0)
+    free = ~np.asarray(blocked.walls)
+    free[1, 1] = free[8, 8] = False
+    assert counts[~free].sum() == 0
+    # Seven cells of one layout exclude each other, which shrinks the variance and so the statistic.
+    statistic = stats.chisquare(counts[free]).statistic / (1 - 7 / free.sum())
+    assert stats.chi2.sf(statistic, free.sum() - 1) > 1e-3
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_start_and_goal_stay_free_apart_and_inside(name, size):
+    """On random layouts of any size, whatever came before."""
+    nominal = empty_params(*size)
+    high = perturbations.get(name).range(nominal)[1]
+    dense = perturbations.get("random_walls").range(nominal)[1]
+
+    def draw_one(key, magnitude):
+        moved = compose(key, nominal, [("start_shift", 1), ("goal_shift", 1)])
+        moved = perturb(key, moved, "random_walls", dense)
+        return perturb(key, moved, name, magnitude)
+
+    keys = jax.random.split(jax.random.key(1), 400)
+    magnitudes = jnp.arange(400) % (high + 1)
+    drawn = jax.tree.map(np.asarray, jax.jit(jax.vmap(draw_one))(keys, magnitudes))
+    each = np.arange(400)
+    for pos in (drawn.start_pos, drawn.goal_pos):
+        assert (pos >= 1).all()
+        assert (pos <= np.array(size) - 2).all()
+        assert not drawn.walls[each, pos[:, 0], pos[:, 1]].any()
+    assert (drawn.start_pos != drawn.goal_pos).any(-1).all()
+    border = np.asarray(nominal.walls)
+    assert drawn.walls[:, border].all()
+
+
+def test_a_wall_leaves_out_the_cell_of_a_shifted_start():
+    under = ROOM.replace(start_pos=jnp.array([4, 3], jnp.int32))
+    layouts = [new_cells(walls) for walls in np.asarray(draw("wall", 6, 60, under).walls)]
+    assert {(4, y) for y in (1, 2, 4, 5, 6)} in layouts
+    assert not any((4, 3) in cells for cells in layouts)
+
+
+def test_a_shift_with_nowhere_to_go_stays():
+    boxed = ROOM.replace(walls=jnp.ones_like(ROOM.walls).at[8, 8].set(False).at[1, 1].set(False))
+    assert (draw("goal_shift", 7, 20, boxed).goal_pos == 8).all()
+
+
+def test_ranges_follow_the_size_of_the_grid():
+    large = make("minigrid/empty-16x16")[1]
+    assert {n: perturbations.get(n).range(large)[1] for n in NAMES} == {
+        "wall": 16,
+        "elbow": 5,
+        "goal_shift": 15,
+        "start_shift": 15,
+        "random_walls": 80,
+    }
+    key = jax.random.key(0)
+    assert len(new_cells(perturb(key, large, "wall", 16).walls, large)) == 16
+    assert len(new_cells(perturb(key, large, "elbow", 5).walls, large)) == 5
+    assert len(new_cells(perturb(key, large, "random_walls", 80).walls, large)) == 80
+    with pytest.raises(EntrobError, match=r"in 0\.\.15, not 16"):
+        perturb(key, large, "goal_shift", 16)
+
+
+def test_a_grid_without_middle_columns_has_no_wall():
+    with pytest.raises(EntrobError, match="at least 5 cells wide, not 4"):
+        perturb(jax.random.key(0), empty_params(4, 8), "wall", 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_reaches_observation_or_dynamics(name):
+    """The perturbed params, and not the nominal ones, decide what is seen and where one goes."""
+    env, params = make("minigrid/empty-8x8")
+    states = env.states(params)
+    step = jax.jit(jax.vmap(env.step_env, (None, 0, None, None)))
+    changed = perturb(jax.random.key(0), params, name, perturbations.get(name).high)
+
+    def outcome(params):
+        seen, after, reward, *_ = step(jax.random.key(0), states, 2, params)
+        began = env.reset(jax.random.key(0), params)[1]
+        return {"seen": seen, "pos": after.pos, "reward": reward, "began": began.pos}
+
+    before, after = outcome(params), outcome(changed)
+    differs = {k for k in before if (np.asarray(before[k]) != np.asarray(after[k])).any()}
+    walls = {"seen", "pos"}
+    expected = {"goal_shift": {"seen", "reward"}, "start_shift": {"began"}}.get(name, walls)
+    # A wall in front of the goal also changes which moves are paid.
+    assert expected <= differs <= expected | ({"reward"} if expected == walls else set())

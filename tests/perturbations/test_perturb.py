@@ -1,0 +1,225 @@
+"""What holds for every perturbation: identity at 0, ranges, registry, composition, bad input."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entrob.envs import make
+from entrob.errors import EntrobError
+from entrob.perturbations import compose, perturb, perturbation, perturbations
+
+EXPECTED = {  # name: (low, high, the paper's magnitude), as the issue and the paper declare them
+    "wall": (0, 8, 6),
+    "elbow": (0, 5, 5),
+    "goal_shift": (0, 7, 7),
+    "start_shift": (0, 7, None),
+    "random_walls": (0, 20, 7),
+    "slip": (0, 1, None),
+    "sticky_action": (0, 1, None),
+    "observation_dropout": (0, 1, None),
+    "reward_noise": (0, 10, None),
+}
+
+
+@pytest.fixture(scope="module")
+def nominal():
+    """Params that every perturbation can act on."""
+    return make("minigrid/empty-8x8", noise=True)[1]
+
+
+@pytest.fixture
+def registered():
+    """Register perturbations for one test only."""
+    before = dict(perturbations._entries)
+    yield perturbation
+    perturbations._entries.clear()
+    perturbations._entries.update(before)
+
+
+def same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert jnp.result_type(x) == jnp.result_type(y)
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_declarations():
+    declared = {name: perturbations.get(name) for name in perturbations.names()}
+    assert {n: (p.low, p.high, p.paper) for n, p in declared.items()} == EXPECTED
+    assert {n for n, p in declared.items() if p.kind == "structured"} == {
+        "wall",
+        "elbow",
+        "goal_shift",
+        "start_shift",
+    }
+    assert {n for n, p in declared.items() if p.training_only} == {"reward_noise"}
+    assert {n for n, p in declared.items() if "noise" in p.requires} == {
+        n for n, p in declared.items() if not p.instances_distinct
+    }
+    assert all(p.doc.endswith(".") for p in declared.values())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_range_of_the_paper_grid_is_the_declared_one(name, nominal):
+    assert perturbations.get(name).range(nominal) == EXPECTED[name][:2]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_magnitude_0_is_the_identity_bit_for_bit(name, nominal):
+    # Away from the defaults too: walls standing, noise on, start and goal elsewhere.
+    busy = compose(
+        jax.random.key(9),
+        nominal,
+        [(other, (EXPECTED[other][1] + 1) // 2) for other in EXPECTED if EXPECTED[other][1] > 1]
+        + [("slip", 0.1), ("sticky_action", 0.3), ("observation_dropout", 0.7)],
+    )
+    traced = jax.jit(lambda key, params, m: perturb(key, params, name, m))
+    for params in (nominal, busy):
+        for seed in range(5):
+            same_bits(perturb(jax.random.key(seed), params, name, 0), params)
+            same_bits(traced(jax.random.key(seed), params, 0.0), params)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_largest_magnitude_changes_something_and_keeps_the_form(name, nominal):
+    changed = perturb(jax.random.key(0), nominal, name, EXPECTED[name][1])
+    chex.assert_trees_all_equal_shapes_and_dtypes(changed, nominal)
+    with pytest.raises(AssertionError):
+        same_bits(changed, nominal)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_one_compilation_serves_all_magnitudes_and_keys(name, nominal):
+    low, high, _ = EXPECTED[name]
+    draw = jax.jit(
+        chex.assert_max_traces(lambda key, m: perturb(key, nominal, name, m), n=1),
+    )
+    for seed, magnitude in enumerate((low, high / 2, high)):
+        one = draw(jax.random.key(seed), float(magnitude))
+        if not perturbations.get(name).integer or magnitude == int(magnitude):
+            same_bits(one, perturb(jax.random.key(seed), nominal, name, magnitude))
+    chex.clear_trace_counter()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_vmap_over_magnitudes_and_keys_equals_one_at_a_time(name, nominal):
+    keys = jax.random.split(jax.random.key(3), 4)
+    magnitudes = np.array([0, 1, EXPECTED[name][1]], np.float32)
+    grid = jax.vmap(
+        lambda m: jax.vmap(lambda key: perturb(key, nominal, name, m))(keys),
+    )(magnitudes)
+    for i, magnitude in enumerate(magnitudes):
+        for j in range(4):
+            cell = jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], grid)
+            same_bits(cell, perturb(keys[j], nominal, name, magnitude))
+
+
+def test_the_same_key_draws_the_same_instance_and_others_differ(nominal):
+    drawn = [perturb(jax.random.key(s), nominal, "random_walls", 7).walls for s in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).any()
+
+
+def test_compose_goes_left_to_right_with_keys_by_position(nominal):
+    key = jax.random.key(5)
+    steps = [("start_shift", 7), ("wall", 6), ("goal_shift", 3)]
+    by_hand = nominal
+    for i, (name, magnitude) in enumerate(steps):
+        by_hand = perturb(jax.random.fold_in(key, i), by_hand, name, magnitude)
+    same_bits(compose(key, nominal, steps), by_hand)
+    same_bits(compose(key, nominal, []), nominal)
+    # A step that is off leaves the draws of the others alone, and equal names draw apart.
+    off = compose(key, nominal, [("start_shift", 0), ("wall", 6)])
+    np.testing.assert_array_equal(
+        off.walls, perturb(jax.random.fold_in(key, 1), nominal, "wall", 6).walls
+    )
+    twice = [
+        int(compose(jax.random.key(s), nominal, [("wall", 8), ("wall", 8)]).walls.sum())
+        for s in range(20)
+    ]
+    assert max(twice) == 36 + 16  # two walls of the whole height, in two columns
+
+
+def test_equal_noises_compose_as_independent_events(nominal):
+    key = jax.random.key(0)
+    for name in ("slip", "sticky_action", "observation_dropout"):
+        both = compose(key, nominal, [(name, 0.5), (name, 0.2)])
+        np.testing.assert_allclose(getattr(both.noise, name), 0.6, rtol=1e-6)
+    both = compose(key, nominal, [("reward_noise", 3), ("reward_noise", 4)])
+    np.testing.assert_allclose(both.noise.reward_noise, 5.0, rtol=1e-6)
+
+
+def test_a_user_perturbation(registered, nominal):
+    @registered("later", high=3.0, integer=True)
+    def later(key, params, magnitude):
+        """Truncate later.
+
+        More text.
+        """
+        steps = params.max_steps_in_episode + (1 + magnitude).astype(jnp.int32)
+        return params.replace(max_steps_in_episode=steps)
+
+    assert perturbations.get("later").doc == "Truncate later."
+    key = jax.random.key(0)
+    assert perturb(key, nominal, "later", 3).max_steps_in_episode == 204
+    # The function forgot to be the identity at 0; perturb sees to it.
+    same_bits(perturb(key, nominal, "later", 0), nominal)
+    with pytest.raises(EntrobError, match="registered twice"):
+        registered("later")(lambda key, params, magnitude: params)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda params: params.replace(max_steps_in_episode=params.max_steps_in_episode * 1.5),
+        lambda params: params.replace(walls=params.walls[:5]),
+        lambda params: params.goal_pos,
+    ],
+)
+def test_a_user_perturbation_of_the_wrong_form(wrong, registered, nominal):
+    registered("wrong")(lambda key, params, magnitude: wrong(params))
+    with pytest.raises(EntrobError, match="'wrong' must return params of the same fields, shapes"):
+        perturb(jax.random.key(0), nominal, "wrong", 1)
+
+
+def test_a_range_without_0_is_refused(registered):
+    with pytest.raises(EntrobError, match="must contain 0"):
+        registered("never_off", low=1.0, high=2.0)(lambda key, params, magnitude: params)
+
+
+BAD = [
+    ("wal", 6, "unknown perturbation 'wal': did you mean 'wall'?"),
+    ("wall", 9, "'wall' must be a whole number in 0..8, not 9"),
+    ("wall", -1, "in 0..8, not -1"),
+    ("wall", 2.5, "must be a whole number in 0..8, not 2.5"),
+    ("wall", float("nan"), "not nan"),
+    ("wall", float("inf"), "not inf"),
+    ("wall", "6", "not '6'"),
+    ("wall", None, "not None"),
+    ("wall", [1, 2], r"not \[1, 2\]"),
+    ("wall", np.arange(200).reshape(2, 100), "must be a whole number"),
+    ("random_walls", jnp.array(21), "in 0..20, not Array"),
+    ("slip", 1.01, "'slip' must be a number in 0..1, not 1.01"),
+]
+
+
+@pytest.mark.parametrize(("name", "magnitude", "message"), BAD)
+def test_bad_input_is_one_clear_line(name, magnitude, message, nominal):
+    with pytest.raises(EntrobError, match=message) as caught:
+        perturb(jax.random.key(0), nominal, name, magnitude)
+    assert "\n" not in str(caught.value)
+
+
+def test_params_that_lack_what_is_perturbed():
+    _, bare = make("minigrid/empty-8x8")
+    key = jax.random.key(0)
+    for name in ("slip", "sticky_action", "observation_dropout", "reward_noise"):
+        with pytest.raises(EntrobError, match=r"entrob\.make\(id, noise=True\)"):
+            perturb(key, bare, name, 0.1)
+    from gymnax.environments.classic_control.cartpole import CartPole
+
+    for name in ("wall", "elbow", "goal_shift", "start_shift", "random_walls"):
+        with pytest.raises(EntrobError, match=f"{name!r} needs params with 'walls'"):
+            perturb(key, CartPole().default_params, name, 1)

@@ -1,0 +1,223 @@
+"""Figures and the report: what is drawn and claimed, and that odd records do not break it."""
+
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+
+from entrob.results import figures, paper, report, tables
+
+METHODS = ["none", "policy_entropy", "state_entropy"]
+
+
+def axes_titled(figure, text):
+    """The axes whose title holds a text."""
+    return [axis for axis in figure.axes if text in axis.get_title()]
+
+
+def test_success_by_horizon(make_frames):
+    _, _, evaluation = make_frames(seeds=[0, 1], perturbations={"wall": (6,)})
+    rates = figures.success_by_horizon(evaluation)
+    assert rates.shape == (6, 200)
+    np.testing.assert_allclose(rates[:, -1], evaluation["success"], atol=1e-12)
+    histogram = evaluation["steps_to_success"].iloc[0]
+    assert rates[0, 59] == histogram[:60].sum() / 40
+    assert (np.diff(rates, axis=1) >= 0).all()
+
+
+def test_figure4_draws_the_numbers(make_frames):
+    runs, curves, evaluation = make_frames()
+    figure = figures.figure4(runs, curves, evaluation)
+    titles = "\n".join(axis.get_title() for axis in figure.axes)
+    for name in ("wall", "random_walls", "goal_shift", "elbow"):
+        assert f"paper: {paper.order(name)}" in titles
+    assert "slip" not in titles
+    (wall,) = axes_titled(figure, "wall, magnitude 6")
+    assert wall.get_ylim() == (0, 1) and wall.get_xlim() == (1, 200)
+    rows = evaluation.query("perturbation == 'wall' and magnitude == 6 and method == 'none'")
+    x, y = wall.lines[0].get_data()
+    np.testing.assert_array_equal(x, np.arange(1, 201))
+    np.testing.assert_allclose(y, figures.success_by_horizon(rows).mean(axis=0))
+    (training,) = axes_titled(figure, "training")
+    assert "million" in training.get_xlabel() and training.lines[0].get_xdata()[-1] == 3
+    texts = "\n".join(text.get_text() for axis in figure.axes for text in axis.texts)
+    assert "n = 8 seeds × 40 instances" in texts and "normal 96 % band" in texts
+    assert "95 % band" in "\n".join(
+        text.get_text()
+        for axis in figures.figure4(runs, curves, evaluation, level=0.95).axes
+        for text in axis.texts
+    )
+
+
+def test_bands_are_not_clipped(make_frames):
+    runs, curves, evaluation = make_frames(rates={"none": 0.97}, seeds=range(4), spread=0.3)
+    figure = figures.figure4(runs, curves, evaluation)
+    tops = [
+        axis.collections[0].get_paths()[0].vertices[:, 1].max()
+        for axis in axes_titled(figure, "magnitude")
+    ]
+    assert max(tops) > 1
+    assert all(axis.get_ylim() == (0, 1) for axis in axes_titled(figure, "magnitude"))
+
+
+def test_diverged_runs_are_not_drawn(make_frames):
+    runs, curves, evaluation = make_frames(diverged=[("none", 0)])
+    figure = figures.figure4(runs, curves, evaluation)
+    rows = evaluation.query(
+        "perturbation == 'elbow' and magnitude == 5 and method == 'none' and seed > 0"
+    )
+    (elbow,) = axes_titled(figure, "elbow")
+    expected = figures.success_by_horizon(rows).mean(axis=0)
+    np.testing.assert_allclose(elbow.lines[0].get_ydata(), expected)
+    labels = [
+        text.get_text() for axis in figure.axes if axis.legend_ for text in axis.legend_.texts
+    ]
+    assert "none, n = 7 seeds (1 diverged, left out)" in labels
+
+
+def test_style_is_fixed_and_variants_are_dashed():
+    methods = [*METHODS, "state_entropy[paper]", "state_entropy[reference]", "new"]
+    looks = {name: figures.style(name, methods) for name in methods}
+    assert looks["none"] == figures.style("none", ["none"])
+    assert looks["none"]["color"] == figures.COLORS["none"]
+    assert looks["state_entropy[paper]"]["color"] == looks["state_entropy"]["color"]
+    dashes = [looks[f"state_entropy{end}"]["linestyle"] for end in ("", "[paper]", "[reference]")]
+    assert dashes[0] == "-" and len({str(dash) for dash in dashes}) == 3
+    colors = {looks[name]["color"] for name in [*METHODS, "new"]}
+    assert len(colors) == 4
+
+
+def test_robustness_curves(make_frames):
+    runs, _, evaluation = make_frames()
+    figure = figures.robustness_curves(runs, evaluation)
+    assert len(figure.axes) == 5 * 4
+    first = figure.axes[0]
+    rows = evaluation.query("perturbation == 'wall' and method == 'none'")
+    x, y = first.lines[0].get_data()
+    np.testing.assert_array_equal(x, [0, 2, 4, 6, 8])
+    np.testing.assert_allclose(y, rows.groupby("magnitude")["success"].mean())
+    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert texts == ["not computable"] * 3  # slip has no exact values
+    assert first.get_xlabel() == "wall length (cells)"
+
+
+def test_occupancy_heatmaps():
+    walls = np.zeros((4, 6), bool)
+    walls[0] = True
+    uniform = np.where(walls, 0, 3.0)
+    corner = np.zeros((4, 6))
+    corner[3, 1] = 2
+    figure = figures.occupancy_heatmaps({"none": corner, "state_entropy": uniform}, walls)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[:2] == ["none\nentropy 0.00 nats", "state entropy\nentropy 2.89 nats"]
+    image = figure.axes[0].images[0].get_array()
+    assert image.shape == (6, 4) and image[1, 3] == 1  # rows are y, columns are x
+    assert image.mask[:, 0].all() and not image.mask[:, 1:].any()
+
+
+def test_improvement_figure(make_frames):
+    runs, _, evaluation = make_frames()
+    figure = figures.improvement_figure(tables.improvement_table(runs, evaluation))
+    labels = [axis.get_xlabel() for axis in figure.axes]
+    assert labels == [
+        f"P(better than {name}), paired by seed" for name in ("none", "policy entropy")
+    ]
+
+
+def test_drawing_leaves_the_users_settings_alone(make_frames):
+    before = dict(matplotlib.rcParams)
+    figures.figure4(*make_frames(seeds=[0, 1]))
+    assert dict(matplotlib.rcParams) == before
+
+
+def verdicts(make_frames, **kwargs):
+    """{(perturbation, first, second): verdict}"""
+    runs, _, evaluation = make_frames(**kwargs)
+    table = report.paper_table(runs, evaluation)
+    keys = zip(table["perturbation"], table["first"], table["second"], strict=True)
+    return dict(zip(keys, table["verdict"], strict=True))
+
+
+def test_paper_table_verdicts(make_frames):
+    found = verdicts(make_frames)
+    assert found["wall", "state_entropy", "policy_entropy"] == "agrees"
+    assert found["random_walls", "policy_entropy", "state_entropy"] == "disagrees"
+    assert found["wall", "policy_entropy", "none"] == "no claim"
+    assert {v for key, v in found.items() if key[0] == "elbow"} == {"no claim"}
+    assert "slip" not in {key[0] for key in found}
+    assert len(found) == 4 * 3
+    few = verdicts(make_frames, seeds=range(3))
+    assert set(few.values()) == {"undecided", "no claim"}
+
+
+def test_paper_table_ties_are_undecided(make_frames):
+    runs, _, evaluation = make_frames()
+    evaluation["success"] = 0.5
+    claimed = report.paper_table(runs, evaluation).query("verdict != 'no claim'")
+    assert set(claimed["verdict"]) == {"undecided"} and set(claimed["probability"]) == {0.5}
+
+
+def test_paper_table_compares_variants_among_themselves(make_frames):
+    rates = {"none": 0.1, "policy_entropy": 0.3, "state_entropy": 0.8}
+    rates |= {"policy_entropy[paper]": 0.9, "state_entropy[paper]": 0.4}
+    found = verdicts(make_frames, rates=rates)
+    assert found["wall", "state_entropy[paper]", "policy_entropy[paper]"] == "disagrees"
+    assert found["wall", "state_entropy[paper]", "none"] == "agrees"
+    assert ("wall", "state_entropy", "policy_entropy[paper]") not in found
+    assert len(found) == 2 * 4 * 3
+
+
+def test_claims_follow_the_printed_orders():
+    words = {"none": "none", "policy_entropy": "policy", "state_entropy": "state"}
+    assert set(paper.CLAIMS) == set(paper.ORDERS) < set(paper.MAGNITUDES)
+    for name, claims in paper.CLAIMS.items():
+        for better, relation, worse in claims:
+            order = paper.ORDERS[name]
+            assert relation in order[order.index(words[better]) : order.index(words[worse])]
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"diverged": [("none", 0)]},
+        {"rates": {"state_entropy": 0.7}, "perturbations": {"slip": (0.3,)}},
+        {"seeds": [4], "perturbations": {"wall": (6,)}},
+        {"diverged": [(method, seed) for method in METHODS for seed in range(8)]},
+    ],
+    ids=["diverged", "one-method-diffuse", "one-seed-one-magnitude", "all-diverged"],
+)
+def test_write_report(make_frames, tmp_path, kwargs, recwarn):
+    runs, curves, evaluation = make_frames(**kwargs)
+    manifest = {"experiment": "minigrid", "preset": "smoke", "versions": {"jax": "0.10.2"}}
+    path = report.write_report(tmp_path, runs, curves, evaluation, manifest)
+    page = path.read_text(encoding="utf-8")
+    assert page.startswith("# minigrid, preset smoke\n")
+    assert "jax 0.10.2" in page and "not recorded" in page and "nan" not in page
+    assert ("seed 0, at update 17: loss is NaN" in page) == bool(kwargs.get("diverged"))
+    links = re.findall(r"\]\((\S+)\)", page)
+    assert "figures/figure4.png" in links
+    for link in links:
+        assert (tmp_path / link).stat().st_size > 1000
+    expected = {"nominal", "success", "robustness"}
+    expected |= {"paper", "improvement"} if runs["method"].nunique() > 1 else set()
+    assert {path.stem for path in (tmp_path / "tables").glob("*.csv")} == expected
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_report_without_evaluation(make_frames, tmp_path):
+    runs, curves, evaluation = make_frames(seeds=[0, 1])
+    path = report.write_report(tmp_path, runs, curves, evaluation.iloc[:0], {})
+    assert "## Nominal performance" in path.read_text() and "## Success" not in path.read_text()
+
+
+def test_report_is_reproducible_and_shows_occupancy(make_frames, tmp_path):
+    frames = make_frames(perturbations={"wall": (0, 6)}, seeds=range(3))
+    occupancy = {"occupancies": {"none": np.ones((4, 4))}, "walls": np.zeros((4, 4), bool)}
+    contents = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        report.write_report(folder, *frames, {}, **occupancy)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        contents.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+    assert {"figures/occupancy.pdf", "figures/occupancy.png", "report.md"} < set(contents[0])

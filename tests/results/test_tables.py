@@ -1,0 +1,199 @@
+"""Tables over synthetic records: what is averaged, what is left out, how it is written."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from entrob.errors import EntrobError
+from entrob.results import markup, statistics, tables
+
+
+def pick(table, **where):
+    """The one row with the given values."""
+    for name, value in where.items():
+        table = table[table[name] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_method_order():
+    names = ["state_entropy[paper]", "a_new_one", "state_entropy", "none", "none"]
+    names += ["a_new_one[paper]", "state_entropy[reference]"]
+    assert tables.method_order(names) == [
+        "none",
+        "state_entropy",
+        "a_new_one",
+        "state_entropy[paper]",
+        "state_entropy[reference]",
+        "a_new_one[paper]",
+    ]
+
+
+def test_headline_magnitude_is_the_papers_or_the_largest(make_frames):
+    magnitudes = {"wall": (0, 6, 8), "elbow": (0, 2), "slip": (0, 0.1, 0.4)}
+    _, _, evaluation = make_frames(perturbations=magnitudes)
+    found = {name: tables.headline_magnitude(evaluation, name) for name in magnitudes}
+    assert found == {"wall": 6, "elbow": 2, "slip": 0.4}
+
+
+def test_success_table(make_frames):
+    runs, _, evaluation = make_frames()
+    table = tables.success_table(runs, evaluation)
+    rows = evaluation.query("perturbation == 'wall' and magnitude == 6 and method == 'none'")
+    row = pick(table, perturbation="wall", method="none")
+    assert row["magnitude"] == 6 and row["seeds"] == 8 and row["diverged"] == 0
+    assert row["success"] == pytest.approx(rows["success"].mean())
+    assert row["success_band"] == statistics.normal_band(rows["success"], 0.96)[1]
+    assert row["success_iqm"] == statistics.interquartile_mean(rows["success"])
+    assert row["success_iqm_low"] < row["success_iqm"] < row["success_iqm_high"]
+    assert row["exact_worst"] < row["exact_cvar"] < row["exact_success"]
+    slip = pick(table, perturbation="slip", method="none")
+    assert np.isnan(slip[["exact_success", "exact_worst", "exact_cvar"]].astype(float)).all()
+    assert list(dict.fromkeys(table["perturbation"])) == [
+        *("wall", "random_walls", "goal_shift", "elbow", "slip")
+    ]
+
+
+def test_diverged_runs_are_counted_and_left_out(make_frames):
+    runs, curves, evaluation = make_frames(diverged=[("none", 2)])
+    rows = evaluation.query(
+        "perturbation == 'wall' and magnitude == 6 and method == 'none' and seed != 2"
+    )
+    row = pick(tables.success_table(runs, evaluation), perturbation="wall", method="none")
+    assert (row["seeds"], row["diverged"]) == (7, 1)
+    assert row["success"] == pytest.approx(rows["success"].mean())
+    nominal = pick(tables.nominal_table(runs, curves, evaluation), method="none")
+    assert (nominal["seeds"], nominal["diverged"]) == (7, 1)
+    assert np.isfinite(nominal["training_return"])
+    improved = tables.improvement_table(runs, evaluation)
+    against = improved[improved["baseline"] == "none"]
+    assert set(against["pairs"]) == {7}
+
+
+def test_a_method_of_which_every_run_diverged_keeps_its_row(make_frames):
+    lost = [("state_entropy", seed) for seed in range(8)]
+    runs, curves, evaluation = make_frames(diverged=lost)
+    # A store may leave such runs unevaluated.
+    evaluation = tables.finished(runs, evaluation)
+    for table in (
+        tables.success_table(runs, evaluation),
+        tables.robustness_table(runs, evaluation),
+        tables.nominal_table(runs, curves, evaluation),
+    ):
+        rows = table[table["method"] == "state_entropy"]
+        assert len(rows) and set(rows["seeds"]) == {0} and set(rows["diverged"]) == {8}
+    improved = tables.improvement_table(runs, evaluation)
+    rows = improved[improved["method"] == "state_entropy"]
+    assert rows["probability"].isna().all() and not rows["excludes_half"].any()
+
+
+def test_nominal_table(make_frames):
+    runs, curves, evaluation = make_frames(points=20)
+    row = pick(tables.nominal_table(runs, curves, evaluation), method="policy_entropy")
+    assert row["success"] == 1 and row["success_band"] == 0
+    tail = curves.query("method == 'policy_entropy' and frames > 2_700_000")["return_mean"]
+    assert len(tail) == 8 * 2
+    assert row["training_return"] == pytest.approx(tail.mean())
+
+
+def test_robustness_table(make_frames):
+    runs, _, evaluation = make_frames(spread=0)
+    evaluation["success"] = np.where(evaluation["magnitude"] > 4, 0.0, 1.0)
+    row = pick(tables.robustness_table(runs, evaluation), perturbation="wall", method="none")
+    assert row["area"] == pytest.approx(0.625)  # 1 up to 4 of 8, then a slope down to 6
+    assert (row["lowest"], row["magnitudes"], row["largest"]) == (0, 5, 8)
+    assert 0 <= row["exact_worst"] < row["exact_area"] < 1
+
+
+def test_single_magnitude_has_no_area(make_frames):
+    runs, _, evaluation = make_frames(perturbations={"wall": (6,)})
+    row = pick(tables.robustness_table(runs, evaluation), method="none")
+    assert np.isnan(row["area"]) and np.isnan(row["exact_area"]) and np.isfinite(row["lowest"])
+
+
+def test_one_seed_has_no_interval(make_frames):
+    runs, curves, evaluation = make_frames(seeds=[3])
+    row = pick(tables.success_table(runs, evaluation), perturbation="wall", method="none")
+    assert np.isfinite(row["success"]) and np.isfinite(row["success_iqm"])
+    assert np.isnan([row["success_band"], row["success_iqm_low"], row["success_iqm_high"]]).all()
+    improved = tables.improvement_table(runs, evaluation)
+    assert improved["probability_low"].isna().all() and not improved["excludes_half"].any()
+    text = markup.markdown(tables.nominal_table(runs, curves, evaluation))
+    assert "± –" in text and "nan" not in text
+
+
+def test_improvement_table(make_frames):
+    runs, _, evaluation = make_frames()
+    # Shuffled rows: the pairing may not lean on their order.
+    shuffled = evaluation.sample(frac=1, random_state=0)
+    table = tables.improvement_table(runs, shuffled)
+    pd.testing.assert_frame_equal(table, tables.improvement_table(runs, evaluation))
+    row = pick(table, perturbation="wall", method="state_entropy", baseline="none")
+    assert row["probability"] == 1 and row["excludes_half"] and row["pairs"] == 8
+    assert not ((table["method"] == "none") | (table["method"] == table["baseline"])).any()
+
+
+def test_improvement_pairs_common_seeds_and_needs_six(make_frames):
+    runs, _, evaluation = make_frames()
+    kept = runs[(runs["method"] != "none") | (runs["seed"] < 5)]
+    table = tables.improvement_table(kept, evaluation)
+    row = pick(table, perturbation="wall", method="state_entropy", baseline="none")
+    # Five wins of five: the bootstrap has no width, yet five coins fall alike 1 time in 16.
+    assert (row["probability"], row["probability_low"], row["pairs"]) == (1, 1, 5)
+    assert not row["excludes_half"]
+
+
+def test_missing_methods_and_baselines(make_frames):
+    runs, _, evaluation = make_frames(rates={"state_entropy": 0.7})
+    assert len(tables.improvement_table(runs, evaluation)) == 0
+    assert set(tables.success_table(runs, evaluation)["method"]) == {"state_entropy"}
+
+
+def test_two_runs_of_a_method_with_one_seed_are_refused(make_frames):
+    runs, _, evaluation = make_frames()
+    twin = evaluation[evaluation["run_id"] == "none-1"].assign(run_id="none-1b")
+    runs = pd.concat([runs, runs[runs["run_id"] == "none-1"].assign(run_id="none-1b")])
+    with pytest.raises(EntrobError, match=r"none.*one seed"):
+        tables.success_table(runs, pd.concat([evaluation, twin]))
+
+
+def test_markdown_and_latex_escape():
+    frame = pd.DataFrame({"method": ["a|b_c & 50%\\", "x"], "score": [1.0, np.nan], "n": [3, 4]})
+    frame["score_band"] = [0.25, np.nan]
+    assert markup.markdown(frame, "A caption.") == (
+        "| method | score ± | n |\n"
+        "| --- | ---: | ---: |\n"
+        "| a\\|b_c & 50%\\ | 1.000 ± 0.250 | 3 |\n"
+        "| x | – ± – | 4 |\n"
+        "\nA caption.\n"
+    )
+    text = markup.latex(frame, "50 %_")
+    assert r"a|b\_c \& 50\%\textbackslash{} & 1.000 $\pm$ 0.250 & 3 \\" in text
+    assert r"\begin{tabular}{lrr}" in text and r"\caption{50 \%\_}" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert all(line.replace(r"\&", "").count("&") == 2 for line in body)
+
+
+def test_write_tables_round_trip(make_frames, tmp_path):
+    runs, curves, evaluation = make_frames()
+    frames = {
+        "nominal": tables.nominal_table(runs, curves, evaluation),
+        "success": tables.success_table(runs, evaluation),
+    }
+    tables.write_tables(frames, tmp_path / "tables", {"nominal": "Nominal."})
+    names = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert names == {f"{name}.{end}" for name in frames for end in ("md", "csv", "tex")}
+    text = (tmp_path / "tables" / "success.csv").read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), frames["success"])
+    assert (tmp_path / "tables" / "nominal.md").read_text().endswith("\nNominal.\n")
+
+
+def test_a_table_that_cannot_be_written_is_one_error(make_frames, tmp_path):
+    runs, _, evaluation = make_frames()
+    (tmp_path / "tables").write_text("in the way")
+    frames = {"success": tables.success_table(runs, evaluation)}
+    with pytest.raises(EntrobError, match=r"cannot write .*success\.md"):
+        tables.write_tables(frames, tmp_path / "tables")
+    assert (tmp_path / "tables").read_text() == "in the way"
