@@ -33,9 +33,12 @@ class Outcome(NamedTuple):
     optimum: jax.Array
 
 
-def _map_runs(f: Callable, params: Any) -> Any:
-    """Apply `f` to each run's network: one after the other on a CPU, whose cache holds one."""
-    return jax.lax.map(f, params, batch_size=1 if jax.default_backend() == "cpu" else 8)
+def _in_turn(f: Callable, xs: Any, at_once: int) -> Any:
+    """Map `f` over the leading axis, `at_once` elements together; on a CPU one by one.
+
+    One network's activations on one instance's 256 states fit a CPU's cache, more do not.
+    """
+    return jax.lax.map(f, xs, batch_size=1 if jax.default_backend() == "cpu" else at_once)
 
 
 def evaluate(env: Any, apply: Callable, horizon: int, params: Any, instances: Any, keys: Any):
@@ -60,22 +63,21 @@ def evaluate(env: Any, apply: Callable, horizon: int, params: Any, instances: An
     observations = observe(instances)
 
     def run(net):
-        # One instance at a time: the activations of 256 states fit the cache.
-        dist = jax.lax.map(lambda obs: apply(net, obs)[0], observations)
+        def solve(args):
+            observation, table = args
+            dist = apply(net, observation)[0]
+            return dist, success_by_horizon(table, dist.probs, horizon)[-1]
 
-        def instance(dist, table, env_params, key):
-            def policy(state, obs):
-                return jax.tree.map(lambda x: x[env.state_index(state)], dist)
+        def sample(dist, env_params, key):
+            policy = lambda state, obs: jax.tree.map(lambda x: x[env.state_index(state)], dist)
+            return play(env, policy, env_params, key, horizon)
 
-            episode = play(env, policy, env_params, key, horizon)
-            exact = success_by_horizon(table, dist.probs, horizon)[-1]
-            return *episode, exact
+        dist, exact = _in_turn(solve, (observations, tables), at_once=200)
+        first, first_dist = jax.tree.map(lambda x: x[0], (tables, dist))
+        visits = occupancy(first, first_dist.probs, horizon)
+        return *jax.vmap(sample)(dist, instances, keys), exact, visits
 
-        first = jax.tree.map(lambda x: x[0], (tables, dist))
-        visits = occupancy(first[0], first[1].probs, horizon)
-        return *jax.vmap(instance)(dist, tables, instances, keys), visits
-
-    return Outcome(*_map_runs(run, params), jax.vmap(optimal_steps)(tables))
+    return Outcome(*_in_turn(run, params, at_once=8), jax.vmap(optimal_steps)(tables))
 
 
 def _sampled_only(env, apply, horizon, params, instances, keys):
@@ -85,7 +87,7 @@ def _sampled_only(env, apply, horizon, params, instances, keys):
 
         return tuple(jax.vmap(instance)(instances, keys))
 
-    steps, returns = _map_runs(run, params)
+    steps, returns = _in_turn(run, params, at_once=8)
     unknown = jnp.full(returns.shape, jnp.nan)
     optimum = jnp.full(returns.shape[1], -1)
     return Outcome(steps, returns, unknown, unknown[:, :0], optimum)
