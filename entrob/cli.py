@@ -303,8 +303,10 @@ def _timing(manifest) -> str:
 
 def _complain(store) -> None:
     """Fail, after everything else was kept, if a regularizer returned values that are not finite."""
+    from entrob.sweep.train import OWN_FAULT
+
     runs = store.gather("runs")
-    bad = runs[(runs.status == "diverged") & (runs.cause != "loss or weights")]
+    bad = runs[(runs.status == "diverged") & (runs.cause != OWN_FAULT)]
     if len(bad):
         first = bad.iloc[0]
         raise EntrobError(

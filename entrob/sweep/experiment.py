@@ -28,6 +28,8 @@ class Method:
       options: options by regularizer, fixed when the program is compiled.
       params: environment params that training and testing change, e.g. ``reward_decay``.
       training: perturbations of the training environment, magnitude by name (``reward_noise``).
+      fidelity: a label, ``"paper"`` for what the text says or ``"reference"`` for what the released
+        code does.
     """
 
     name: str
@@ -35,12 +37,7 @@ class Method:
     options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     params: dict[str, float] = dataclasses.field(default_factory=dict)
     training: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def fidelity(self) -> str:
-        """``"reference"`` if any regularizer follows the released code, else ``"paper"``."""
-        kinds = {options.get("fidelity", "paper") for options in self.options.values()}
-        return "reference" if "reference" in kinds else "paper"
+    fidelity: str = "paper"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +226,8 @@ def _method(where: str, entry: dict[str, Any]) -> Method:
     if "name" not in entry:
         raise EntrobError(f"{where}: a method has no name")
     method = Method(**entry)
+    if method.fidelity not in ("paper", "reference"):
+        raise EntrobError(f"{where}: fidelity must be paper or reference, not {method.fidelity!r}")
     for name in method.coefficients:
         regularizers.get(name)
     for name in method.options:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from entrob.agents.actor_critic import AGENT
+from entrob.agents.actor_critic import AGENT, HEALTHY
 from entrob.results.store import Damaged, Store, read_tree, write_frame, write_tree
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import Batch
@@ -16,6 +16,10 @@ from entrob.sweep.program import Program, Trainer, hypers
 
 #: Sums over the episodes that ended, as opposed to means over the frames of an update.
 _SUMS = ("episodes", "return_sum", "success_sum", "length_sum")
+
+
+#: Cause of divergence where no regularizer is to blame.
+OWN_FAULT = "loss or weights"
 
 
 class Timing(NamedTuple):
@@ -79,36 +83,38 @@ def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.nd
     """A row per run × logged point: means over the updates since the last point."""
     points = min(experiment.points, experiment.updates)
     edges = np.linspace(0, experiment.updates, points + 1).astype(int)
-    per_update = experiment.num_envs * experiment.num_steps
-    rows: list[dict[str, Any]] = []
-    for i, run in enumerate(batch.runs):
-        for low, high in zip(edges[:-1], edges[1:]):
-            mean = {name: float(np.mean(x[i, low:high])) for name, x in curves.items()}
-            total = {name: float(np.sum(curves[name][i, low:high])) for name in _SUMS}
-            episodes = total["episodes"]
-            over = lambda name, total=total, n=episodes: total[name] / n if n else np.nan  # noqa: E731
-            rows.append(
-                {
-                    "run_id": run.id,
-                    "method": run.method.name,
-                    "seed": run.seed,
-                    "frames": int(high) * per_update,
-                    "episodes": 0 if np.isnan(episodes) else int(episodes),
-                    "return_mean": over("return_sum"),
-                    "success": over("success_sum"),
-                    "length_mean": over("length_sum"),
-                    **{name: mean[name] for name in mean if name not in _SUMS},
-                }
-            )
-    return pd.DataFrame(rows)
+    lengths = np.diff(edges)
+    totals = {name: np.add.reduceat(x, edges[:-1], axis=1) for name, x in curves.items()}
+    episodes = totals["episodes"]
+    with np.errstate(invalid="ignore"):
+        per_episode = {name: totals[name] / episodes for name in _SUMS}
+    frames = edges[1:] * experiment.num_envs * experiment.num_steps
+    frames_of_one = [
+        pd.DataFrame(
+            {
+                "run_id": run.id,
+                "method": run.method.name,
+                "seed": run.seed,
+                "frames": frames,
+                "episodes": np.nan_to_num(episodes[i]).astype(int),
+                "return_mean": per_episode["return_sum"][i],
+                "success": per_episode["success_sum"][i],
+                "length_mean": per_episode["length_sum"][i],
+                **{k: x[i] / lengths for k, x in totals.items() if k not in _SUMS},
+            }
+        )
+        for i, run in enumerate(batch.runs)
+    ]
+    return pd.concat(frames_of_one, ignore_index=True)
 
 
 def _run_records(experiment: Experiment, batch: Batch, state: Any) -> pd.DataFrame:
     """A row per run: what it was and how it ended."""
     diverged_at, causes = np.asarray(state.diverged_at), np.asarray(state.cause)
+    names = {HEALTHY: "", AGENT: OWN_FAULT}
+    names |= {2 + i: name for i, name in enumerate(batch.group.regularizers)}
     rows = []
     for run, at, cause in zip(batch.runs, diverged_at, causes):
-        blamed = "loss or weights" if cause == AGENT else batch.group.regularizers[max(cause - 2, 0)] if cause else ""
         rows.append(
             {
                 "run_id": run.id,
@@ -119,7 +125,7 @@ def _run_records(experiment: Experiment, batch: Batch, state: Any) -> pd.DataFra
                 "frames": experiment.updates * experiment.num_envs * experiment.num_steps,
                 "status": "diverged" if at >= 0 else "finished",
                 "diverged_at": int(at),
-                "cause": blamed,
+                "cause": names[int(cause)],
             }
         )
     return pd.DataFrame(rows)
