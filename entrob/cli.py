@@ -80,6 +80,8 @@ class Tune:
     """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
     batch_size: int | None = None
     """Runs side by side in memory; by default as many as half the memory holds."""
+    export: Path | None = None
+    """Also copy the chosen coefficients, their table and the manifest there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +200,8 @@ def _tune(command: Tune, line: str) -> None:
     store = _store(command, experiment, f"tune-{command.preset}")
     chosen, table, manifest = tune(experiment, store, line, command.batch_size)
     write_tuning(store.root, table, chosen, manifest)
+    if command.export:
+        _export(store.root, command.export, ("tuned.json", "tables"))
     print((store.root / "tables" / "tuning.md").read_text())
     print(_timing(manifest))
     for method, value in chosen.items():
@@ -214,13 +218,7 @@ def _report(command: Report, line: str) -> None:
     store = Store(command.folder)
     path = report(store, command.level)
     if command.export:
-        command.export.mkdir(parents=True, exist_ok=True)
-        for name in ("manifest.json", "report.md", "tables", "figures"):
-            source, target = command.folder / name, command.export / name
-            if source.is_dir():
-                shutil.copytree(source, target, dirs_exist_ok=True)
-            else:
-                shutil.copy2(source, target)
+        _export(command.folder, command.export, ("report.md", "tables", "figures"))
         path = command.export / path.name
     print(f"report: {path}")
 
@@ -287,10 +285,23 @@ def _store(command, experiment, leaf: str):
     if command.batch_size is not None:
         positive_int("--batch-size", command.batch_size)
     root = command.out or Path("runs") / experiment.name / leaf
-    if not command.resume and (root / "manifest.json").is_file():
-        Store(root).claim({"experiment": Store(root).manifest()["experiment"], "experiment_hash": ""})
+    made_by = Store(root).manifest().get("experiment")
+    if not command.resume and made_by in (experiment.name, f"{experiment.name}-tune"):
         shutil.rmtree(root)
     return Store(root)
+
+
+def _export(folder: Path, target: Path, names: tuple[str, ...]) -> None:
+    """Copy small results with their manifest; they replace what was exported before."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("manifest.json", *names):
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, target / name, dirs_exist_ok=True)
+            else:
+                shutil.copy2(folder / name, target / name)
+    except OSError as error:
+        raise EntrobError(f"cannot export to {target}: {error.strerror or error}") from error
 
 
 def _timing(manifest) -> str:
