@@ -245,7 +245,10 @@ def _status(command: Status, line: str) -> None:
         age = time.time() - path.stat().st_mtime
         print(f"  under way: {path.name}, last checkpoint {age:,.0f} s ago")
     if wanted > len(runs):
-        print(f"  {wanted - len(runs)} of {wanted} runs are missing; go on with: {manifest['command']}")
+        print(
+            f"  {wanted - len(runs)} of {wanted} runs are missing; go on with: "
+            f"{manifest['command']}"
+        )
 
 
 def report(store, level: float = 0.96) -> Path:
@@ -313,7 +316,7 @@ def _timing(manifest) -> str:
 
 
 def _complain(store) -> None:
-    """Fail, after everything else was kept, if a regularizer returned values that are not finite."""
+    """Fail, after everything else was kept, if a regularizer returned NaN or infinity."""
     from entrob.sweep.train import OWN_FAULT
 
     runs = store.gather("runs")

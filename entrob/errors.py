@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class EntrobError(Exception):
-    """A mistake in what entrob was asked to do; its message is one line, fit to be shown as it is."""
+    """A mistake in what entrob was asked to do; its message is one line, fit to be shown."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> EntrobError:

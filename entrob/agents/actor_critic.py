@@ -224,7 +224,7 @@ def _collect(spec, heads, finite, env_params, coefs, progress, state: AgentState
         done = terminated | truncated
         if finite is not None:
             next_obs, reset_obs = env.state_index(next_state), env.state_index(reset_state)
-        select = lambda a, b: jnp.where(done, a, b)  # noqa: E731
+        select = lambda a, b: jnp.where(done, a, b)
         return (
             jax.tree.map(select, reset_state, next_state),
             select(reset_obs, next_obs),
@@ -267,7 +267,7 @@ def _collect(spec, heads, finite, env_params, coefs, progress, state: AgentState
     if finite is not None:
         features, image = finite.features[obs], finite.observations[obs]
     else:
-        per_env = lambda s, o: entropy_features(env, s, o, env_params)  # noqa: E731
+        per_env = lambda s, o: entropy_features(env, s, o, env_params)
         features, image = jax.vmap(jax.vmap(per_env))(env_state, obs), obs
     zero = jnp.zeros_like(reward)
     rollout = Rollout(
@@ -334,7 +334,7 @@ def _learn(spec, apply, optimizer, finite, hyper, coefs, reg_states, state, roll
         def epoch(carry, key):
             key_perm, key_loss = jax.random.split(key)
             order = jax.random.permutation(key_perm, spec.frames_per_update)
-            cut = lambda x: x[order].reshape(spec.minibatches, -1, *x.shape[1:])  # noqa: E731
+            cut = lambda x: x[order].reshape(spec.minibatches, -1, *x.shape[1:])
             pieces = jax.tree.map(cut, batch)
             return jax.lax.scan(step, carry, (pieces, jax.random.split(key_loss, spec.minibatches)))
 
@@ -352,18 +352,14 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
     chain = spec.regularizer
     key_surrogate, key_loss = jax.random.split(key)
     log_prob = policy.dist.log_prob(batch.action)
-    weight, low, high = chain.surrogate(
-        key_surrogate, reg_states, policy, batch, coefs, hyper.clip
-    )
+    weight, low, high = chain.surrogate(key_surrogate, reg_states, policy, batch, coefs, hyper.clip)
     if spec.algorithm == "a2c":
         gain = log_prob * batch.advantage
     else:
         std = batch.advantage.std() + 1e-8
         advantage = (batch.advantage - batch.advantage.mean()) / std
         ratio = jnp.exp(log_prob - batch.log_prob)
-        gain = jnp.minimum(
-            ratio * advantage, jnp.clip(ratio, 1.0 - low, 1.0 + high) * advantage
-        )
+        gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - low, 1.0 + high) * advantage)
     policy_loss = -jnp.mean(weight * gain)
     value_loss = jnp.mean((policy.value - batch.target) ** 2)
     extra, bad = chain.loss(key_loss, reg_states, policy, batch, coefs)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-
 #: Steps to a goal that cannot be reached; leaves room to add 1.
 UNREACHABLE = 2**30
 
@@ -72,7 +71,9 @@ def optimal_steps(table: Transitions) -> jax.Array:
 
     def relax(carry):
         steps, _ = carry
-        after = jnp.where(table.success, 0, jnp.where(blocked, UNREACHABLE, steps[table.next_index]))
+        after = jnp.where(
+            table.success, 0, jnp.where(blocked, UNREACHABLE, steps[table.next_index])
+        )
         new = jnp.minimum(steps, jnp.min(after, -1) + 1)
         return new, jnp.any(new < steps)
 

@@ -43,9 +43,7 @@ def records(outcome: Outcome, horizon: int, cvar_fraction: float = 0.1) -> list[
                     np.int32
                 ),
                 "return_mean": returns.mean(),
-                **{
-                    f"return_q{round(100 * q):02d}": np.quantile(returns, q) for q in QUANTILES
-                },
+                **{f"return_q{round(100 * q):02d}": np.quantile(returns, q) for q in QUANTILES},
                 "regret_mean": (taken - outcome.optimum)[solvable].mean()
                 if known.all() and solvable.any()
                 else np.nan,

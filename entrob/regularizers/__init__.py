@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from entrob.errors import EntrobError
+from entrob.registry import Registry
 from entrob.regularizers import schedules
 from entrob.regularizers.policy_entropy import policy_entropy
 from entrob.regularizers.protocol import HOOKS, Chain, Policy, Regularizer, Rollout, chain
 from entrob.regularizers.state_entropy import state_entropy
-from entrob.registry import Registry
 
 __all__ = [
     "HOOKS",

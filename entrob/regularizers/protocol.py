@@ -153,7 +153,9 @@ def _expect(name: str, hook: str, array, shape: tuple[int, ...]):
         array, got = jnp.float32(array), ()
     if got != shape:
         what = f"shape {list(got)}" if got is not None else type(array).__name__
-        raise EntrobError(f"regularizer {name!r}: {hook} must return shape {list(shape)}, got {what}")
+        raise EntrobError(
+            f"regularizer {name!r}: {hook} must return shape {list(shape)}, got {what}"
+        )
     return array
 
 
@@ -228,7 +230,8 @@ class Chain(NamedTuple):
                 out = r.surrogate(k, states[r.name], policy, batch, coefs[r.name])
                 if not (isinstance(out, tuple) and len(out) == 3):
                     raise EntrobError(
-                        f"regularizer {r.name!r}: surrogate must return (weight, clip_low, clip_high)"
+                        f"regularizer {r.name!r}: surrogate must return "
+                        "(weight, clip_low, clip_high)"
                     )
                 w, lo, hi = (_expect(r.name, "surrogate", x, shape) for x in out)
                 w, low, high = _gate(coefs[r.name], (w, lo, hi), (jnp.ones(shape), low, high))

@@ -103,7 +103,7 @@ def state_entropy(
 
     def bonus(rollout: Rollout, moments: RunningMoments):
         """float32[T, N] before the coefficient, and the moments after this batch."""
-        steps, envs = rollout.reward.shape
+        envs = rollout.reward.shape[1]
         if envs % groups:
             raise EntrobError(f"state_entropy: {groups} groups do not divide {envs} environments")
         if rollout.finite is not None and features is None:
@@ -148,7 +148,9 @@ def state_entropy(
 
 def _check(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise EntrobError(f"state_entropy: {option} must be one of {', '.join(known)}, not {value!r}")
+        raise EntrobError(
+            f"state_entropy: {option} must be one of {', '.join(known)}, not {value!r}"
+        )
 
 
 def _still(x: jax.Array, moving: int | None) -> jax.Array:

@@ -74,9 +74,14 @@ def group_methods(methods: tuple[Method, ...]) -> list[Group]:
             options = {n: group.options.get(n, {}) for n in method.coefficients}
             same = {n: method.options.get(n, {}) for n in method.coefficients} == options
             inside = set(method.coefficients) <= set(group.regularizers)
-            if same and inside and (method.params, method.training) == (
-                group.params,
-                group.training,
+            if (
+                same
+                and inside
+                and (method.params, method.training)
+                == (
+                    group.params,
+                    group.training,
+                )
             ):
                 groups[i] = dataclasses.replace(group, methods=(*group.methods, method))
                 break

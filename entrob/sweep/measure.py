@@ -57,9 +57,7 @@ class Tester:
     def test(self, store: Store, batch: Batch, prog: Program, names: list[str]) -> None:
         """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""
         experiment, runs = self.experiment, len(batch.runs)
-        network = prog.agent.init(
-            jax.random.PRNGKey(0), None, prog.env_params
-        ).params
+        network = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).params
         like = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), network)
         params = read_tree(store.part("policies", batch.id, ".msgpack"), like)
         short = padded(runs) - runs

@@ -43,7 +43,9 @@ def program(experiment: Experiment, group: Group) -> Program:
     for name, value in group.params.items():
         if not hasattr(params, name):
             raise EntrobError(f"{experiment.environment} has no param {name!r}")
-        params = params.replace(**{name: jnp.asarray(value, jnp.asarray(getattr(params, name)).dtype)})
+        params = params.replace(
+            **{name: jnp.asarray(value, jnp.asarray(getattr(params, name)).dtype)}
+        )
     for name, magnitude in group.training.items():
         params = perturb(jax.random.key(experiment.evaluation_seed), params, name, magnitude)
     parts = [build(name, **group.options.get(name, {})) for name in group.regularizers]
@@ -160,5 +162,5 @@ def _user_code():
         where = f"{code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno})"
         text = (str(error).strip().splitlines() or [""])[0]
         raise EntrobError(
-            f"a regularizer or environment does not trace: {type(error).__name__} in {where}: {text}"
+            f"user code does not trace: {type(error).__name__} in {where}: {text}"
         ) from error

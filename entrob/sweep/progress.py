@@ -4,8 +4,8 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar
-from rich.progress import TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 
 class Progress:
@@ -24,7 +24,9 @@ class Progress:
         self._bar = None
         if sys.stderr.isatty() and frames:
             columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, TextColumn("{task.fields[rate]}"), console=Console(stderr=True))
+            self._bar = Bar(
+                *columns, TextColumn("{task.fields[rate]}"), console=Console(stderr=True)
+            )
             self._task = self._bar.add_task("training", total=frames, rate="")
             self._bar.start()
 

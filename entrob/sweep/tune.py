@@ -48,8 +48,10 @@ class Grid:
 
     def extended(self, upward: bool) -> "Grid":
         """Two more coefficients above or below, with the spacing of the grid's edge."""
-        a, b = (self.values[-2:] if upward else self.values[1::-1]) if len(self.values) > 1 else (
-            (1.0, 3.0) if upward else (3.0, 1.0)
+        a, b = (
+            (self.values[-2:] if upward else self.values[1::-1])
+            if len(self.values) > 1
+            else ((1.0, 3.0) if upward else (3.0, 1.0))
         )
         edge = self.values[-1 if upward else 0]
         new = [float(f"{edge * (b / a) ** i:.3g}") for i in (1, 2)]
@@ -146,7 +148,9 @@ def score_table(of: list[Grid], evaluation: pd.DataFrame, runs: pd.DataFrame) ->
     rows = [_row(BASELINE, 0.0, BASELINE, mean, spread, count, measure)]
     for grid in of:
         names = {v: f"{grid.method}@{v:g}" for v in grid.values if v > 0}
-        score = {v: mean[n] for v, n in names.items()} | ({0.0: baseline} if 0.0 in grid.values else {})
+        score = {v: mean[n] for v, n in names.items()} | (
+            {0.0: baseline} if 0.0 in grid.values else {}
+        )
         chosen = select(grid, score, baseline)
         for value, name in names.items():
             row = _row(grid.method, value, name, mean, spread, count, measure)
