@@ -319,7 +319,7 @@ def _learn(spec, apply, optimizer, finite, hyper, coefs, reg_states, state, roll
             params, opt_state = carry
             minibatch, key = inputs
             grads, (metrics, bad) = jax.grad(loss_fn, has_aux=True)(params, minibatch, key)
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
             scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
             grads = jax.tree.map(lambda g: g * scale, grads)
             steps, opt_state = optimizer.update(grads, opt_state, params)

@@ -15,7 +15,9 @@ from gymnax.environments import environment, spaces
 
 # (object, color, state) codes of MiniGrid: an empty cell, a gray wall, a green goal.
 EMPTY, WALL, GOAL = (1, 0, 0), (2, 5, 0), (8, 1, 0)
-CODES = np.array([EMPTY, WALL, GOAL], np.uint8)
+# Each packed in one word, its fourth byte 0, so that one look-up fetches all three codes.
+CODES = np.array([(*EMPTY, 0), (*WALL, 0), (*GOAL, 0)], np.uint8)
+EMPTY_WORD, WALL_WORD, GOAL_WORD = CODES.view(np.uint32).ravel()
 # One step forward in each direction.
 FORWARD = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.int32)
 NUM_DIRECTIONS = 4
@@ -45,8 +47,9 @@ class EnvParams(environment.EnvParams):
       goal_pos: int32[2], (x, y) of the goal.
       start_pos: int32[2], (x, y) where an episode begins.
       start_dir: int32[], direction in which it begins, 0..3.
-      reward_decay: float32[], the goal pays ``1 - reward_decay * time / max_steps_in_episode``:
-        0 is the paper's sparse reward, 0.9 is MiniGrid's.
+      reward_decay: float32[] in 0..1, read in thousandths; the goal pays
+        ``1 - reward_decay * time / max_steps_in_episode``: 0 is the paper's sparse reward, 0.9 is
+        MiniGrid's.
       max_steps_in_episode: int32[], truncation.
     """
 
@@ -106,6 +109,7 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
         # per window cell replaces two clipped coordinates.
         self._pad = view - 1
         self._offsets = (dx * (height + 2 * self._pad) + dy).astype(np.int32)
+        self._own = (right == 0) & (ahead == 0)
 
     @property
     def default_params(self) -> EnvParams:
@@ -153,21 +157,27 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
         pos = jnp.where(moves, front, state.pos)
         state = EnvState(time=state.time + 1, pos=pos, dir=(state.dir + turn) % NUM_DIRECTIONS)
         terminated = moves & jnp.all(pos == params.goal_pos)
-        elapsed = state.time / params.max_steps_in_episode
-        reward = jnp.where(terminated, 1.0 - params.reward_decay * elapsed, 0.0)
+        # No float32 is 0.9, and 1 - 0.9 * time / limit would be several ulp off near the limit. In
+        # thousandths everything but the division is exact, so the reward is MiniGrid's, rounded.
+        limit = 1000.0 * params.max_steps_in_episode
+        left = limit - jnp.round(1000.0 * params.reward_decay) * state.time
+        reward = jnp.where(terminated, left / limit, 0.0)
         observation = self.get_obs(state, params)
         return observation, state, reward.astype(jnp.float32), terminated, {}
 
     def get_obs(self, state: EnvState, params: EnvParams | None = None, key=None) -> jax.Array:
         """The egocentric window: uint8[view, view, 3]."""
-        kinds = params.walls.astype(jnp.int32)  # indices into CODES
-        kinds = kinds.at[params.goal_pos[0], params.goal_pos[1]].set(2)
-        kinds = jnp.pad(kinds, self._pad, constant_values=1)
-        origin = (state.pos[0] + self._pad) * kinds.shape[1] + state.pos[1] + self._pad
-        window = kinds.ravel()[origin + jnp.asarray(self._offsets)[state.dir]]
+        grid = jnp.where(params.walls, WALL_WORD, EMPTY_WORD)
+        grid = jnp.pad(grid, self._pad, constant_values=WALL_WORD)
+
+        def index(pos):
+            return (pos[0] + self._pad) * grid.shape[1] + pos[1] + self._pad
+
+        cells = index(state.pos) + jnp.asarray(self._offsets)[state.dir]
+        window = jnp.where(cells == index(params.goal_pos), GOAL_WORD, grid.ravel()[cells])
         # The agent's own cell shows what it carries, which is nothing, even on the goal.
-        window = window.at[self.view // 2, self.view - 1].set(0)
-        return jnp.asarray(CODES)[window]
+        window = jnp.where(self._own, EMPTY_WORD, window)
+        return jax.lax.bitcast_convert_type(window, jnp.uint8)[..., :3]
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
         return jnp.all(state.pos == params.goal_pos)
@@ -187,7 +197,7 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
         return (self.width - 2) * (self.height - 2) * NUM_DIRECTIONS
 
     def states(self, params: EnvParams) -> EnvState:
-        """Every state, time apart, in the order of `state_index`; leaves have a leading axis [S]."""
+        """Every state, time apart, in the order of `state_index`; leaves have shape [S, ...]."""
         x, y, d = np.meshgrid(
             np.arange(1, self.width - 1),
             np.arange(1, self.height - 1),

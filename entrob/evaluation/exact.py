@@ -5,9 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-#: Steps to a goal that cannot be reached; leaves room to add 1.
-UNREACHABLE = 2**30
-
+from entrob.envs.shortest_path import UNREACHABLE
 
 class Transitions(NamedTuple):
     """Where each action leads.
