@@ -1,6 +1,7 @@
 """Our grid against Farama's `minigrid`: what is seen, what is paid, when an episode ends."""
 
 import functools
+from collections import deque
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,7 @@ from minigrid.core.mission import MissionSpace
 from minigrid.core.world_object import Goal, Wall
 from minigrid.minigrid_env import MiniGridEnv
 
-from entrob.envs.minigrid import MiniGrid, empty_params
-from entrob.envs.shortest_path import UNREACHABLE, optimal_steps, shortest_path
+from entrob.envs.minigrid import FORWARD, MiniGrid, empty_params
 
 SIZES = [(10, 10), (5, 5), (7, 14), (18, 8)]
 LAYOUTS = 60  # per size
@@ -94,7 +94,31 @@ def random_layouts(env, rng, n):
     )
 
 
-def mixed_actions(env, params, rng):
+def shortest_path(params):
+    """Fewest actions from the start to the goal, by breadth-first search; [] if there is no way."""
+    walls, goal = np.asarray(params.walls), tuple(np.asarray(params.goal_pos).tolist())
+    start = (*np.asarray(params.start_pos).tolist(), int(params.start_dir))
+    queue, paths = deque([start]), {start: []}
+    while queue:
+        x, y, d = state = queue.popleft()
+        if (x, y) == goal:
+            return paths[state]
+        dx, dy = FORWARD[d].tolist()
+        front = (x, y, d) if walls[x + dx, y + dy] else (x + dx, y + dy, d)
+        for action, after in enumerate([(x, y, (d - 1) % 4), (x, y, (d + 1) % 4), front]):
+            if after not in paths:
+                paths[after] = [*paths[state], action]
+                queue.append(after)
+    return []
+
+
+def each(params):
+    """The layouts that are stacked in `params`, one by one, as NumPy arrays."""
+    params = jax.tree.map(np.asarray, params)
+    return [jax.tree.map(lambda x: x[i], params) for i in range(len(params.start_dir))]  # noqa: B023
+
+
+def mixed_actions(params, rng):
     """int[n, T]: a third of the layouts at random, a third along a shortest path, a third in turns.
 
     The last third starts at random and then follows what was the shortest path from the start, so
@@ -102,9 +126,10 @@ def mixed_actions(env, params, rng):
     """
     n = len(params.start_dir)
     random = rng.choice([0, 1, 2, 2, 2], (n, LENGTH))
-    path = np.asarray(jax.vmap(lambda p: shortest_path(env, p))(params))[:, :LENGTH]
-    path = np.pad(path, ((0, 0), (0, LENGTH - path.shape[1])), constant_values=-1)
-    along = np.where(path >= 0, path, random)
+    along = random.copy()
+    for row, layout in zip(along, each(params)):
+        path = shortest_path(layout)[:LENGTH]
+        row[: len(path)] = path
     kind = np.arange(n)[:, None] % 3
     switch = rng.integers(0, 2, (n, LENGTH)).cumsum(1) % 2 == 0
     actions = np.select([kind == 0, kind == 1], [random, along], np.where(switch, random, along))
@@ -112,11 +137,11 @@ def mixed_actions(env, params, rng):
     return np.where(idle, rng.integers(3, 7, (n, LENGTH)), actions)
 
 
-def limits_at_the_optimum(env, params):
+def limits_at_the_optimum(params):
     """Every sixth layout gets its optimum as time limit, so that both ends of an episode meet."""
-    optimum = np.asarray(jax.vmap(lambda p: optimal_steps(env, p))(params))
+    optimum = np.array([len(shortest_path(layout)) for layout in each(params)])
     limits = np.asarray(params.max_steps_in_episode)
-    met = (np.arange(len(limits)) % 6 == 1) & (optimum < UNREACHABLE)
+    met = (np.arange(len(limits)) % 6 == 1) & (optimum > 0)
     return params.replace(max_steps_in_episode=jnp.asarray(np.where(met, optimum, limits)))
 
 
@@ -124,12 +149,12 @@ def limits_at_the_optimum(env, params):
 def played(size):
     """Both sides on all layouts of a size: [(ours, Farama's)], ours cut to Farama's length."""
     env, rng = MiniGrid(*size), np.random.default_rng(sum(size))
-    params = limits_at_the_optimum(env, random_layouts(env, rng, LAYOUTS))
-    actions = mixed_actions(env, params, rng)
+    params = limits_at_the_optimum(random_layouts(env, rng, LAYOUTS))
+    actions = mixed_actions(params, rng)
     ours = jax.tree.map(np.asarray, play_ours(env, params, jnp.asarray(actions)))
     pairs = []
-    for i in range(LAYOUTS):
-        theirs = play_farama(jax.tree.map(lambda x: np.asarray(x)[i], params), actions[i])  # noqa: B023
+    for i, layout in enumerate(each(params)):
+        theirs = play_farama(layout, actions[i])
         steps = len(theirs[1])
         pairs.append(((ours[0][i][: steps + 1], *(x[i][:steps] for x in ours[1:])), theirs))
     return pairs
@@ -162,9 +187,8 @@ def test_windows_of_other_sizes_are_those_of_minigrid(view):
     params = random_layouts(env, rng, 8)
     actions = rng.choice([0, 1, 2, 2, 2], (8, 60))
     ours = play_ours(env, params, jnp.asarray(actions))[0]
-    for i in range(8):
-        one = jax.tree.map(lambda x: np.asarray(x)[i], params)  # noqa: B023
-        theirs = play_farama(one, actions[i], view)[0]
+    for i, layout in enumerate(each(params)):
+        theirs = play_farama(layout, actions[i], view)[0]
         np.testing.assert_array_equal(ours[i][: len(theirs)], theirs)
 
 
@@ -190,7 +214,7 @@ def test_the_sparse_reward_is_exactly_one_at_the_goal_and_zero_elsewhere():
     env, rng = MiniGrid(10, 10), np.random.default_rng(0)
     params = random_layouts(env, rng, LAYOUTS)
     params = params.replace(reward_decay=empty_params(10, 10).reward_decay.repeat(LAYOUTS))
-    _, reward, terminated, _ = play_ours(env, params, jnp.asarray(mixed_actions(env, params, rng)))
+    _, reward, terminated, _ = play_ours(env, params, jnp.asarray(mixed_actions(params, rng)))
     assert terminated.any(1).sum() > 10
     np.testing.assert_array_equal(reward, terminated.astype(np.float32))
 
