@@ -29,7 +29,9 @@ def neighbors(features: jax.Array) -> Neighbors:
     """Sort the distances between S feature values: float32[S, q] -> `Neighbors`."""
     difference = features[:, None] - features[None]
     distance = jnp.sqrt(jnp.sum(difference**2, -1))
-    order = jnp.argsort(distance, axis=-1).astype(jnp.int32)
+    # Values may coincide; -1 puts each itself before its doubles.
+    itself_first = jnp.where(jnp.eye(len(features), dtype=bool), -1.0, distance)
+    order = jnp.argsort(itself_first, axis=-1).astype(jnp.int32)
     return Neighbors(order, jnp.take_along_axis(distance, order, -1))
 
 
@@ -45,15 +47,22 @@ def smallest_from_counts(
     at distance 0. With fewer than k points in all, those there are count.
 
     Args:
-      counts: int32[S] or float32[S].
+      counts: int32[S] or float32[S], not negative and at most 2^24 in all, where float32 stops
+        counting.
       near: the sorted distances.
       k: number of neighbors, at least 1.
       transform: applied to distances before averaging (``jnp.log1p`` gives a mean of logs).
 
     Returns:
-      ``(kth float32[S], mean float32[S])``. Values that are absent get the distances to the
-      points found so far, which are finite and mean nothing.
+      ``(kth float32[S], mean float32[S])``, the first a distance, the second of transformed ones.
+      Values that are absent get the distances to the points found so far, which are finite and
+      mean nothing.
+
+    Raises:
+      ValueError: k is below 1.
     """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
     size = counts.shape[0]
     counts = counts.astype(jnp.float32)
     wanted = jnp.minimum(jnp.float32(k), counts.sum())

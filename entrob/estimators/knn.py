@@ -5,19 +5,20 @@ import math
 import jax
 import jax.numpy as jnp
 
-_ROWS, _LANES = 128, 16  # a block of rows × lanes stays in registers and cache
+_ROWS = 4096  # points served at a time: bounds the memory at about k × _ROWS × lanes floats
+_UNROLL = 4  # coordinates added per step: unrolling hundreds is slow to compile and to run
 
 
 def smallest_distances(x: jax.Array, k: int, exclude_self: bool = False) -> jax.Array:
     """Distances from each point to its k nearest points, ascending.
 
-    Every row runs down all points and keeps the k smallest squared distances seen so far in each
-    of several lanes, by k minimum-maximum pairs: exact, also with ties, and without the sort that
-    `lax.top_k` is on a CPU. Distances are taken from differences, since |a|² + |b|² - 2ab loses
-    the digits of small distances between points far from the origin.
+    Exact, also with ties. Distances come from differences of coordinates: |a|² + |b|² - 2ab would
+    lose the digits of small distances between points far from the origin. They are squared in
+    float32, so they are accurate between about 1e-18 and 1e18. A coordinate that is NaN or infinite
+    makes all results NaN, since every point's neighbors are then in doubt.
 
     Args:
-      x: float32[n, q].
+      x: float32[n, q], q >= 1; other real types are converted.
       k: neighbors, 1 <= k <= n (k < n if the point itself is excluded).
       exclude_self: leave the point itself out; otherwise the first distance is 0.
 
@@ -25,49 +26,66 @@ def smallest_distances(x: jax.Array, k: int, exclude_self: bool = False) -> jax.
       float32[n, k].
 
     Raises:
-      ValueError: k is out of range.
+      ValueError: x has another shape, or k is out of range.
+    """
+    x = jnp.asarray(x, jnp.float32)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"x must have shape [n, q] with q >= 1, not {list(x.shape)}")
+    n, most = x.shape[0], x.shape[0] - exclude_self
+    if not 1 <= k <= most:
+        raise ValueError(f"k must be in 1..{most} for {n} points, not {k}")
+    # A core is fastest with one column at a time, which keeps all it needs in its cache; an
+    # accelerator is slow at many small steps.
+    lanes = 1 if jax.default_backend() == "cpu" else 64
+    # The point itself is at distance 0, the smallest there is: leaving it out is leaving out the
+    # first, whichever of the points that coincide with it that was.
+    squared = _smallest_squared(x, k + exclude_self, lanes)[:, int(exclude_self) :]
+    return jnp.where(jnp.isfinite(x).all(), jnp.sqrt(squared), jnp.nan)
+
+
+def _smallest_squared(x: jax.Array, k: int, lanes: int) -> jax.Array:
+    """The k smallest squared distances from each point, the point included: float32[n, k].
+
+    All rows run down the columns together, `lanes` columns a step. Each lane keeps its k smallest
+    in order: a newcomer passes through k minimum-maximum pairs, and what falls out at the end is
+    dropped. That is one pass over memory, where `lax.top_k` on a CPU costs a sort. The lanes are
+    merged at the end.
     """
     n, dim = x.shape
-    if not 1 <= k <= n - exclude_self:
-        raise ValueError(f"k must be in 1..{n - exclude_self} for {n} points, not {k}")
-    rows = min(_ROWS, n)
-    blocks, chunks = -(-n // rows), -(-n // _LANES)
-    padded_rows = jnp.pad(x, ((0, blocks * rows - n), (0, 0)))
-    columns = jnp.pad(x, ((0, chunks * _LANES - n), (0, 0))).reshape(chunks, _LANES, dim)
+    blocks, steps = -(-n // _ROWS), -(-n // lanes)
+    rows = -(-n // blocks)
+    padded = jnp.pad(x, ((0, blocks * rows - n), (0, 0)))
+    padded = padded.reshape(blocks, rows, dim).transpose(0, 2, 1)  # rows run along vector registers
+    columns = jnp.pad(x, ((0, steps * lanes - n), (0, 0)), constant_values=jnp.inf)
+    columns = columns.reshape(steps, lanes, dim).transpose(0, 2, 1)
 
-    def block(args):
-        start, points = args
-        ids = start + jnp.arange(rows)
+    def add_axis(squared, axis):
+        here, there = axis
+        return squared + (here - there[:, None]) ** 2, None
 
-        def insert(smallest, chunk):
-            offset, others = chunk
-            column = offset + jnp.arange(_LANES)
-            d = jnp.zeros((rows, _LANES))
-            for axis in range(dim):
-                d += (points[:, axis, None] - others[None, :, axis]) ** 2
-            excluded = (column >= n)[None] | (exclude_self & (column[None] == ids[:, None]))
-            d = jnp.where(excluded, jnp.inf, d)
-            kept = []
-            for m in smallest:
-                kept.append(jnp.minimum(m, d))
-                d = jnp.maximum(m, d)
-            return tuple(kept), None
+    def insert(points, smallest, others):
+        zero = jnp.zeros((lanes, rows))
+        d, _ = jax.lax.scan(add_axis, zero, (points, others), unroll=_UNROLL)
+        kept = []
+        for m in smallest:
+            kept.append(jnp.minimum(m, d))
+            d = jnp.maximum(m, d)
+        return tuple(kept), None
 
-        empty = (jnp.full((rows, _LANES), jnp.inf),) * k
-        offsets = jnp.arange(chunks) * _LANES
-        smallest, _ = jax.lax.scan(insert, empty, (offsets, columns))
-        return jnp.sort(jnp.concatenate(smallest, -1), -1)[:, :k]
+    def block(points):
+        empty = (jnp.full((lanes, rows), jnp.inf),) * k
+        smallest, _ = jax.lax.scan(lambda m, c: insert(points, m, c), empty, columns)
+        merged = jnp.concatenate(smallest)
+        return merged if lanes == 1 else jnp.sort(merged, 0)[:k]
 
-    starts = jnp.arange(blocks) * rows
-    squared = jax.lax.map(block, (starts, padded_rows.reshape(blocks, rows, dim)))
-    return jnp.sqrt(squared.reshape(-1, k)[:n])
+    return jax.lax.map(block, padded).transpose(0, 2, 1).reshape(-1, k)[:n]
 
 
 def knn_distances(x: jax.Array, k: int, exclude_self: bool = False) -> jax.Array:
     """Distance from each point to its k-th nearest: float32[n, q] -> float32[n].
 
-    The point itself counts as the first, at distance 0, unless `exclude_self`. Raises
-    `ValueError` if k is out of range.
+    The point itself counts as the first, at distance 0, unless `exclude_self`. Errors as in
+    `smallest_distances`.
     """
     return smallest_distances(x, k, exclude_self)[:, -1]
 
@@ -75,17 +93,26 @@ def knn_distances(x: jax.Array, k: int, exclude_self: bool = False) -> jax.Array
 def knn_entropy(x: jax.Array, k: int = 5) -> jax.Array:
     """Differential entropy of the density that points were drawn from, in nats: float32[].
 
-    Singh et al. 2003 (the paper, B.1), the point itself excluded:
-    mean_i log(n · d_i^q · π^{q/2} / (k Γ(q/2 + 1))) + log k - ψ(k), d_i the distance to the k-th
-    nearest other point. Including the point would bias it by about -0.25 nats at k = 5. Points
-    that coincide k times over have no density; the estimate is then -inf.
+    Singh et al. 2003 (the paper, B.1):
+    mean_i log(n · d_i^q · π^{q/2} / (k Γ(q/2 + 1))) + log k - ψ(k), with d_i the distance to the
+    k-th nearest of the n - 1 *other* points. Kozachenko and Leonenko's constant is ψ(n) in place
+    of log n, a difference of 1/(2n). With the point itself as the first, d_i would belong to the
+    (k - 1)-th other and the estimate fall by ψ(k) - ψ(k - 1) = 1/(k - 1): 0.25 nats at k = 5.
+
+    Where the density varies within the reach of k neighbors the estimate is biased, more so in
+    high dimension. Points that coincide more than k times over have no density: the estimate is
+    then -inf. Nothing is added to the distances to hide this; for values that repeat, take the
+    entropy of their frequencies.
 
     Args:
       x: float32[n, q].
-      k: neighbors, 1 <= k < n; raises `ValueError` otherwise.
+      k: neighbors, 1 <= k < n.
+
+    Raises:
+      ValueError: x has another shape, or k is out of range.
     """
-    n, dim = x.shape
-    log_volume = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)
     log_distance = jnp.log(knn_distances(x, k, exclude_self=True))
+    n, dim = jnp.shape(x)
+    log_volume = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)  # of the unit ball
     digamma = jax.scipy.special.digamma(jnp.float32(k))
     return math.log(n) + dim * log_distance.mean() + log_volume - digamma
