@@ -1,5 +1,6 @@
 """The command line: ``entrob list | run | tune | report | status``."""
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -33,7 +34,7 @@ class List:
 class Run:
     """Train, perturb, measure and plot an experiment; finished work is skipped.
 
-    Examples:
+    For example:
       entrob run minigrid --preset quick
       entrob run minigrid --preset paper --out runs/figure4
       entrob run minigrid --regularizer my_package.my_module:l2_logits --coef 0,1e-3,1e-2
@@ -88,7 +89,7 @@ class Tune:
 class Report:
     """Draw the tables and figures of a finished or half-finished run again.
 
-    Examples:
+    For example:
       entrob report runs/minigrid/paper
       entrob report runs/minigrid/paper --level 0.95 --export results/minigrid/paper
     """
@@ -122,14 +123,14 @@ def main(argv: list[str] | None = None) -> None:
         {List: _list, Run: _run, Tune: _tune, Report: _report, Status: _status}[type(command)](
             command, line
         )
-    except EntrobError as error:
-        print(f"entrob: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("entrob: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (EntrobError, OSError) as error:
+        print(f"entrob: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def setup() -> None:
@@ -139,7 +140,8 @@ def setup() -> None:
     if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in os.environ.get(
         "XLA_FLAGS", ""
     ):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        with contextlib.suppress(RuntimeError):  # JAX runs already: its devices stay as they are
+            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if jax.config.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))

@@ -1,5 +1,124 @@
-"""Two devices for all tests, as on the command line of a machine with two cores."""
+"""Two devices for all tests, as on the command line of a machine with two cores.
+
+And the tiny experiment that tests of the sweep and of the command line share.
+"""
+
+import pathlib
 
 import jax
+import pytest
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 2)  # before entrob: gymnax starts JAX's backend
+
+#: Small enough to be trained and tested in seconds.
+TINY = """
+title = "Tiny"
+environment = "minigrid/empty-8x8"
+num_envs = 2
+num_steps = 8
+chunk = 5
+points = 5
+
+[[methods]]
+name = "none"
+
+[[methods]]
+name = "policy_entropy"
+coefficients = { policy_entropy = 0.01 }
+
+[perturbations]
+wall = [0, 8]
+
+[presets.quick]
+seeds = 2
+frames = 160
+instances = 4
+"""
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Compiled programs, shared by the tests and by the processes they start."""
+    before = jax.config.jax_compilation_cache_dir
+    folder = tmp_path_factory.mktemp("xla")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory, cache) -> pathlib.Path:
+    """The experiment's file: 2 methods x 2 seeds, two chunks of 80 frames."""
+    path = tmp_path_factory.mktemp("experiment") / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file):
+    """The experiment."""
+    from entrob.sweep import experiment as experiments
+
+    return experiments.load(str(tiny_file), "quick")
+
+
+@pytest.fixture(scope="session")
+def whole(tiny, tmp_path_factory) -> pathlib.Path:
+    """The folder of an uninterrupted run; to be copied, not changed."""
+    from entrob.results.store import Store
+    from entrob.sweep import runner
+
+    root = tmp_path_factory.mktemp("whole") / "out"
+    runner.run(tiny, Store(root), "entrob run tiny")
+    return root
+
+
+@pytest.fixture(scope="session")
+def parts():
+    """Function ``folder -> bytes by file name`` of everything that batches produced."""
+
+    def read(root):
+        return {path.name: path.read_bytes() for path in (root / "parts").iterdir()}
+
+    return read
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The ids of the runs that are trained during a test, and the chunks it took."""
+    from entrob.sweep import runner
+
+    class Seen:
+        runs, chunks = [], 0
+
+    real = runner.train
+
+    def train(experiment, store, batch, *rest):
+        timing = real(experiment, store, batch, *rest)
+        Seen.runs += [run.id for run in batch.runs]
+        frames = experiment.num_envs * experiment.num_steps * experiment.chunk * len(batch.runs)
+        Seen.chunks += timing.frames // frames
+        return timing
+
+    monkeypatch.setattr(runner, "train", train)
+    Seen.runs, Seen.chunks = [], 0
+    return Seen
+
+
+@pytest.fixture
+def interrupt_at():
+    """Function that makes the given call (counted from 1) of a function a Ctrl-C."""
+
+    def patch_in(monkeypatch, owner, name, call):
+        real, calls = getattr(owner, name), []
+
+        def function(*args, **kwargs):
+            calls.append(args)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, function)
+
+    return patch_in

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from entrob.envs.shortest_path import UNREACHABLE
 
+
 class Transitions(NamedTuple):
     """Where each action leads.
 

@@ -104,6 +104,8 @@ def build(name: str, **options: Any) -> Regularizer:
                 raise EntrobError(f"regularizer {name!r}: schedule kind must be one of {known}")
             arguments = {key: value for key, value in schedule.items() if key != "kind"}
             options = {**options, "schedule": kind(**arguments)}
+        elif schedule is not None and not callable(schedule):
+            raise EntrobError(f"regularizer {name!r}: schedule must be a table with a kind")
         made = factory(**options)
     except TypeError as error:
         raise EntrobError(f"regularizer {name!r}: {error}") from error
@@ -140,8 +142,26 @@ def load(reference: str) -> str:
     for name in regularizers.names():
         if regularizers.get(name) is factory:
             return name
-    made = factory() if callable(factory) else factory
+    if isinstance(factory, Regularizer):
+        return _register_ready(factory)
+    try:
+        made = factory() if callable(factory) else None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise EntrobError(
+            f"regularizer {reference!r} is neither decorated nor a Regularizer ({reason})"
+        ) from error
     if not isinstance(made, Regularizer):
         raise EntrobError(f"regularizer {reference!r} is neither decorated nor a Regularizer")
-    regularizers.register(made.name, factory if callable(factory) else lambda: made)
+    regularizers.register(made.name, factory)
+    return made.name
+
+
+def _register_ready(made: Regularizer) -> str:
+    """Register a `Regularizer` that is no factory; a second time changes nothing."""
+    if made.name not in regularizers or regularizers.get(made.name)() is not made:
+        regularizers.register(
+            made.name,
+            lambda schedule=None: made if schedule is None else made._replace(schedule=schedule),
+        )
     return made.name

@@ -67,20 +67,37 @@ def read_json(path: Path) -> Any:
         raise Damaged(path, str(error).splitlines()[0]) from error
 
 
+#: Comes before the checksum of a Parquet file.
+_SEAL = b"entrob sha256 "
+
+
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a data frame as Parquet with page checksums, atomically."""
+    """Write a data frame as Parquet, sealed by a checksum, atomically.
+
+    Parquet's own checksums leave out the footer, where one flipped bit can exchange columns. The
+    seal lies between the last page and the footer, where no reader of Parquet looks.
+    """
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pandas(frame, preserve_index=False)
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    write_bytes(path, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    write_bytes(path, data[:footer] + _SEAL + hashlib.sha256(data).digest() + data[footer:])
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """Read a Parquet file, its checksums verified; raises `Damaged` if they fail."""
+    """Read a Parquet file, its checksums verified; raises `Damaged` if they fail.
+
+    A file without a seal is held to the checksums of its pages.
+    """
     try:
-        return pq.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise Damaged(path, str(error).splitlines()[0][:120]) from error
+        data = path.read_bytes()
+        pages, seal, rest = data.rpartition(_SEAL)
+        if seal and hashlib.sha256(pages + rest[32:]).digest() != rest[:32]:
+            raise ValueError("checksum")
+        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True).to_pandas()
+    except Exception as error:  # altered metadata can make the reader raise anything
+        raise Damaged(path, (str(error).splitlines() or [""])[0][:120]) from error
 
 
 def write_tree(path: Path, tree: Any) -> None:
@@ -90,19 +107,24 @@ def write_tree(path: Path, tree: Any) -> None:
     write_bytes(path, hashlib.sha256(payload).digest() + payload)
 
 
+def read_sealed(path: Path) -> bytes:
+    """What `write_tree` wrote, without its checksum; raises `Damaged` if that fails."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Damaged(path, error.strerror or str(error)) from error
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        raise Damaged(path, "checksum")
+    return data[32:]
+
+
 def read_tree(path: Path, like: Any) -> Any:
     """Read a pytree of the structure of `like`.
 
     Raises:
       Damaged: the checksum fails, or shapes and dtypes are not those of `like`.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Damaged(path, str(error)) from error
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        raise Damaged(path, "checksum")
-    stored = flax.serialization.msgpack_restore(data[32:])
+    stored = flax.serialization.msgpack_restore(read_sealed(path))
     wanted, structure = jax.tree.flatten(like)
     leaves = [stored.get(str(i)) for i in range(len(wanted))]
     for leaf, want in zip(leaves, wanted):
@@ -153,7 +175,19 @@ class Store:
         """Paths of all parts of a kind, sorted."""
         return sorted((self.root / "parts").glob(f"{kind}-*.parquet"))
 
+    def drop(self, batch: str) -> None:
+        """Remove everything that one batch produced, so that it is redone as a whole."""
+        for path in (self.root / "parts").glob(f"*-{batch}*"):
+            path.unlink()
+
     def gather(self, kind: str) -> pd.DataFrame:
-        """The union of all parts of a kind; empty if there are none. Raises `Damaged`."""
+        """The union of all parts of a kind; empty if there are none. Raises `Damaged`.
+
+        A run tested again under other magnitudes of a perturbation has some rows in two parts.
+        """
         frames = [read_frame(path) for path in self.parts(kind)]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        if not frames:
+            return pd.DataFrame()
+        union = pd.concat(frames, ignore_index=True)
+        key = [c for c in ("run_id", "frames", "perturbation", "magnitude") if c in union]
+        return union.drop_duplicates(key, ignore_index=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import entrob
+from entrob.agents.spec import Hyper
 from entrob.envs import environments
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
@@ -135,11 +136,15 @@ def find(name: str) -> Path:
     raise unknown("experiment", name, names())
 
 
-_TOP = {
-    "name", "title", "environment", "algorithm", "num_envs", "num_steps", "epochs", "minibatches",
-    "hyper", "frames", "chunk", "points", "seeds", "instances", "evaluation_seed", "methods",
-    "perturbations", "tune", "presets",
+_TYPES = {
+    "name": str, "title": str, "environment": str, "algorithm": str, "evaluation_seed": int,
+    "hyper": dict, "methods": list, "perturbations": dict, "tune": dict, "presets": dict,
 }  # fmt: skip
+_COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
+_COUNTS += ("instances",)
+_TOP = {*_TYPES, *_COUNTS}
+_WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
+_HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
 _PRESET = {"frames", "chunk", "points", "seeds", "instances", "perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "num_envs": 8, "num_steps": 100, "epochs": 1, "minibatches": 1}
 _DEFAULTS |= {"chunk": 250, "points": 50, "instances": 200, "evaluation_seed": 0, "title": ""}
@@ -158,21 +163,31 @@ def load(name: str, preset: str) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EntrobError(f"{path.name}: {error}") from error
     _known(path.name, data, _TOP)
+    _typed(path.name, data, _TYPES)
     presets = data.pop("presets", {})
     if preset not in presets:
         raise unknown("preset", preset, presets)
+    _typed(f"{path.name}: presets", presets, dict.fromkeys(presets, dict))
     _known(f"{path.name}: presets.{preset}", presets[preset], _PRESET)
+    _typed(f"{path.name}: presets.{preset}", presets[preset], _TYPES)
     data = {"name": path.stem, "hyper": {}, "tune": {}} | _DEFAULTS | data | presets[preset]
     for key in ("environment", "frames", "seeds", "methods", "perturbations"):
-        if key not in data:
+        if data.get(key) in (None, [], {}):
             raise EntrobError(f"{path.name}: {key!r} is missing")
     environments.get(data["environment"])
-    for key in ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points",
-                "seeds", "instances"):  # fmt: skip
+    for key in _COUNTS:
         positive_int(f"{path.name}: {key}", data[key])
-    if data["chunk"] % (data["chunk"] // math.gcd(data["chunk"], data["points"])):
-        raise EntrobError(f"{path.name}: chunk and points must have a common divisor")
+    if data["algorithm"] not in ("a2c", "ppo"):
+        raise unknown("algorithm", data["algorithm"], ("a2c", "ppo"))
+    if data["num_envs"] * data["num_steps"] % data["minibatches"]:
+        raise EntrobError(f"{path.name}: minibatches must divide num_envs * num_steps")
+    _known(f"{path.name}: hyper", data["hyper"], _HYPER)
+    _numbers(f"{path.name}: hyper", data["hyper"])
     methods = tuple(_method(path.name, entry) for entry in data.pop("methods"))
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise EntrobError(f"{path.name}: there are two methods {name!r}")
     magnitudes = {k: magnitudes_of(k, v) for k, v in data.pop("perturbations").items()}
     return Experiment(
         preset=preset, first_seed=0, methods=methods, perturbations=magnitudes, **data
@@ -183,6 +198,18 @@ def _known(where: str, table: dict, known: set[str]) -> None:
     for key in table:
         if key not in known:
             raise unknown(f"key in {where}", key, known)
+
+
+def _typed(where: str, table: dict, types: dict[str, type]) -> None:
+    for key, kind in types.items():
+        if key in table and not isinstance(table[key], kind):
+            raise EntrobError(f"{where}: {key} must be {_WORDS[kind]}, not {table[key]!r}")
+
+
+def _numbers(where: str, table: dict) -> None:
+    for key, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise EntrobError(f"{where}: {key} must be a number, not {value!r}")
 
 
 def positive_int(what: str, value: Any) -> int:
@@ -222,7 +249,13 @@ def magnitudes_of(name: str, values: Any) -> tuple[float, ...]:
 
 
 def _method(where: str, entry: dict[str, Any]) -> Method:
+    _typed(where, {"a method": entry}, {"a method": dict})
     _known(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
+    _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
+    tables = ("coefficients", "options", "params", "training")
+    _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
+    for key in ("params", "training"):
+        _numbers(f"{where}: {key}", entry.get(key, {}))
     if "name" not in entry:
         raise EntrobError(f"{where}: a method has no name")
     method = Method(**entry)

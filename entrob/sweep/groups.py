@@ -40,15 +40,17 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Runs of one group, side by side in memory."""
+    """Runs side by side in memory.
 
+    Attributes:
+      id: identifies it by the group and runs it was cut as; results of equal batches are equal.
+      group: a group with the same environment, so that its program can test the runs.
+      runs: the runs, in order.
+    """
+
+    id: str
     group: Group
     runs: tuple[Run, ...]
-
-    @property
-    def id(self) -> str:
-        """Identifies the batch by its content: results of equal batches are equal."""
-        return digest(self.group.key, [run.id for run in self.runs])
 
 
 def run_id(experiment: Experiment, method: Method, seed: int) -> str:
@@ -98,6 +100,7 @@ def cut(group: Group, runs: list[Run], size: int) -> list[Batch]:
     batches, start = [], 0
     for i in range(count):
         end = start + base + (i < rest)
-        batches.append(Batch(group, tuple(runs[start:end])))
+        here = tuple(runs[start:end])
+        batches.append(Batch(digest(group.key, [run.id for run in here]), group, here))
         start = end
     return batches

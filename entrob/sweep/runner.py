@@ -4,14 +4,15 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 import time
 from typing import Any
 
 import jax
 
-from entrob.results.store import Damaged, Store, read_frame, write_frame, write_json
-from entrob.sweep.experiment import Experiment
-from entrob.sweep.groups import Batch, Group, cut, group_methods, runs_of
+from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_json
+from entrob.sweep.experiment import Experiment, Method
+from entrob.sweep.groups import Batch, Group, Run, cut, group_methods, runs_of
 from entrob.sweep.measure import Tester
 from entrob.sweep.program import compile_trainer, memory_limit, padded, program
 from entrob.sweep.progress import Progress
@@ -40,14 +41,16 @@ def run(
       EntrobError: the store belongs to another experiment, the disk is full, or user code fails.
     """
     started = time.perf_counter()
+    programs = [(group, program(experiment, group)) for group in groups(experiment)]
     store.claim({"experiment": experiment.name, "experiment_hash": experiment.hash})
-    plan = [(group, _unfinished(experiment, store, group)) for group in groups(experiment)]
+    # Complete from the start: whatever ends this session, status and report can be asked.
+    _manifest(experiment, store, command, Spent(), 0.0)
+    plan = [(*built, _unfinished(experiment, store, built[0])) for built in programs]
     per_run = experiment.updates * experiment.num_envs * experiment.num_steps
-    progress = Progress(per_run * sum(len(missing) for _, missing in plan))
+    progress = Progress(per_run * sum(len(missing) for *_, missing in plan))
     spent, tester = Spent(), Tester(experiment)
     try:
-        for group, missing in plan:
-            prog = program(experiment, group)
+        for group, prog, missing in plan:
             if missing:
                 _train_group(experiment, store, group, missing, prog, batch_size, progress, spent)
             if test:
@@ -92,23 +95,26 @@ def _unfinished(experiment: Experiment, store: Store, group: Group) -> list:
 
 
 def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
-    """Batches of a group that are trained; damaged ones are removed and so come to be redone."""
-    by_id = {run.id: run for method in group.methods for run in runs_of(experiment, method)}
+    """Trained batches with runs of a group; damaged ones are removed and so come to be redone.
+
+    A batch that was cut from another choice of methods counts too, and keeps its name.
+    """
+    wanted = {run.id for method in group.methods for run in runs_of(experiment, method)}
     batches = []
     for path in store.parts("runs"):
+        name = path.stem.removeprefix("runs-")
         try:
-            ids = list(read_frame(path)["run_id"])
-            if not all(i in by_id for i in ids):
+            rows = read_frame(path)
+            if wanted.isdisjoint(rows["run_id"]):
                 continue
-            batch = Batch(group, tuple(by_id[i] for i in ids))
-            read_frame(store.part("curves", batch.id))
-            if not store.part("policies", batch.id, ".msgpack").exists():
-                raise Damaged(path, "its policies are missing")
+            read_frame(store.part("curves", name))
+            read_sealed(store.part("policies", name, ".msgpack"))
         except Damaged as error:
-            print(f"warning: {error}; trained again", flush=True)
-            path.unlink()
+            print(f"warning: {error}; its batch is trained again", file=sys.stderr, flush=True)
+            store.drop(name)
             continue
-        batches.append(batch)
+        runs = [Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples()]
+        batches.append(Batch(name, group, tuple(runs)))
     return batches
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from entrob.errors import EntrobError
 from entrob.regularizers import load, regularizers
-from entrob.sweep.experiment import Experiment, Method, coefficient
+from entrob.sweep.experiment import Experiment, Method, coefficient, magnitudes_of
 
 
 def select_methods(
@@ -26,8 +26,8 @@ def select_methods(
         raise EntrobError("--coef needs a --regularizer")
     if not references:
         return experiment
-    declared = {m.name: m for m in experiment.methods}
-    chosen = {"none": declared.get("none", Method("none"))}
+    declared = {"none": Method("none"), **{m.name: m for m in experiment.methods}}
+    chosen = {"none": declared["none"]}
     for reference in references:
         if coefs is None and reference in declared:
             chosen[reference] = declared[reference]
@@ -51,7 +51,7 @@ def select_perturbations(experiment: Experiment, names: tuple[str, ...]) -> Expe
     """Keep the perturbations named; one that the experiment lacks is tested over its range.
 
     Raises:
-      EntrobError: unknown perturbation.
+      EntrobError: unknown perturbation, or one that acts in training only.
     """
     from entrob.perturbations import perturbations
 
@@ -62,5 +62,5 @@ def select_perturbations(experiment: Experiment, names: tuple[str, ...]) -> Expe
         entry = perturbations.get(name)
         middle = entry.paper if entry.paper is not None else round((entry.low + entry.high) / 2, 6)
         default = tuple(sorted({0.0, float(middle), float(entry.high)}))
-        chosen[name] = experiment.perturbations.get(name, default)
+        chosen[name] = experiment.perturbations.get(name) or magnitudes_of(name, default)
     return dataclasses.replace(experiment, perturbations=chosen)

@@ -63,6 +63,9 @@ def grids(experiment: Experiment) -> list[Grid]:
     declared = experiment.tune.get("grids", {})
     if not declared:
         raise EntrobError(f"experiment {experiment.name!r} declares no [tune.grids]")
+    for name, entry in declared.items():
+        if not (isinstance(entry, dict) and isinstance(entry.get("values"), list)):
+            raise EntrobError(f"tune.grids.{name} needs a list of values")
     options = {m.name: m.options for m in experiment.methods}
     return [
         Grid(

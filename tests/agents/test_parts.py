@@ -1,0 +1,89 @@
+"""Advantages, distributions and network layers against independent renderings."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from entrob.agents.advantages import gae
+from entrob.agents.distributions import Categorical
+from entrob.agents.networks import MiniGridNetwork, PatchConv, max_pool_2x2
+
+
+def gae_by_definition(reward, value, next_value, terminated, truncated, gamma, lam):
+    """Sum of (γλ)^l δ_{t+l} up to the end of the episode or of the rollout."""
+    steps, envs = reward.shape
+    delta = reward + gamma * next_value * (1 - terminated) - value
+    out = np.zeros_like(reward)
+    for n in range(envs):
+        for t in range(steps):
+            for later in range(t, steps):
+                out[t, n] += (gamma * lam) ** (later - t) * delta[later, n]
+                if terminated[later, n] or truncated[later, n]:
+                    break
+    return out
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gae_is_its_definition(seed):
+    rng = np.random.default_rng(seed)
+    reward, value, next_value = rng.normal(size=(3, 20, 4))
+    ends = rng.random((20, 4))
+    terminated, truncated = ends < 0.1, ends > 0.9
+    args = (reward, value, next_value, terminated, truncated, 0.9, 0.8)
+    np.testing.assert_allclose(gae(*map(jnp.asarray, args)), gae_by_definition(*args), atol=1e-5)
+
+
+def test_termination_cuts_what_truncation_bootstraps():
+    one, v = jnp.ones((1, 1)), jnp.full((1, 1), 10.0)
+    no, yes = jnp.zeros((1, 1), bool), jnp.ones((1, 1), bool)
+    assert float(gae(one, 0 * v, v, yes, no, 0.9, 1.0)[0, 0]) == pytest.approx(1.0)
+    assert float(gae(one, 0 * v, v, no, yes, 0.9, 1.0)[0, 0]) == pytest.approx(10.0)
+
+
+def test_categorical_against_scipy():
+    logits = np.random.default_rng(0).normal(size=(6, 3)) * 3
+    probs = special.softmax(logits, -1)
+    dist = Categorical(jnp.asarray(logits))
+    np.testing.assert_allclose(dist.probs, probs, atol=1e-6)
+    np.testing.assert_allclose(dist.entropy(), stats.entropy(probs, axis=-1), atol=1e-6)
+    other = Categorical(jnp.zeros((6, 3)))
+    np.testing.assert_allclose(dist.kl(other), stats.entropy(probs, 1 / 3, axis=-1), atol=1e-5)
+    action = jnp.array([0, 1, 2, 0, 1, 2])
+    np.testing.assert_allclose(
+        dist.log_prob(action), np.log(probs[np.arange(6), action]), atol=1e-5
+    )
+
+
+def test_categorical_samples_its_probabilities():
+    dist = Categorical(jnp.log(jnp.array([0.2, 0.5, 0.3])))
+    draws = jax.vmap(dist.sample)(jax.random.split(jax.random.PRNGKey(0), 20_000))
+    assert stats.chisquare(np.bincount(draws), 20_000 * np.array([0.2, 0.5, 0.3])).pvalue > 1e-3
+
+
+def test_an_impossible_action_has_no_entropy():
+    assert float(Categorical(jnp.array([0.0, -jnp.inf])).entropy()) == 0.0
+
+
+def test_patches_are_a_convolution():
+    x = jax.random.normal(jax.random.PRNGKey(0), (5, 7, 6, 3))
+    layer, conv = PatchConv(4), nn.Conv(4, (2, 2), padding="VALID")
+    params = layer.init(jax.random.PRNGKey(1), x)
+    dense = params["params"]["Dense_0"]
+    kernel = dense["kernel"].reshape(2, 2, 3, 4)
+    same = {"params": {"kernel": kernel, "bias": dense["bias"]}}
+    np.testing.assert_allclose(layer.apply(params, x), conv.apply(same, x), atol=1e-5)
+    np.testing.assert_array_equal(max_pool_2x2(x), nn.max_pool(x, (2, 2), strides=(2, 2)))
+
+
+def test_the_papers_network_has_its_size():
+    net = MiniGridNetwork(3)
+    image = jnp.zeros((2, 7, 7, 3), jnp.uint8)
+    params = net.init(jax.random.PRNGKey(0), image)
+    logits, value = net.apply(params, image)
+    assert logits.shape == (2, 3) and value.shape == (2,)
+    layers = [(12, 16), (64, 32), (128, 64), (64, 64), (64, 3), (64, 64), (64, 1)]
+    wanted = sum(i * o + o for i, o in layers)
+    assert sum(x.size for x in jax.tree.leaves(params)) == wanted

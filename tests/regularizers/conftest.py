@@ -1,0 +1,82 @@
+"""Rollouts made of random numbers, and a training program that compiles in a second."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entrob.agents.actor_critic import make_agent
+from entrob.agents.spec import Finite, Hyper, Spec
+from entrob.envs.minigrid import MiniGrid
+from entrob.estimators.counting import neighbors
+from entrob.regularizers import Rollout, chain
+
+
+class Linear(nn.Module):
+    """The smallest network."""
+
+    @nn.compact
+    def __call__(self, image):
+        x = nn.Dense(4)(image.reshape(*image.shape[:-3], -1).astype(jnp.float32))
+        return x[..., :3], x[..., 3]
+
+
+@pytest.fixture
+def make_rollout():
+    """Function ``(seed, finite=False, points=None) -> Rollout`` of 12 steps in 4 environments."""
+
+    def build(seed, finite=False, points=None):
+        rng = np.random.default_rng(seed)
+        shape = (12, 4)
+        table = np.random.default_rng(0).integers(0, 4, (20, 3)).astype(np.float32)
+        index = rng.integers(0, 20, shape)
+        features = table[index] if finite else rng.normal(size=(*shape, 3))
+        number = lambda: jnp.asarray(rng.normal(size=shape), jnp.float32)
+        done = lambda: jnp.asarray(rng.random(shape) < 0.1)
+        return Rollout(
+            obs=jnp.zeros((*shape, 2)),
+            features=jnp.asarray(features if points is None else points, jnp.float32),
+            time=jnp.asarray(rng.integers(0, 9, shape), jnp.int32),
+            action=jnp.zeros(shape, jnp.int32),
+            log_prob=number(),
+            value=number(),
+            reward=number(),
+            terminated=done(),
+            truncated=done(),
+            success=done(),
+            advantage=number(),
+            target=number(),
+            progress=jnp.float32(0.5),
+            index=jnp.asarray(index, jnp.int32) if finite else None,
+            finite=Finite(table, jnp.asarray(table), neighbors(jnp.asarray(table)))
+            if finite
+            else None,
+        )
+
+    return build
+
+
+@pytest.fixture
+def train():
+    """Function ``(parts, coefs, updates, states=None, ...) -> (AgentState, curves)``.
+
+    Coefficients are given by name as one number per run; the runs, all of seed 0, go side by side
+    through one compiled program. `states` replaces the states of regularizers by name.
+    """
+
+    def run(parts, coefs, updates=2, states=None, algorithm="a2c", total_updates=10):
+        env = MiniGrid(5, 5)
+        agent = make_agent(Spec(env, chain(*parts), Linear(), algorithm, num_envs=4, num_steps=12))
+        width = len(next(iter(coefs.values()), [0.0]))
+        coefs = {name: jnp.asarray(c, jnp.float32) for name, c in coefs.items()}
+        wide = lambda x: jnp.full(width, x, jnp.float32)
+        hyper = jax.tree.map(wide, Hyper(total_updates=total_updates)).replace(coefs=coefs)
+        keys = jnp.stack([jax.random.PRNGKey(0)] * width)
+        params = env.default_params
+        state = jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
+        state = state.replace(regularizers={**state.regularizers, **(states or {})})
+        chunk = lambda s, h: agent.train_chunk(s, h, params, updates)
+        return jax.jit(jax.vmap(chunk))(state, hyper)
+
+    return run
