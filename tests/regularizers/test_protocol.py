@@ -147,10 +147,7 @@ def test_the_decorator_passes_each_hook_its_arguments_by_name(hook):
     name = f"decorated_{hook}"
     wanted = HOOKS[hook]
     scope = {}
-    exec(
-        f"def f({', '.join(reversed(wanted))}): return {{{', '.join(f'{w!r}: {w}' for w in wanted)}}}",
-        scope,
-    )  # noqa: E501
+    exec(f"def f({', '.join(reversed(wanted))}): return locals()", scope)
     factory = entrob.regularizer(name, hook=hook, coef=0.5)(scope["f"])
     made = build(name)
     assert made.coef == 0.5 and made.name == name and registry.get(name) is factory
