@@ -152,8 +152,9 @@ def compiled(agent, updates):
 
 
 def test_minigrid_is_solved():
-    agent, params = minigrid(chain())
-    _, curves = batch_of(agent, params, [0, 1, 2], {}, updates=250)
+    # With the paper's policy entropy: without any, some seeds have not solved it by then.
+    agent, params = minigrid(chain(policy_entropy()))
+    _, curves = batch_of(agent, params, [0, 1, 2], {"policy_entropy": [0.01] * 3}, updates=250)
     last = {k: np.asarray(v)[:, -25:].sum(1) for k, v in curves.items()}
     assert (last["success_sum"] / last["episodes"] >= 0.95).all()
 

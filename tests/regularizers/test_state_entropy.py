@@ -133,3 +133,38 @@ def test_options_out_of_range(options):
 def test_groups_must_divide_the_environments():
     with pytest.raises(EntrobError, match="do not divide"):
         state_entropy(groups=3).reward(None, RunningMoments.empty(), rollout(), 1.0)
+
+
+@pytest.mark.parametrize("finite", [False, True])
+def test_only_the_moving_environments_change_their_state(finite):
+    data = rollout(finite=finite)
+    seen = np.array(data.features)
+    seen[:, 2:] = seen[0, 0]
+    regularizer = state_entropy(normalizer="none", moving=2)
+    bonus, _ = regularizer.reward(None, RunningMoments.empty(), data, 1.0)
+    np.testing.assert_allclose(bonus, by_hand(seen), atol=1e-5)
+
+
+def test_normalizers_of_one_batch_and_of_the_released_code():
+    # The released code, line by line: its mean moves by the share, not by delta times the share.
+    seen = [by_hand(rollout(seed).features) for seed in (0, 1)]
+    mean, m2, count, reference = 0.0, 0.0, 0, []
+    for x in seen:
+        total = count + x.size
+        m2 += x.var() * x.size + (x.mean() - mean) ** 2 * count * x.size / total
+        mean, count = mean + x.size / total, total
+        reference.append(np.sqrt(m2 / count))
+    assert abs(reference[1] / np.std(seen) - 1) > 0.01  # so that the two can be told apart
+    for normalizer, stds in [("batch_std", [x.std() for x in seen]), ("reference", reference)]:
+        regularizer, state = state_entropy(normalizer=normalizer), RunningMoments.empty()
+        for seed, std in enumerate(stds):
+            bonus, state = regularizer.reward(None, state, rollout(seed), 1.0)
+            np.testing.assert_allclose(bonus, seen[seed] / std, rtol=1e-4, err_msg=normalizer)
+
+
+@pytest.mark.parametrize("normalizer", ["running_std", "batch_std", "reference", "none"])
+def test_states_that_never_change_earn_nothing(normalizer):
+    data = rollout()
+    still = data.replace(features=jnp.ones_like(data.features))
+    bonus, _ = state_entropy(normalizer=normalizer).reward(None, RunningMoments.empty(), still, 1.0)
+    np.testing.assert_array_equal(bonus, 0.0)

@@ -1,0 +1,185 @@
+"""Off means off to the last bit, what goes wrong is named, and chains compose."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entrob.agents.distributions import Categorical
+from entrob.errors import EntrobError
+from entrob.regularizers import Policy, Regularizer, chain, policy_entropy, schedules
+
+HOOKS = ("behavior", "reward", "advantage", "surrogate", "loss")
+
+
+def meddler(*hooks) -> Regularizer:
+    """These hooks meddle with training as much as the regularizer's state says."""
+
+    def init(key, spec, params):
+        return jnp.float32(1.0)
+
+    def behavior(state, dist, coef):
+        return Categorical(dist.logits * state)
+
+    def reward(key, state, rollout, coef):
+        return state * (1 + rollout.time), state
+
+    def advantage(state, rollout, coef):
+        return rollout.advantage * state, rollout.target + state
+
+    def surrogate(key, state, policy, batch, coef):
+        weight = jnp.sqrt(state * jnp.abs(policy.value))  # at 0 its derivative is not finite
+        return weight, 0 * batch.reward, 0 * batch.reward + state
+
+    def loss(key, state, policy, batch, coef):
+        elsewhere = policy.at(batch.obs + 1)
+        return jnp.sqrt(state * (policy.logits**2).mean()) + state * elsewhere.value.mean()
+
+    made = Regularizer("meddler", init, behavior, reward, advantage, surrogate, loss)
+    return made._replace(**{hook: None for hook in HOOKS if hook not in hooks})
+
+
+def same_bits(tree, i, j):
+    leaves = map(np.asarray, jax.tree.leaves(tree))
+    return all((x[i] == x[j]).all() for x in leaves)
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+def test_switched_off_is_bit_identical_to_doing_nothing(train, algorithm):
+    # One program; the states say to do nothing, to meddle in earnest, and to spoil everything.
+    state, curves = train(
+        [policy_entropy(), meddler(*HOOKS)],
+        {"policy_entropy": [0.01] * 3, "meddler": [0.0] * 3},
+        states={"meddler": jnp.array([0.0, 50.0, jnp.nan])},
+        algorithm=algorithm,
+    )
+    assert state.diverged_at.tolist() == [-1] * 3
+    kept = (state.replace(regularizers={}), curves)
+    assert same_bits(kept, 0, 1) and same_bits(kept, 0, 2)
+
+
+def test_switched_on_every_hook_matters(train):
+    parts = [meddler(hook)._replace(name=hook) for hook in HOOKS]
+    coefs = {hook: [0.0, *row] for hook, row in zip(HOOKS, np.eye(len(HOOKS)))}
+    states = {hook: jnp.full(len(HOOKS) + 1, 3.0) for hook in HOOKS}
+    state, _ = train(parts, coefs, states=states, algorithm="ppo")
+    assert state.diverged_at.tolist() == [-1] * (len(HOOKS) + 1)
+    for run, hook in enumerate(HOOKS, 1):
+        assert not same_bits(state.params, 0, run), hook
+
+
+def root_loss(key, state, policy, batch, coef):
+    return coef * jnp.sqrt(0 * policy.value).mean()
+
+
+def root_surrogate(key, state, policy, batch, coef):
+    fill = jnp.ones_like(batch.reward)
+    return 1 + coef * jnp.sqrt(0 * policy.value), 0.2 * fill, 0.2 * fill
+
+
+@pytest.mark.parametrize("hook", ["loss", "surrogate"])
+def test_a_gradient_that_is_nan_does_no_harm_while_off(train, hook):
+    # Finite values, whose derivative is 0 · inf.
+    root = Regularizer("root", **{hook: {"loss": root_loss, "surrogate": root_surrogate}[hook]})
+    coefs = {"policy_entropy": [0.01] * 2, "root": [0.0, 1.0]}
+    state, _ = train([policy_entropy(), root], coefs)
+    alone, _ = train([policy_entropy()], {"policy_entropy": [0.01]})
+    assert state.diverged_at.tolist() == [-1, 0]  # switched on it does harm
+    first = jax.tree.map(lambda x: x[:1], state.params)
+    chex.assert_trees_all_close(first, alone.params, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda reward: (reward,), r"advantage must return advantage\[T, N\] or"),
+        (lambda reward: (reward,) * 3, r"advantage must return advantage\[T, N\] or"),
+        (lambda reward: (reward, 1.0), r"shape \[12, 4\], got shape \[\]"),
+        (lambda reward: None, r"shape \[12, 4\], got NoneType"),
+    ],
+)
+def test_wrong_advantages_are_named_in_one_line(make_rollout, returned, message):
+    part = chain(
+        Regularizer("odd", advantage=lambda state, rollout, coef: returned(rollout.reward))
+    )
+    with pytest.raises(EntrobError, match=message) as error:
+        part.advantage({"odd": ()}, make_rollout(0), {"odd": 1.0})
+    assert "'odd'" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_only_the_one_that_did_it_is_blamed(make_rollout):
+    key = jax.random.PRNGKey(0)
+
+    def reward(key, state, rollout, coef):
+        return (rollout.reward / 0 if state == "ill" else rollout.reward), state
+
+    def advantage(state, rollout, coef):
+        return rollout.advantage, (rollout.target / 0 if state == "ill" else rollout.target)
+
+    names = ("good", "guilty", "after", "off")
+    part = chain(*(Regularizer(name, reward=reward, advantage=advantage) for name in names))
+    states = {"good": "well", "guilty": "ill", "after": "well", "off": "ill"}
+    coefs = {"good": 1.0, "guilty": 1.0, "after": 1.0, "off": 0.0}
+    guilty = [False, True, False, False]
+    assert part.reward(key, states, make_rollout(0), coefs)[2].tolist() == guilty
+    assert part.advantage(states, make_rollout(0), coefs)[1].tolist() == guilty
+
+
+def test_bonuses_add_up_and_states_stay_apart(make_rollout):
+    rollout, key = make_rollout(0), jax.random.PRNGKey(0)
+
+    def counting(name):
+        return Regularizer(
+            name,
+            init=lambda key, spec, params: 0,
+            reward=lambda key, state, rollout, coef: (coef * rollout.reward, state + 1),
+            update=lambda key, state, rollout, metrics: state + metrics["step"],
+        )
+
+    part = chain(counting("a"), counting("b"))
+    states = {**part.init(key, None, None), "b": 5}
+    total, states, _ = part.reward(key, states, rollout, {"a": 2.0, "b": 0.5})
+    np.testing.assert_allclose(total, 2.5 * rollout.reward, rtol=1e-6)
+    assert part.update(key, states, rollout, {"step": 10}) == {"a": 11, "b": 16}
+
+
+def test_weights_multiply_and_the_last_clip_range_holds(make_rollout):
+    def fixed(name, *values):
+        def surrogate(key, state, policy, batch, coef):
+            return tuple(jnp.full(batch.reward.shape, v) for v in values)
+
+        return Regularizer(name, surrogate=surrogate)
+
+    part = chain(fixed("a", 2.0, 0.1, 0.3), fixed("b", 3.0, 0.2, 0.4), fixed("off", 9.0, 9.0, 9.0))
+    states = dict.fromkeys(part.names, ())
+    policy = Policy(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), None)
+    for coefs, wanted in [((1.0, 1.0, 0.0), [6.0, 0.2, 0.4]), ((0.0, 0.0, 0.0), [1.0, 0.5, 0.5])]:
+        named = dict(zip(part.names, coefs))
+        key, batch = jax.random.PRNGKey(0), make_rollout(0)
+        out = part.surrogate(key, states, policy, batch, named, 0.5)
+        assert [float(x.mean()) for x in out] == pytest.approx(wanted)
+
+
+def test_parts_and_updates_have_keys_of_their_own(train):
+    def loss(key, state, policy, batch, coef):
+        return coef * jax.random.normal(key)
+
+    parts = [Regularizer(name, loss=loss) for name in "ab"]
+    _, curves = train(parts, {"a": [1.0, 0.0], "b": [0.0, 1.0]})
+    assert len(np.unique(curves["regularizer_loss"])) == 4
+
+
+def test_a_schedule_runs_over_the_whole_training(train):
+    def loss(key, state, policy, batch, coef):
+        return coef
+
+    gap = lambda p: schedules.phase(0.0, 0.25)(p) + schedules.phase(0.75)(p)
+    parts = [
+        Regularizer("fade", loss=loss, schedule=schedules.linear(2.0, 0.0)),
+        Regularizer("gap", loss=loss, schedule=gap),
+    ]
+    coefs = {"fade": [1.0, 0.0], "gap": [0.0, 0.5]}
+    _, curves = train(parts, coefs, updates=4, total_updates=4)
+    wanted = [[2.0, 1.5, 1.0, 0.5], [0.5, 0.0, 0.0, 0.5]]
+    np.testing.assert_allclose(curves["regularizer_loss"], wanted, atol=1e-6)
