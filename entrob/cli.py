@@ -182,7 +182,7 @@ def _run(command: Run, line: str) -> None:
     experiment = _with_seeds(experiment, command)
     experiment = select_methods(experiment, command.regularizer, command.coef)
     experiment = select_perturbations(experiment, command.perturbation)
-    store = _store(command, experiment, command.preset)
+    store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
     manifest = run(experiment, store, line, command.batch_size)
     path = report(store)
     print(_timing(manifest))
@@ -199,7 +199,8 @@ def _tune(command: Tune, line: str) -> None:
     if command.seeds is not None:
         experiments.positive_int("--seeds", command.seeds)
         experiment.tune["seeds"] = command.seeds
-    store = _store(command, experiment, f"tune-{command.preset}")
+    folder = Path("runs") / experiment.name / f"tune-{command.preset}"
+    store = _store(command, folder, f"{experiment.name}-tune")
     chosen, table, manifest = tune(experiment, store, line, command.batch_size)
     write_tuning(store.root, table, chosen, manifest)
     if command.export:
@@ -283,15 +284,15 @@ def _with_seeds(experiment, command):
     return dataclasses.replace(experiment, seeds=positive_int("--seeds", command.seeds))
 
 
-def _store(command, experiment, leaf: str):
+def _store(command, folder: Path, maker: str):
+    """The store of ``--out`` or the default folder; ``--no-resume`` empties what `maker` made."""
     from entrob.results.store import Store
     from entrob.sweep.experiment import positive_int
 
     if command.batch_size is not None:
         positive_int("--batch-size", command.batch_size)
-    root = command.out or Path("runs") / experiment.name / leaf
-    made_by = Store(root).manifest().get("experiment")
-    if not command.resume and made_by in (experiment.name, f"{experiment.name}-tune"):
+    root = command.out or folder
+    if not command.resume and Store(root).manifest().get("experiment") == maker:
         shutil.rmtree(root)
     return Store(root)
 

@@ -15,7 +15,7 @@ from gymnax.environments import environment, spaces
 
 # (object, color, state) codes of MiniGrid: an empty cell, a gray wall, a green goal.
 EMPTY, WALL, GOAL = (1, 0, 0), (2, 5, 0), (8, 1, 0)
-# Each packed in one word, its fourth byte 0, so that one look-up fetches all three codes.
+# Each packed in one word, its fourth byte 0, so that a grid is laid out and turned as words.
 CODES = np.array([(*EMPTY, 0), (*WALL, 0), (*GOAL, 0)], np.uint8)
 EMPTY_WORD, WALL_WORD, GOAL_WORD = CODES.view(np.uint32).ravel()
 # One step forward in each direction.
@@ -98,18 +98,11 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
         if width < 4 or height < 4 or view < 3 or view % 2 == 0:
             raise ValueError("width and height must be at least 4 and view odd, at least 3")
         self.width, self.height, self.view = width, height, view
-        # The window's cells relative to the agent, for each direction: int[4, view, view].
-        # Window column i lies i - view//2 to the agent's right, row j lies view-1-j ahead.
-        i, j = np.meshgrid(np.arange(view), np.arange(view), indexing="ij")
-        right, ahead = i - view // 2, view - 1 - j
-        side = np.roll(FORWARD, -1, axis=0)  # the direction to the right of each direction
-        dx = ahead * FORWARD[:, 0, None, None] + right * side[:, 0, None, None]
-        dy = ahead * FORWARD[:, 1, None, None] + right * side[:, 1, None, None]
-        # Padded by view-1 on every side, the window never leaves the grid, and one flat offset
-        # per window cell replaces two clipped coordinates.
+        # Padded by view-1 on every side, the window never leaves the grid.
         self._pad = view - 1
-        self._offsets = (dx * (height + 2 * self._pad) + dy).astype(np.int32)
-        self._own = (right == 0) & (ahead == 0)
+        # Window column i lies i - view//2 to the agent's right, row j lies view-1-j ahead.
+        self._own = np.zeros((view, view, 1), bool)
+        self._own[view // 2, view - 1] = True
 
     @property
     def default_params(self) -> EnvParams:
@@ -167,17 +160,28 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
 
     def get_obs(self, state: EnvState, params: EnvParams | None = None, key=None) -> jax.Array:
         """The egocentric window: uint8[view, view, 3]."""
+        pad, view = self._pad, self.view
         grid = jnp.where(params.walls, WALL_WORD, EMPTY_WORD)
-        grid = jnp.pad(grid, self._pad, constant_values=WALL_WORD)
+        grid = grid.at[params.goal_pos[0], params.goal_pos[1]].set(GOAL_WORD)
+        # Turned so that each direction points up, the window is one block of a table that depends
+        # on the params alone: a compiled loop builds it once, and copying a block is several times
+        # faster than looking its cells up one by one.
+        last = max(self.width, self.height) - 1 + 2 * pad
+        margins = [(pad, last + 1 - pad - n) for n in grid.shape]
+        grid = jnp.pad(grid, margins, constant_values=WALL_WORD)
+        table = jnp.stack([jnp.rot90(grid, 3 - d) for d in range(NUM_DIRECTIONS)])
+        table = jax.lax.bitcast_convert_type(table, jnp.uint8)[..., :3]
 
-        def index(pos):
-            return (pos[0] + self._pad) * grid.shape[1] + pos[1] + self._pad
-
-        cells = index(state.pos) + jnp.asarray(self._offsets)[state.dir]
-        window = jnp.where(cells == index(params.goal_pos), GOAL_WORD, grid.ravel()[cells])
+        # The agent's cell in the turned grid: (y, -x), (-x, -y), (-y, x), (x, y).
+        x, y, direction = state.pos[0] + pad, state.pos[1] + pad, state.dir
+        sideways = direction % 2 == 0
+        across, along = jnp.where(sideways, y, x), jnp.where(sideways, x, y)
+        across = jnp.where((direction == 1) | (direction == 2), last - across, across)
+        along = jnp.where(direction < 2, last - along, along)
+        corner = (direction, across - view // 2, along - view + 1, 0)
+        window = jax.lax.dynamic_slice(table, corner, (1, view, view, 3))[0]
         # The agent's own cell shows what it carries, which is nothing, even on the goal.
-        window = jnp.where(self._own, EMPTY_WORD, window)
-        return jax.lax.bitcast_convert_type(window, jnp.uint8)[..., :3]
+        return jnp.where(self._own, np.array(EMPTY, np.uint8), window)
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
         return jnp.all(state.pos == params.goal_pos)

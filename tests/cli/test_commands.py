@@ -67,7 +67,8 @@ def test_no_resume_starts_over_and_spares_what_is_not_its_own(tiny_file, whole, 
     root = shutil.copytree(whole, tmp_path / "out")
     (root / "mark").touch()
     parsed = cli.Run(str(tiny_file), out=root, resume=False)
-    assert not cli._store(parsed, _experiment(tiny_file), "quick").root.exists()
+    assert cli._store(parsed, root, "another").root.exists()
+    assert not cli._store(parsed, root, "tiny").root.exists()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("years of work")
@@ -75,12 +76,6 @@ def test_no_resume_starts_over_and_spares_what_is_not_its_own(tiny_file, whole, 
         cli.main([*arguments, str(foreign)])
     assert exit.value.code == 2 and (foreign / "thesis.txt").read_text() == "years of work"
     assert "is not empty" in capsys.readouterr().err
-
-
-def _experiment(path):
-    from entrob.sweep.experiment import load
-
-    return load(str(path), "quick")
 
 
 def test_tune_writes_its_table_and_choice(tiny_file, tmp_path, capsys, monkeypatch):
