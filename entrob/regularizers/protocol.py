@@ -146,6 +146,11 @@ def _gate(coef, on, otherwise):
     return jax.tree.map(lambda a, b: jnp.where(coef == 0, b, a), on, otherwise)
 
 
+def _all_finite(*arrays):
+    """bool[]: whether all elements of all arrays are finite."""
+    return jnp.stack([jnp.isfinite(x).all() for x in arrays]).all()
+
+
 def _expect(name: str, hook: str, array, shape: tuple[int, ...]):
     """Check that a hook returned one float array of the right shape; raises `EntrobError`."""
     got = getattr(array, "shape", None)
@@ -214,10 +219,16 @@ class Chain(NamedTuple):
                 old = (rollout.advantage, rollout.target)
                 out = r.advantage(states[r.name], rollout, coefs[r.name])
                 new = out if isinstance(out, tuple) else (out, rollout.target)
+                if len(new) != 2:
+                    raise EntrobError(
+                        f"regularizer {r.name!r}: advantage must return advantage[T, N] or "
+                        "(advantage, target)"
+                    )
                 for array in new:
                     _expect(r.name, "advantage", array, rollout.reward.shape)
                 advantage, target = _gate(coefs[r.name], new, old)
-                bad = bad.at[i].set(~(jnp.isfinite(advantage) & jnp.isfinite(target)).all())
+                # What came in broken is not this one's fault.
+                bad = bad.at[i].set(_all_finite(*old) & ~_all_finite(advantage, target))
                 rollout = rollout.replace(advantage=advantage, target=target)
         return rollout, bad
 
@@ -227,7 +238,8 @@ class Chain(NamedTuple):
         weight, low, high = jnp.ones(shape), jnp.full(shape, clip), jnp.full(shape, clip)
         for r, k in zip(self.parts, self._keys(key)):
             if r.surrogate:
-                out = r.surrogate(k, states[r.name], policy, batch, coefs[r.name])
+                shielded = policy.shield(coefs[r.name] == 0)
+                out = r.surrogate(k, states[r.name], shielded, batch, coefs[r.name])
                 if not (isinstance(out, tuple) and len(out) == 3):
                     raise EntrobError(
                         f"regularizer {r.name!r}: surrogate must return "

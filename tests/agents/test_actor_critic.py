@@ -120,10 +120,11 @@ def test_the_policy_depends_on_the_observation(algorithm):
     assert dist.probs[0, 1] > 0.9 and dist.probs[1, 0] > 0.9
 
 
-def test_truncation_is_bootstrapped():
+@both
+def test_truncation_is_bootstrapped(algorithm):
     # Reward 1 forever, cut every 4 steps without the clock being observed: V = 1 / (1 - γ).
     env = Probe(length=10**6, limit=4, every_step=True)
-    agent, state = trained(env, "a2c", updates=1500, gamma=0.5, gae_lambda=0.9)
+    agent, state = trained(env, algorithm, updates=1000, gamma=0.5, gae_lambda=0.9)
     _, value = agent.apply(state.params, jnp.array([[1.0, 0.0]]))
     np.testing.assert_allclose(value, 2.0, atol=0.1)
 
