@@ -72,7 +72,7 @@ UNITS = {
 def style(method: str, methods: Sequence[str]) -> dict[str, object]:
     """Color, marker and line style of one method among all that are drawn.
 
-    A variant takes the color and the marker of its base and is dashed.
+    A variant takes the color and the marker of its base; it is dashed and its marker hollow.
     """
     bases = list(dict.fromkeys(base_name(name) for name in method_order(methods)))
     others = [name for name in bases if name not in COLORS]
@@ -82,7 +82,8 @@ def style(method: str, methods: Sequence[str]) -> dict[str, object]:
     color = COLORS.get(base) or PALETTE[others.index(base) % len(PALETTE)]
     bracket = method[len(base) :]
     dashes = DASHES.get(bracket, (0, (5, 1.5, 1, 1.5))) if is_variant(method) else "-"
-    return {"color": color, "marker": MARKERS[rank % len(MARKERS)], "linestyle": dashes}
+    look = {"color": color, "marker": MARKERS[rank % len(MARKERS)], "linestyle": dashes}
+    return look | ({"markerfacecolor": "white"} if is_variant(method) else {})
 
 
 def label(name: str) -> str:
@@ -323,11 +324,11 @@ def _line(axis: Axes, x: np.ndarray, mean: np.ndarray, band: np.ndarray, look: d
 def _error_bars(
     axis: Axes, x: np.ndarray, y: np.ndarray, error: tuple, look: dict, flat: bool = False
 ) -> None:
-    """Points with (below, above) bars, flat or upright; a variant's marker is hollow."""
+    """Points with (below, above) bars, flat or upright."""
     # Rounding may put an interval of no width past its point; NaN, of one seed, is no bar.
     error = np.nan_to_num(np.maximum(error, 0))
     dashed = look["linestyle"] != "-"
-    look = look | {"linestyle": ""} | ({"markerfacecolor": "white"} if dashed else {})
+    look = look | {"linestyle": ""}
     bars = axis.errorbar(x, y, **{"xerr" if flat else "yerr": error}, elinewidth=1.2, **look)
     for bar in bars[2] if dashed else ():
         bar.set_linestyle((0, (2, 1)))
@@ -361,6 +362,7 @@ def _legend_below(
         handles=handles,
         loc="outside lower center",
         ncols=max(1, min(4, len(handles))),
+        handlelength=3.5,
         title=note,
         title_fontsize=8,
     )
