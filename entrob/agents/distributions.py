@@ -1,8 +1,19 @@
-"""Action distributions: what a policy is at one observation."""
+"""Action distributions: what a policy is at one observation.
+
+A distribution samples and scores *raw* actions, which rollouts and regularizers hold; `execute`
+turns one into what the environment takes.
+"""
+
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+
+# Nodes z and weights of E[f(z)], z standard normal.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+_NODES, _WEIGHTS = np.float32(_NODES), np.float32(_WEIGHTS / _WEIGHTS.sum())
 
 
 @struct.dataclass
@@ -29,6 +40,10 @@ class Categorical:
         """One action per distribution: int32[...]."""
         return jax.random.categorical(key, self.logits)
 
+    def execute(self, action: jax.Array) -> jax.Array:
+        """The environment's action, here the same: int32[...]."""
+        return action
+
     def log_prob(self, action: jax.Array) -> jax.Array:
         """log π(action): float32[...] for int32[...] actions."""
         return jnp.take_along_axis(self.log_probs, action[..., None], axis=-1)[..., 0]
@@ -42,3 +57,63 @@ class Categorical:
     def kl(self, other: "Categorical") -> jax.Array:
         """KL(self ‖ other) in nats: float32[...]."""
         return jnp.sum(self.probs * (self.log_probs - other.log_probs), -1)
+
+
+@struct.dataclass
+class TanhNormal:
+    """A normal distribution squashed by tanh into a box, its d dimensions independent.
+
+    The raw action u is normal; a(u) = center + scale · tanh(u) is executed. Densities are those of
+    a, as a function of u, so that no inverse of tanh is ever needed.
+
+    Attributes:
+      mean: float32[..., d], of u.
+      log_std: float32[..., d], of u.
+      low, high: d numbers each, the bounds of a; static.
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+    low: tuple[float, ...] = struct.field(pytree_node=False)
+    high: tuple[float, ...] = struct.field(pytree_node=False)
+
+    @property
+    def _scale(self) -> np.ndarray:
+        return (np.float32(self.high) - np.float32(self.low)) / 2
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One raw action per distribution: float32[..., d]."""
+        noise = jax.random.normal(key, self.mean.shape)
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def execute(self, action: jax.Array) -> jax.Array:
+        """The environment's action, within the bounds: float32[..., d]."""
+        return np.float32(self.low) + self._scale * (1.0 + jnp.tanh(action))
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-density of the executed action: float32[...] for raw float32[..., d]."""
+        z = (action - self.mean) * jnp.exp(-self.log_std)
+        normal = -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(normal - self._log_slope(action), -1)
+
+    def entropy(self) -> jax.Array:
+        """Differential entropy of the executed action in nats: float32[...].
+
+        At most Σ log(high - low). H(a) = H(u) + E[log |a'(u)|]; the expectation, one-dimensional in
+        each component, by Gauss-Hermite quadrature with 32 nodes (error below 1e-2 for standard
+        deviations up to e^1.2).
+        """
+        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * _NODES
+        slope = jnp.sum(_WEIGHTS * self._log_slope(u, self._scale[:, None]), -1)
+        return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e) + slope, -1)
+
+    def kl(self, other: "TanhNormal") -> jax.Array:
+        """KL(self ‖ other) in nats: float32[...]; squashing into the same box leaves it alone."""
+        difference = (self.mean - other.mean) * jnp.exp(-other.log_std)
+        log_ratio = self.log_std - other.log_std
+        return jnp.sum(0.5 * (jnp.exp(2 * log_ratio) + difference**2 - 1.0) - log_ratio, -1)
+
+    def _log_slope(self, u: jax.Array, scale: np.ndarray | None = None) -> jax.Array:
+        """log |a'(u)| without cancellation where tanh saturates."""
+        scale = self._scale if scale is None else scale
+        return np.log(scale) + 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))

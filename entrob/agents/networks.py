@@ -1,4 +1,8 @@
-"""Networks of the agents, in flax."""
+"""Networks of the agents, in flax.
+
+Each returns the parameters of an action distribution (the *head*) and a value. Feed-forward ones
+map observations; a recurrent one, `LSTM`, also takes and returns its memory.
+"""
 
 from collections.abc import Sequence
 
@@ -45,7 +49,7 @@ class MiniGridNetwork(nn.Module):
     value float32[...])``.
     """
 
-    num_actions: int
+    outputs: int
 
     @nn.compact
     def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -55,7 +59,7 @@ class MiniGridNetwork(nn.Module):
         x = nn.relu(PatchConv(32)(x))
         x = nn.relu(PatchConv(64)(x))
         x = x.reshape(*x.shape[:-3], -1)
-        logits = nn.Dense(self.num_actions)(nn.tanh(nn.Dense(64)(x)))
+        logits = nn.Dense(self.outputs)(nn.tanh(nn.Dense(64)(x)))
         value = nn.Dense(1)(nn.tanh(nn.Dense(64)(x)))
         return logits, value[..., 0]
 
@@ -63,18 +67,65 @@ class MiniGridNetwork(nn.Module):
 class MLP(nn.Module):
     """A multilayer perceptron with separate actor and critic, for vector observations.
 
-    Input: float32[..., D]. Output: ``(logits float32[..., A], value float32[...])``.
+    Input: float32[..., D]. Output: ``(head float32[..., outputs], value float32[...])``.
     """
 
-    num_actions: int
+    outputs: int
     hidden: Sequence[int] = (64, 64)
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def tower(outputs: int) -> jax.Array:
+        def tower(width_out: int) -> jax.Array:
             x = observation.astype(jnp.float32)
             for width in self.hidden:
                 x = nn.tanh(nn.Dense(width)(x))
-            return nn.Dense(outputs)(x)
+            return nn.Dense(width_out)(x)
 
-        return tower(self.num_actions), tower(1)[..., 0]
+        return tower(self.outputs), tower(1)[..., 0]
+
+
+class LSTM(nn.Module):
+    """The paper's recurrent network for physics (B.3): an encoder, an LSTM, two heads.
+
+    What does not depend on the memory (encoder, input half of the gates, heads) is computed for all
+    steps in one matrix product; only the memory's half of the gates runs step by step.
+
+    Input: memory ``(c, h)`` float32[N, width] each, observations [T, N, ...], and ``start`` bool[T, N],
+    which says where an episode begins and the memory is cleared. Output: ``(head float32[T, N,
+    outputs], value float32[T, N], (c, h))``, the memories after each step, float32[T, N, width].
+    """
+
+    outputs: int
+    width: int = 256
+
+    def memory(self, n: int) -> tuple[jax.Array, jax.Array]:
+        """The memory with which n episodes begin."""
+        return jnp.zeros((n, self.width)), jnp.zeros((n, self.width))
+
+    @nn.compact
+    def __call__(self, memory, observation: jax.Array, start: jax.Array):
+        x = observation.reshape(*observation.shape[:2], -1).astype(jnp.float32)
+        for _ in range(2):
+            x = nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
+        gates = nn.Dense(4 * self.width)(x)
+        recurrent = self.param(
+            "recurrent", nn.initializers.orthogonal(), (self.width, 4 * self.width)
+        )
+        # The forget gate starts open, so that memories last.
+        shift = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), self.width)
+
+        def step(carry, inputs):
+            gates, start = inputs
+            c, h = jax.tree.map(lambda m: jnp.where(start[:, None], 0.0, m), carry)
+            i, f, g, o = jnp.split(gates + h @ recurrent + shift, 4, axis=-1)
+            c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
+            h = nn.sigmoid(o) * jnp.tanh(c)
+            return (c, h), (c, h)
+
+        _, (cs, hs) = jax.lax.scan(step, memory, (gates, start))
+
+        def tower(width_out: int, scale: float) -> jax.Array:
+            hidden = nn.relu(nn.Dense(self.width)(hs))
+            return nn.Dense(width_out, kernel_init=nn.initializers.orthogonal(scale))(hidden)
+
+        return tower(self.outputs, 0.01), tower(1, 1.0)[..., 0], (cs, hs)

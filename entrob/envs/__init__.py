@@ -1,6 +1,10 @@
 """Environments: gymnax `Environment`s whose every knob is a traced leaf of their params."""
 
 from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from entrob.envs.minigrid import MiniGrid
 from entrob.registry import Registry
@@ -32,3 +36,15 @@ def make(id: str, noise: bool = False):
 
         env, params = with_noise(env, params)
     return env, params
+
+
+def is_success(env: Any, state: Any, params: Any) -> jax.Array:
+    """Whether a state counts as success: bool[]; never, in an environment without the notion."""
+    return env.is_success(state, params) if hasattr(env, "is_success") else jnp.zeros((), bool)
+
+
+def entropy_features(env: Any, state: Any, obs: jax.Array, params: Any) -> jax.Array:
+    """The environment's entropy features, by default the flat observation: float32[q]."""
+    if hasattr(env, "entropy_features"):
+        return env.entropy_features(state, params)
+    return jnp.ravel(obs).astype(jnp.float32)

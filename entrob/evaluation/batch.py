@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from entrob.agents.model import Model
 from entrob.evaluation.exact import (
     occupancy,
     optimal_steps,
@@ -41,36 +42,38 @@ def _in_turn(f: Callable, xs: Any, at_once: int) -> Any:
     return jax.lax.map(f, xs, batch_size=1 if jax.default_backend() == "cpu" else at_once)
 
 
-def evaluate(env: Any, apply: Callable, horizon: int, params: Any, instances: Any, keys: Any):
+def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, keys: Any):
     """Play every policy on every instance; where the environment is finite, also solve it.
 
     Args:
       env: gymnax environment.
-      apply: ``(network params, obs) -> (distribution, value)``.
+      model: the policies' `Model`.
       horizon: steps, static.
-      params: network parameters, leaves [R, ...].
+      params: `PolicyParams`, leaves [R, ...].
       instances: `EnvParams`, leaves [I, ...].
       keys: PRNG keys of the episodes [I], the same for every policy.
 
     Returns:
       `Outcome`.
     """
-    if not getattr(env, "finite", False):
-        return _sampled_only(env, apply, horizon, params, instances, keys)
+    if model.recurrent or not getattr(env, "finite", False):
+        return _sampled_only(env, model, horizon, params, instances, keys)
 
     tables = jax.vmap(lambda p: transitions(env, p))(instances)
     observe = jax.vmap(lambda p: jax.vmap(lambda s: env.get_obs(s, p))(env.states(p)))
     observations = observe(instances)
 
-    def run(net):
+    def run(policy):
         def solve(args):
             observation, table = args
-            dist = apply(net, observation)[0]
+            dist, _ = model.sequence(policy, (), observation, None)
             return dist, success_by_horizon(table, dist.probs, horizon)[-1]
 
         def sample(dist, env_params, key):
-            policy = lambda state, obs: jax.tree.map(lambda x: x[env.state_index(state)], dist)
-            return play(env, policy, env_params, key, horizon)
+            def look_up(memory, state, obs):
+                return jax.tree.map(lambda x: x[env.state_index(state)], dist), memory
+
+            return play(env, look_up, (), env_params, key, horizon)
 
         dist, exact = _in_turn(solve, (observations, tables), at_once=200)
         first, first_dist = jax.tree.map(lambda x: x[0], (tables, dist))
@@ -80,10 +83,16 @@ def evaluate(env: Any, apply: Callable, horizon: int, params: Any, instances: An
     return Outcome(*_in_turn(run, params, at_once=8), jax.vmap(optimal_steps)(tables))
 
 
-def _sampled_only(env, apply, horizon, params, instances, keys):
-    def run(net):
+def _sampled_only(env, model, horizon, params, instances, keys):
+    def run(policy):
+        def act(memory, state, obs):
+            one = jax.tree.map(lambda x: x[None], (memory, obs))
+            dist, _, memory = model.step(policy, *one, jnp.zeros(1, bool))
+            return jax.tree.map(lambda x: x[0], (dist, memory))
+
         def instance(env_params, key):
-            return play(env, lambda state, obs: apply(net, obs)[0], env_params, key, horizon)
+            memory = jax.tree.map(lambda x: x[0], model.memory(1))
+            return play(env, act, memory, env_params, key, horizon)
 
         return tuple(jax.vmap(instance)(instances, keys))
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from entrob.envs import is_success
+
 
 class Episodes(NamedTuple):
     """What became of each episode; leaves have the shape of the batch that was played.
@@ -19,12 +21,17 @@ class Episodes(NamedTuple):
     episode_return: jax.Array
 
 
-def play(env: Any, policy: Callable, params: Any, key: jax.Array, horizon: int) -> Episodes:
+def play(
+    env: Any, act: Callable, memory: Any, params: Any, key: jax.Array, horizon: int
+) -> Episodes:
     """Play one episode, sampling actions from the policy (not the most likely ones).
+
+    It ends with success, whether or not the environment terminates there.
 
     Args:
       env: gymnax environment.
-      policy: ``(state, obs) -> distribution``.
+      act: ``(memory, state, obs) -> (distribution, memory)``.
+      memory: what the episode begins with.
       params: the instance's `EnvParams`.
       key: PRNG key of the episode.
       horizon: static bound on the number of steps, at least the params' own limit.
@@ -33,22 +40,20 @@ def play(env: Any, policy: Callable, params: Any, key: jax.Array, horizon: int) 
     obs, state = env.reset_env(key_reset, params)
 
     def step(carry, key):
-        obs, state, done, time, result = carry
+        obs, state, memory, done, time, result = carry
         key_act, key_env = jax.random.split(key)
-        action = policy(state, obs).sample(key_act)
+        dist, memory = act(memory, state, obs)
+        action = dist.execute(dist.sample(key_act))
         obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
-        success = ~done & terminated & _success(env, state, params)
+        success = ~done & is_success(env, state, params)
         result = Episodes(
             jnp.where(success, time + 1, result.steps_to_success),
             result.episode_return + jnp.where(done, 0.0, reward),
         )
-        done = done | terminated | env.is_truncated(state, params)
-        return (obs, state, done, time + 1, result), None
+        done = done | terminated | success | env.is_truncated(state, params)
+        return (obs, state, memory, done, time + 1, result), None
 
-    start = (obs, state, jnp.zeros((), bool), jnp.int32(0), Episodes(jnp.int32(0), jnp.float32(0)))
+    start = Episodes(jnp.int32(0), jnp.float32(0))
+    start = (obs, state, memory, jnp.zeros((), bool), jnp.int32(0), start)
     keys = jax.random.split(key_steps, horizon)
     return jax.lax.scan(step, start, keys)[0][-1]
-
-
-def _success(env: Any, state: Any, params: Any) -> jax.Array:
-    return env.is_success(state, params) if hasattr(env, "is_success") else jnp.zeros((), bool)

@@ -22,15 +22,16 @@ class Rollout:
       obs: [T, N, ...], observations the actions were chosen on.
       features: float32[T, N, q], the environment's entropy features of the same states.
       time: int32[T, N], steps since the episode began.
-      action: int32[T, N].
+      action: int32[T, N], or raw float32[T, N, d] (see `entrob.agents.distributions`).
       log_prob: float32[T, N], log-probability of the action under the behavior policy.
       value: float32[T, N].
-      reward: float32[T, N], the environment's.
+      reward: float32[T, N], the environment's, in units of `reward_scale` where that is used.
       terminated, truncated: bool[T, N], after the step.
       success: bool[T, N], whether the step ended in success.
       advantage: float32[T, N], zero until the advantages are known.
       target: float32[T, N], what the value function is fitted to; zero until known.
       progress: float32[], fraction of training done, in [0, 1).
+      reward_scale: float32[], what rewards were divided by; 1 without normalization.
       index: int32[T, N] or None, state index where the environment is finite.
       finite: `Finite` or None, the tables that `index` points into.
     """
@@ -48,6 +49,7 @@ class Rollout:
     advantage: jax.Array
     target: jax.Array
     progress: jax.Array
+    reward_scale: jax.Array | float = 1.0
     index: jax.Array | None = None
     finite: Any = None
 
@@ -73,7 +75,7 @@ class Policy(NamedTuple):
         return self.dist.logits
 
     def at(self, obs: jax.Array) -> "Policy":
-        """The policy on other observations [B', ...]."""
+        """The policy on other observations [B', ...]; a recurrent one needs B' = B."""
         dist, value = self.apply(self.params, obs)
         return self._replace(dist=dist, value=value)
 

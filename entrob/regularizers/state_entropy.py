@@ -1,13 +1,12 @@
 """State entropy by nearest neighbors: visits spread over many paths."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.estimators.counting import smallest_from_counts
 from entrob.estimators.knn import smallest_distances
+from entrob.estimators.moments import Moments
 from entrob.regularizers.protocol import Regularizer, Rollout
 
 #: What the released code does where it differs from the paper's text. The bonus is added after
@@ -16,37 +15,7 @@ from entrob.regularizers.protocol import Regularizer, Rollout
 REFERENCE = {"injection": "advantage", "normalizer": "reference", "moving": 1}
 
 
-class RunningMoments(NamedTuple):
-    """Mean and spread of a stream, merged batch by batch (Chan et al. 1979).
-
-    Attributes:
-      count: float32[], values seen.
-      mean: float32[].
-      m2: float32[], sum of squared deviations from the mean.
-    """
-
-    count: jax.Array
-    mean: jax.Array
-    m2: jax.Array
-
-    @classmethod
-    def empty(cls) -> "RunningMoments":
-        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
-
-    def add(self, x: jax.Array, reference: bool = False) -> "RunningMoments":
-        """Moments after a batch; `reference` repeats the released code's slip in the mean."""
-        total = self.count + x.size
-        delta = x.mean() - self.mean
-        share = x.size / total
-        mean = self.mean + (share if reference else delta * share)
-        m2 = self.m2 + x.var() * x.size + delta**2 * self.count * share
-        return RunningMoments(total, mean, m2)
-
-    @property
-    def std(self) -> jax.Array:
-        """Population standard deviation, 1 as long as nothing varied: float32[]."""
-        variance = self.m2 / jnp.maximum(self.count, 1.0)
-        return jnp.where(variance > 0, jnp.sqrt(jnp.maximum(variance, 1e-12)), 1.0)
+NORMALIZERS = ("running_std", "batch_std", "reward_std", "reference", "none")
 
 
 def state_entropy(
@@ -74,6 +43,7 @@ def state_entropy(
       statistic: ``"mean"`` of the k smallest distances, or the ``"kth"`` one.
       log: ``"outside"`` is log(mean + 1), ``"inside"`` the mean of log(distance + 1).
       normalizer: ``"running_std"`` (over all updates so far, this one included), ``"batch_std"``,
+        ``"reward_std"`` (what the agent divides rewards by; the paper's for physics, B.3),
         ``"reference"`` (the released code's running one) or ``"none"``.
       injection: ``"reward"`` adds the bonus before GAE; ``"advantage"`` adds it to advantage and
         value target after GAE, where it is never bootstrapped.
@@ -95,13 +65,13 @@ def state_entropy(
     injection, normalizer, moving = (options[x] for x in ("injection", "normalizer", "moving"))
     _check("statistic", statistic, ("mean", "kth"))
     _check("log", log, ("outside", "inside"))
-    _check("normalizer", normalizer, ("running_std", "batch_std", "reference", "none"))
+    _check("normalizer", normalizer, NORMALIZERS)
     _check("injection", injection, ("reward", "advantage"))
     _check("fidelity", fidelity, ("paper", "reference"))
     if k < 1 or groups < 1 or not 0 < discount <= 1:
         raise EntrobError("state_entropy: k and groups must be at least 1 and discount in (0, 1]")
 
-    def bonus(rollout: Rollout, moments: RunningMoments):
+    def bonus(rollout: Rollout, moments: Moments):
         """float32[T, N] before the coefficient, and the moments after this batch."""
         envs = rollout.reward.shape[1]
         if envs % groups:
@@ -116,11 +86,12 @@ def state_entropy(
                 x = features(x) if callable(features) else x[..., jnp.asarray(features)]
             raw = _grouped(_from_points(k, statistic, log), groups)(_still(x, moving))
         moments = moments.add(raw, reference=normalizer == "reference")
-        scale = {"batch_std": raw.std() + 1e-8, "none": 1.0}.get(normalizer, moments.std)
+        given = {"batch_std": raw.std() + 1e-8, "reward_std": rollout.reward_scale, "none": 1.0}
+        scale = given.get(normalizer, moments.std)
         return discount**rollout.time * raw / scale, moments
 
-    def init(key, spec, params) -> RunningMoments:
-        return RunningMoments.empty()
+    def init(key, spec, params) -> Moments:
+        return Moments.empty()
 
     def reward(key, state, rollout, coef):
         raw, state = bonus(rollout, state)
@@ -130,7 +101,7 @@ def state_entropy(
         raw, _ = bonus(rollout, state)
         return rollout.advantage + coef * raw, rollout.target + coef * raw
 
-    def update(key, state, rollout, metrics) -> RunningMoments:
+    def update(key, state, rollout, metrics) -> Moments:
         return bonus(rollout, state)[1]
 
     before_gae = injection == "reward"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import entrob
+from entrob.agents.model import NETWORKS
 from entrob.agents.spec import Hyper
 from entrob.envs import environments
 from entrob.errors import EntrobError, unknown
@@ -49,7 +50,8 @@ class Experiment:
       name, title: of the experiment.
       preset: ``smoke``, ``quick``, ``paper``, or what the file declares.
       environment: id for `entrob.make`.
-      algorithm, num_envs, num_steps, epochs, minibatches: see `entrob.agents.spec.Spec`.
+      algorithm, network, normalize, num_envs, num_steps, epochs, minibatches: see
+        `entrob.agents.spec.Spec`; network ``"auto"`` is its None.
       hyper: fields of `entrob.agents.spec.Hyper`, without the coefficients.
       frames: environment steps per run, rounded up to whole checkpoints.
       chunk: updates between two checkpoints.
@@ -68,6 +70,8 @@ class Experiment:
     preset: str
     environment: str
     algorithm: str
+    network: str
+    normalize: bool
     num_envs: int
     num_steps: int
     epochs: int
@@ -97,8 +101,8 @@ class Experiment:
     @property
     def training_settings(self) -> dict[str, Any]:
         """All that a trained policy depends on besides its method and seed."""
-        names = ("name", "environment", "algorithm", "num_envs", "num_steps", "epochs")
-        names += ("minibatches", "hyper", "updates", "chunk", "points")
+        names = ("name", "environment", "algorithm", "network", "normalize", "num_envs")
+        names += ("num_steps", "epochs", "minibatches", "hyper", "updates", "chunk", "points")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -137,16 +141,19 @@ def find(name: str) -> Path:
 
 
 _TYPES = {
-    "name": str, "title": str, "environment": str, "algorithm": str, "evaluation_seed": int,
+    "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
+    "normalize": bool, "evaluation_seed": int,
     "hyper": dict, "methods": list, "perturbations": dict, "tune": dict, "presets": dict,
 }  # fmt: skip
 _COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
 _COUNTS += ("instances",)
 _TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
+_WORDS |= {bool: "true or false"}
 _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
 _PRESET = {"frames", "chunk", "points", "seeds", "instances", "perturbations", "num_envs"}
-_DEFAULTS = {"algorithm": "a2c", "num_envs": 8, "num_steps": 100, "epochs": 1, "minibatches": 1}
+_DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
+_DEFAULTS |= {"num_steps": 100, "epochs": 1, "minibatches": 1}
 _DEFAULTS |= {"chunk": 250, "points": 50, "instances": 200, "evaluation_seed": 0, "title": ""}
 
 
@@ -177,10 +184,13 @@ def load(name: str, preset: str) -> Experiment:
     environments.get(data["environment"])
     for key in _COUNTS:
         positive_int(f"{path.name}: {key}", data[key])
-    if data["algorithm"] not in ("a2c", "ppo"):
-        raise unknown("algorithm", data["algorithm"], ("a2c", "ppo"))
-    if data["num_envs"] * data["num_steps"] % data["minibatches"]:
-        raise EntrobError(f"{path.name}: minibatches must divide num_envs * num_steps")
+    for key, known in (("algorithm", ("a2c", "ppo")), ("network", ("auto", *NETWORKS))):
+        if data[key] not in known:
+            raise unknown(key, data[key], known)
+    recurrent = data["network"] == "lstm"
+    if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
+        what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
+        raise EntrobError(f"{path.name}: minibatches must divide {what}")
     _known(f"{path.name}: hyper", data["hyper"], _HYPER)
     _numbers(f"{path.name}: hyper", data["hyper"])
     methods = tuple(_method(path.name, entry) for entry in data.pop("methods"))

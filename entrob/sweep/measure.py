@@ -57,8 +57,8 @@ class Tester:
     def test(self, store: Store, batch: Batch, prog: Program, names: list[str]) -> None:
         """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""
         experiment, runs = self.experiment, len(batch.runs)
-        network = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).params
-        like = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), network)
+        policy = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).policy
+        like = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), policy)
         params = read_tree(store.part("policies", batch.id, ".msgpack"), like)
         short = padded(runs) - runs
         params = jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), params)
@@ -111,7 +111,7 @@ class Tester:
         started = time.perf_counter()
 
         def play(params, instances, keys):
-            outcome = evaluate(env, prog.agent.apply, horizon, params, instances, keys)
+            outcome = evaluate(env, prog.agent.model, horizon, params, instances, keys)
             return outcome._replace(optimum=outcome.optimum[None])
 
         compiled = sharded(play, (True, False, False)).lower(*args).compile()

@@ -52,11 +52,13 @@ def program(experiment: Experiment, group: Group) -> Program:
     spec = Spec(
         env,
         chain(*parts),
+        network=None if experiment.network == "auto" else experiment.network,
         algorithm=experiment.algorithm,
         num_envs=experiment.num_envs,
         num_steps=experiment.num_steps,
         epochs=experiment.epochs,
         minibatches=experiment.minibatches,
+        normalize=experiment.normalize,
     )
     return Program(make_agent(spec), params)
 

@@ -71,7 +71,7 @@ def train(
     runs = len(batch.runs)
     write_tree(
         store.part("policies", batch.id, ".msgpack"),
-        jax.tree.map(lambda x: np.asarray(x)[:runs], state.params),
+        jax.tree.map(lambda x: np.asarray(x)[:runs], state.policy),
     )
     write_frame(store.part("curves", batch.id), _curve_records(experiment, batch, curves))
     write_frame(store.part("runs", batch.id), _run_records(experiment, batch, state))

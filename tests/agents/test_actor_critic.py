@@ -88,35 +88,35 @@ both = pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
 @both
 def test_the_value_of_a_constant_reward(algorithm):
     agent, state = trained(Probe(), algorithm)
-    _, value = agent.apply(state.params, jnp.array([[1.0, 0.0], [-1.0, 0.0]]))
+    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
     np.testing.assert_allclose(value, 1.0, atol=0.1)
 
 
 @both
 def test_the_value_tells_observations_apart(algorithm):
     agent, state = trained(Probe("obs"), algorithm)
-    _, value = agent.apply(state.params, jnp.array([[1.0, 0.0], [-1.0, 0.0]]))
+    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
     np.testing.assert_allclose(value, [1.0, -1.0], atol=0.15)
 
 
 @both
 def test_the_value_is_discounted(algorithm):
     agent, state = trained(Probe(length=2), algorithm, gamma=0.5, gae_lambda=1.0)
-    _, value = agent.apply(state.params, jnp.array([[1.0, 0.0], [1.0, 1.0]]))
+    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [1.0, 1.0]]), None)
     np.testing.assert_allclose(value, [0.5, 1.0], atol=0.12)
 
 
 @both
 def test_the_better_arm_is_found(algorithm):
     agent, state = trained(Probe("action"), algorithm)
-    dist, _ = agent.apply(state.params, jnp.array([[1.0, 0.0], [-1.0, 0.0]]))
+    dist, _ = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
     assert (dist.probs[:, 1] > 0.9).all()
 
 
 @both
 def test_the_policy_depends_on_the_observation(algorithm):
     agent, state = trained(Probe("match"), algorithm)
-    dist, _ = agent.apply(state.params, jnp.array([[1.0, 0.0], [-1.0, 0.0]]))
+    dist, _ = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
     assert dist.probs[0, 1] > 0.9 and dist.probs[1, 0] > 0.9
 
 
@@ -125,7 +125,7 @@ def test_truncation_is_bootstrapped(algorithm):
     # Reward 1 forever, cut every 4 steps without the clock being observed: V = 1 / (1 - γ).
     env = Probe(length=10**6, limit=4, every_step=True)
     agent, state = trained(env, algorithm, updates=1000, gamma=0.5, gae_lambda=0.9)
-    _, value = agent.apply(state.params, jnp.array([[1.0, 0.0]]))
+    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0]]), None)
     np.testing.assert_allclose(value, 2.0, atol=0.1)
 
 
@@ -176,7 +176,7 @@ def test_tables_change_nothing_but_the_order_of_additions():
         coefs = {"policy_entropy": [0.01], "state_entropy": [0.05]}
         results.append(batch_of(agent, params, [3], coefs, updates=1))
     (a, x), (b, y) = results
-    chex.assert_trees_all_close(a.params, b.params, atol=2e-5)
+    chex.assert_trees_all_close(a.network, b.network, atol=2e-5)
     for name in x:
         np.testing.assert_allclose(x[name], y[name], rtol=2e-4, atol=2e-5, err_msg=name)
 
@@ -184,7 +184,7 @@ def test_tables_change_nothing_but_the_order_of_additions():
 def test_seeds_differ_and_equal_seeds_agree():
     agent, params = minigrid(chain())
     state, _ = batch_of(agent, params, [5, 6, 5], {}, updates=2)
-    leaf = np.asarray(jax.tree.leaves(state.params)[1])
+    leaf = np.asarray(jax.tree.leaves(state.network)[1])
     assert (leaf[0] == leaf[2]).all() and (leaf[0] != leaf[1]).any()
 
 
@@ -222,7 +222,7 @@ def test_a_diverged_run_is_frozen_and_its_neighbors_unharmed(hook):
     assert (
         np.isnan(curves["value_loss"][1, 2:]).all() and np.isfinite(curves["value_loss"][0]).all()
     )
-    for x, y in zip(jax.tree.leaves(sick.params), jax.tree.leaves(well.params)):
+    for x, y in zip(jax.tree.leaves(sick.network), jax.tree.leaves(well.network)):
         assert np.isfinite(x).all()
         assert (x[0] == y[0]).all() and (x[2] == y[2]).all()
 

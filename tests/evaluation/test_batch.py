@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from entrob.agents.distributions import Categorical
+from entrob.agents.model import Model
 from entrob.envs import make
 from entrob.evaluation.batch import evaluate
 from entrob.perturbations import perturb
@@ -23,17 +24,26 @@ COUNT = 400
 NETS = np.float32([[0, 0, 0], [0, 0, 0], [0, 0, 2]])
 
 
-def apply(logits, obs):
+def sequence(logits, memory, obs, start):
     """A policy that ignores what it sees; its parameters are the three logits."""
     shape = obs.shape[:-3]
     return Categorical(jnp.broadcast_to(logits, (*shape, 3))), jnp.zeros(shape)
+
+
+BLIND = Model(
+    recurrent=False,
+    init=None,
+    memory=lambda n: (),
+    step=lambda logits, memory, obs, start: (*sequence(logits, memory, obs, start), memory),
+    sequence=sequence,
+)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def outcome(env, instances, seed):
     """`evaluate` on all three policies."""
     keys = jax.random.split(jax.random.key(seed), COUNT)
-    return evaluate(env, apply, HORIZON, jnp.asarray(NETS), instances, keys)
+    return evaluate(env, BLIND, HORIZON, jnp.asarray(NETS), instances, keys)
 
 
 def layouts(env_params, name, magnitude):
@@ -113,7 +123,7 @@ def tested(tiny, tmp_path_factory):
     (batch,) = cut(group, list(runs_of(experiment, group.methods[0])), 2)
     prog, store = program.program(experiment, group), Store(root)
     keys = jax.random.split(jax.random.key(0), 2)
-    init = lambda key: prog.agent.init(key, None, prog.env_params).params
+    init = lambda key: prog.agent.init(key, None, prog.env_params).policy
     write_tree(store.part("policies", batch.id, ".msgpack"), jax.vmap(init)(keys))
     traces = {"evaluate": 0, "perturb": 0}
 

@@ -48,6 +48,7 @@ def make_rollout():
             advantage=number(),
             target=number(),
             progress=jnp.float32(0.5),
+            reward_scale=jnp.float32(2.0),
             index=jnp.asarray(index, jnp.int32) if finite else None,
             finite=Finite(table, jnp.asarray(table), neighbors(jnp.asarray(table)))
             if finite

@@ -66,7 +66,7 @@ def test_switched_on_every_hook_matters(train):
     state, _ = train(parts, coefs, states=states, algorithm="ppo")
     assert state.diverged_at.tolist() == [-1] * (len(HOOKS) + 1)
     for run, hook in enumerate(HOOKS, 1):
-        assert not same_bits(state.params, 0, run), hook
+        assert not same_bits(state.network, 0, run), hook
 
 
 def root_loss(key, state, policy, batch, coef):
@@ -86,8 +86,8 @@ def test_a_gradient_that_is_nan_does_no_harm_while_off(train, hook):
     state, _ = train([policy_entropy(), root], coefs)
     alone, _ = train([policy_entropy()], {"policy_entropy": [0.01]})
     assert state.diverged_at.tolist() == [-1, 0]  # switched on it does harm
-    first = jax.tree.map(lambda x: x[:1], state.params)
-    chex.assert_trees_all_close(first, alone.params, atol=1e-6)
+    first = jax.tree.map(lambda x: x[:1], state.network)
+    chex.assert_trees_all_close(first, alone.network, atol=1e-6)
 
 
 @pytest.mark.parametrize(

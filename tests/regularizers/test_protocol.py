@@ -18,18 +18,18 @@ def test_coefficient_zero_is_none_bit_for_bit_in_one_program(train):
     coefs = [[0, 0, 0, 0.3], [0, 0, 0.5, 0]]
     one, _ = train(both, dict(zip(("policy_entropy", "state_entropy"), coefs)), updates=1)
     none, _ = train([], {}, updates=1)
-    for x, z in zip(jax.tree.leaves(one.params), jax.tree.leaves(none.params)):
+    for x, z in zip(jax.tree.leaves(one.network), jax.tree.leaves(none.network)):
         assert (x[0] == x[1]).all()
         np.testing.assert_allclose(x[0], z[0], atol=1e-6)  # another program
     for run in (2, 3):
-        assert any((x[0] != x[run]).any() for x in jax.tree.leaves(one.params))
+        assert any((x[0] != x[run]).any() for x in jax.tree.leaves(one.network))
 
 
 @pytest.mark.parametrize("fidelity", ["paper", "reference"])
 def test_state_entropy_is_off_at_zero_whatever_its_neighbors(train, fidelity):
     part = entrob.regularizers.state_entropy(fidelity=fidelity)
     state, _ = train([part], {"state_entropy": [0.0, 0.5, 0.0]}, updates=1)
-    leaves = jax.tree.leaves(state.params)
+    leaves = jax.tree.leaves(state.network)
     assert all((x[0] == x[2]).all() for x in leaves) and any((x[0] != x[1]).any() for x in leaves)
 
 

@@ -48,7 +48,7 @@ def test_the_example_of_the_docstring_trains(train, registry):
     used = np.asarray(curves["regularizer_loss"])
     assert (used[0] == 0).all() and (used[1:, 1] > 0).all()
     assert state.diverged_at.tolist() == [-1, -1, -1]
-    norm = np.linalg.norm(np.asarray(state.params["params"]["Dense_0"]["kernel"]), axis=(1, 2))
+    norm = np.linalg.norm(np.asarray(state.network["params"]["Dense_0"]["kernel"]), axis=(1, 2))
     assert norm[2] < norm[0]
 
 

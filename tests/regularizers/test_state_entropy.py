@@ -9,8 +9,8 @@ from entrob.agents.spec import Finite
 from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.estimators import neighbors
+from entrob.estimators.moments import Moments
 from entrob.regularizers import Rollout, state_entropy
-from entrob.regularizers.state_entropy import RunningMoments
 
 T, N = 12, 4
 
@@ -65,12 +65,12 @@ def test_a_subset_or_function_of_the_features():
     data = rollout()
     for features in ((0, 1), lambda x: x[..., :2]):
         regularizer = state_entropy(normalizer="none", features=features)
-        bonus, _ = regularizer.reward(None, RunningMoments.empty(), data, 1.0)
+        bonus, _ = regularizer.reward(None, Moments.empty(), data, 1.0)
         np.testing.assert_allclose(bonus, by_hand(data.features[..., :2]), atol=1e-5)
 
 
 def test_the_running_std_is_over_all_batches_so_far():
-    regularizer, state, seen = state_entropy(), RunningMoments.empty(), []
+    regularizer, state, seen = state_entropy(), Moments.empty(), []
     for seed in range(3):
         data = rollout(seed)
         seen.append(by_hand(data.features))
@@ -81,7 +81,7 @@ def test_the_running_std_is_over_all_batches_so_far():
 def test_the_discount_counts_from_the_episodes_start():
     data = rollout()
     regularizer = state_entropy(normalizer="none", discount=0.9)
-    bonus, _ = regularizer.reward(None, RunningMoments.empty(), data, 1.0)
+    bonus, _ = regularizer.reward(None, Moments.empty(), data, 1.0)
     wanted = 0.9 ** np.asarray(data.time) * by_hand(data.features)
     np.testing.assert_allclose(bonus, wanted, atol=1e-5)
 
@@ -90,7 +90,7 @@ def test_injection_into_the_advantage_leaves_the_reward_alone():
     data = rollout()
     regularizer = state_entropy(normalizer="none", injection="advantage")
     assert regularizer.reward is None
-    advantage, target = regularizer.advantage(RunningMoments.empty(), data, 0.5)
+    advantage, target = regularizer.advantage(Moments.empty(), data, 0.5)
     np.testing.assert_allclose(advantage, 1 + 0.5 * by_hand(data.features), atol=1e-5)
     np.testing.assert_allclose(target, 2 + 0.5 * by_hand(data.features), atol=1e-5)
 
@@ -101,7 +101,7 @@ def test_the_reference_sees_one_moving_environment_and_its_own_mean():
     seen = np.array(data.features)
     seen[:, 1:] = seen[0, 0]
     bonus = by_hand(seen)
-    state = RunningMoments.empty()
+    state = Moments.empty()
     advantage, _ = regularizer.advantage(state, data, 1.0)
     np.testing.assert_allclose(advantage, 1 + bonus / bonus.std(), rtol=1e-4)
     once = regularizer.update(None, state, data, {})
@@ -112,12 +112,12 @@ def test_the_reference_sees_one_moving_environment_and_its_own_mean():
 def test_moments_are_numpys():
     rng = np.random.default_rng(1)
     batches = [rng.normal(i, 1 + i, 50).astype(np.float32) for i in range(8)]
-    moments = RunningMoments.empty()
+    moments = Moments.empty()
     for batch in batches:
         moments = moments.add(jnp.asarray(batch))
     np.testing.assert_allclose(moments.mean, np.mean(batches), rtol=1e-5)
     np.testing.assert_allclose(moments.std, np.std(batches), rtol=1e-5)
-    assert float(RunningMoments.empty().add(jnp.ones(4)).std) == 1.0
+    assert float(Moments.empty().add(jnp.ones(4)).std) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_options_out_of_range(options):
 
 def test_groups_must_divide_the_environments():
     with pytest.raises(EntrobError, match="do not divide"):
-        state_entropy(groups=3).reward(None, RunningMoments.empty(), rollout(), 1.0)
+        state_entropy(groups=3).reward(None, Moments.empty(), rollout(), 1.0)
 
 
 @pytest.mark.parametrize("finite", [False, True])
@@ -141,7 +141,7 @@ def test_only_the_moving_environments_change_their_state(finite):
     seen = np.array(data.features)
     seen[:, 2:] = seen[0, 0]
     regularizer = state_entropy(normalizer="none", moving=2)
-    bonus, _ = regularizer.reward(None, RunningMoments.empty(), data, 1.0)
+    bonus, _ = regularizer.reward(None, Moments.empty(), data, 1.0)
     np.testing.assert_allclose(bonus, by_hand(seen), atol=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_normalizers_of_one_batch_and_of_the_released_code():
         reference.append(np.sqrt(m2 / count))
     assert abs(reference[1] / np.std(seen) - 1) > 0.01  # so that the two can be told apart
     for normalizer, stds in [("batch_std", [x.std() for x in seen]), ("reference", reference)]:
-        regularizer, state = state_entropy(normalizer=normalizer), RunningMoments.empty()
+        regularizer, state = state_entropy(normalizer=normalizer), Moments.empty()
         for seed, std in enumerate(stds):
             bonus, state = regularizer.reward(None, state, rollout(seed), 1.0)
             np.testing.assert_allclose(bonus, seen[seed] / std, rtol=1e-4, err_msg=normalizer)
@@ -166,5 +166,5 @@ def test_normalizers_of_one_batch_and_of_the_released_code():
 def test_states_that_never_change_earn_nothing(normalizer):
     data = rollout()
     still = data.replace(features=jnp.ones_like(data.features))
-    bonus, _ = state_entropy(normalizer=normalizer).reward(None, RunningMoments.empty(), still, 1.0)
+    bonus, _ = state_entropy(normalizer=normalizer).reward(None, Moments.empty(), still, 1.0)
     np.testing.assert_array_equal(bonus, 0.0)

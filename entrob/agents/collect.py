@@ -1,0 +1,158 @@
+"""Rollouts: T steps in N environments of one run."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from entrob.agents.model import Model, PolicyParams
+from entrob.agents.spec import Finite, Spec
+from entrob.envs import entropy_features, is_success
+from entrob.regularizers.protocol import Rollout
+
+
+class Actors(NamedTuple):
+    """Where a run's environments stand between two rollouts.
+
+    Attributes:
+      env_state: environment states, leaves [N, ...].
+      obs: [N, ...], observations, or int32[N] state indices where the environment is finite.
+      memory: the policy's, leaves [N, ...].
+      episode_return: float32[N], undiscounted return since the episode began.
+      episode_time: int32[N], steps since the episode began.
+    """
+
+    env_state: Any
+    obs: jax.Array
+    memory: Any
+    episode_return: jax.Array
+    episode_time: jax.Array
+
+
+def begin(spec: Spec, model: Model, finite: Finite | None, env_params: Any, key: jax.Array):
+    """N environments at the start of an episode: ``(Actors, observations[N, ...])``."""
+    env, n = spec.env, spec.num_envs
+    obs, env_state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, n), env_params)
+    stored = jax.vmap(env.state_index)(env_state) if finite else obs
+    time = jnp.zeros(n, jnp.int32)
+    return Actors(env_state, stored, model.memory(n), jnp.zeros(n), time), obs
+
+
+def collect(
+    spec: Spec,
+    model: Model,
+    one_at_a_time: Callable,
+    finite: Finite | None,
+    env_params: Any,
+    behavior: Callable,
+    progress: jax.Array,
+    policy: PolicyParams,
+    actors: Actors,
+    key: jax.Array,
+):
+    """Let the actors take T steps.
+
+    Args:
+      spec, model: of the agent.
+      one_at_a_time: see `entrob.agents.actor_critic`.
+      finite: tables, if the environment has them.
+      env_params: nominal params.
+      behavior: ``dist -> dist`` that actions are sampled from.
+      progress: float32[], fraction of training done.
+      policy: what acts.
+      actors: where the environments stand.
+      key: PRNG key.
+
+    Returns:
+      ``(Actors, Rollout, next_value, episodes)``: V of the true next observations float32[T, N],
+      and sums over the episodes that ended, float32[] each.
+    """
+    env, n = spec.env, spec.num_envs
+    heads = _heads(model, one_at_a_time, finite, policy)
+
+    def env_step(key, env_state, action):
+        key_step, key_reset = jax.random.split(key)
+        next_obs, next_state, reward, terminated, _ = env.step_env(
+            key_step, env_state, action, env_params
+        )
+        truncated = env.is_truncated(next_state, env_params)
+        reset_obs, reset_state = env.reset_env(key_reset, env_params)
+        done = terminated | truncated
+        if finite is not None:
+            next_obs, reset_obs = env.state_index(next_state), env.state_index(reset_state)
+        select = lambda a, b: jnp.where(done, a, b)
+        return (
+            jax.tree.map(select, reset_state, next_state),
+            select(reset_obs, next_obs),
+            next_obs,
+            reward,
+            terminated,
+            truncated,
+            is_success(env, next_state, env_params) & done,
+        )
+
+    def step(actors, key):
+        env_state, obs, memory, ret, time = actors
+        key_act, key_env = jax.random.split(key)
+        dist, value, memory = heads(memory, obs, time == 0)
+        dist = behavior(dist)
+        action = dist.sample(key_act)
+        keys = jax.random.split(key_env, n)
+        new_env, new_obs, next_obs, reward, terminated, truncated, success = jax.vmap(env_step)(
+            keys, env_state, dist.execute(action)
+        )
+        done = terminated | truncated
+        ret, length = ret + reward, time + 1
+        ended = {
+            "episodes": done.sum(),
+            "return_sum": jnp.where(done, ret, 0.0).sum(),
+            "success_sum": success.sum(),
+            "length_sum": jnp.where(done, length, 0).sum(),
+        }
+        out = (obs, env_state, time, action, dist.log_prob(action), value, reward)
+        out += (terminated, truncated, success, next_obs, memory, ended)
+        left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length)
+        return Actors(new_env, new_obs, memory, *left), out
+
+    actors, out = jax.lax.scan(step, actors, jax.random.split(key, spec.num_steps))
+    obs, env_state, time, action, log_prob, value, reward = out[:7]
+    terminated, truncated, success, next_obs, memories, ended = out[7:]
+    # All steps' next values at once: each continues from its own memory.
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (memories, next_obs))
+    next_value = heads(*flat, jnp.zeros(reward.size, bool))[1].reshape(reward.shape)
+
+    if finite is not None:
+        features, image = finite.features[obs], finite.observations[obs]
+    else:
+        per_env = lambda s, o: entropy_features(env, s, o, env_params)
+        features, image = jax.vmap(jax.vmap(per_env))(env_state, obs), obs
+    zero = jnp.zeros_like(reward)
+    rollout = Rollout(
+        obs=image,
+        features=features,
+        time=time,
+        action=action,
+        log_prob=log_prob,
+        value=value,
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        success=success,
+        advantage=zero,
+        target=zero,
+        progress=progress,
+        reward_scale=jnp.ones(()),
+        index=obs if finite is not None else None,
+        finite=finite,
+    )
+    return actors, rollout, next_value, {k: x.sum().astype(jnp.float32) for k, x in ended.items()}
+
+
+def _heads(model: Model, one_at_a_time: Callable, finite: Finite | None, policy: PolicyParams):
+    """The policy as ``(memory, stored obs, start) -> (dist, value, memory)``."""
+    if finite is None:
+        return lambda memory, obs, start: model.step(policy, memory, obs, start)
+    everywhere = lambda policy, obs: model.sequence(policy, (), obs, None)
+    table = one_at_a_time(everywhere)(policy, finite.observations)
+    return lambda memory, index, start: (*jax.tree.map(lambda x: x[index], table), memory)

@@ -1,0 +1,151 @@
+"""Gradient steps on one rollout: A2C's and PPO's losses plus the regularizers'."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from entrob.agents.model import Model, PolicyParams
+from entrob.agents.spec import Hyper, Spec
+from entrob.regularizers.protocol import Policy, Rollout
+
+
+def make_optimizer(algorithm: str) -> optax.GradientTransformation:
+    """The paper's optimizers without their learning rates: RMSprop for A2C, Adam for PPO."""
+    if algorithm == "a2c":
+        return optax.scale_by_rms(decay=0.99, eps=1e-8, eps_in_sqrt=False)
+    return optax.scale_by_adam(eps=1e-5)
+
+
+def learn(
+    spec: Spec,
+    model: Model,
+    one_at_a_time: Callable,
+    optimizer: optax.GradientTransformation,
+    hyper: Hyper,
+    coefs: dict[str, jax.Array],
+    reg_states: dict[str, Any],
+    policy: PolicyParams,
+    opt_state: Any,
+    memory: Any,
+    rollout: Rollout,
+    key: jax.Array,
+):
+    """Epochs of gradient steps on minibatches.
+
+    Minibatches are cut from all T·N steps, or, for a recurrent policy, from the N environments with
+    their whole sequences, which begin with `memory` (leaves [N, ...]).
+
+    Returns:
+      ``(network, opt_state, metrics, bad)``; bad is bool[R], the regularizers at fault.
+    """
+    progress, scale, finite = rollout.progress, rollout.reward_scale, rollout.finite
+    steps = rollout.replace(progress=None, reward_scale=None, finite=None)
+
+    # A function that runs one at a time may close over nothing that is traced.
+    def optimize(network, opt_state, moments, reg_states, steps, memory, finite, scalars, key):
+        coefs, hyper, progress, scale = scalars
+
+        def loss_fn(network, piece, key):
+            steps, memory = piece
+            batch = _flat(steps).replace(progress=progress, reward_scale=scale, finite=finite)
+            at = _evaluator(model, moments, memory, steps.time == 0)
+            if finite is None:
+                dist, value = at(network, batch.obs)
+            else:
+                table = at(network, finite.observations)
+                dist, value = jax.tree.map(lambda x: x[batch.index], table)
+            policy = Policy(dist, value, network, at)
+            return _loss(spec, hyper, coefs, reg_states, policy, batch, key)
+
+        rate = hyper.learning_rate * (1.0 - hyper.anneal * progress)
+
+        def step(carry, inputs):
+            network, opt_state = carry
+            piece, key = inputs
+            grads, (metrics, bad) = jax.grad(loss_fn, has_aux=True)(network, piece, key)
+            norm = optax.tree.norm(grads)
+            scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
+            grads = jax.tree.map(lambda g: g * scale, grads)
+            updates, opt_state = optimizer.update(grads, opt_state, network)
+            network = jax.tree.map(lambda p, u: p - rate * u, network, updates)
+            return (network, opt_state), ({**metrics, "grad_norm": norm}, bad)
+
+        if spec.epochs == spec.minibatches == 1:
+            carry, (metrics, bad) = step((network, opt_state), ((steps, memory), key))
+            return *carry, metrics, bad
+
+        def epoch(carry, key):
+            key_perm, key_loss = jax.random.split(key)
+            pieces = _cut(model, spec.minibatches, steps, memory, key_perm)
+            return jax.lax.scan(step, carry, (pieces, jax.random.split(key_loss, spec.minibatches)))
+
+        keys = jax.random.split(key, spec.epochs)
+        carry, (metrics, bad) = jax.lax.scan(epoch, (network, opt_state), keys)
+        return *carry, jax.tree.map(jnp.mean, metrics), bad.any((0, 1))
+
+    scalars = coefs, hyper, progress, scale
+    return one_at_a_time(optimize)(
+        policy.network, opt_state, policy.moments, reg_states, steps, memory, finite, scalars, key
+    )
+
+
+def _flat(steps: Rollout) -> Rollout:
+    """Steps [T, n, ...] as a batch [B, ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
+
+
+def _evaluator(model: Model, moments: Any, memory: Any, start: jax.Array) -> Callable:
+    """``(network, obs[B, ...]) -> (dist[B], value[B])`` along the sequences of a minibatch."""
+    if not model.recurrent:
+        return lambda network, obs: model.sequence(PolicyParams(network, moments), (), obs, None)
+
+    def at(network, obs):
+        if obs.shape[0] != start.size:
+            raise ValueError("a recurrent policy is evaluated on whole sequences, [T * n, ...]")
+        obs = obs.reshape(*start.shape, *obs.shape[1:])
+        out = model.sequence(PolicyParams(network, moments), memory, obs, start)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+    return at
+
+
+def _cut(model: Model, pieces: int, steps: Rollout, memory: Any, key: jax.Array):
+    """Minibatches ``(steps [M, T', n', ...], memory [M, n', ...])`` in a random order."""
+    horizon, envs = steps.reward.shape
+    if model.recurrent:
+        order = jax.random.permutation(key, envs).reshape(pieces, -1)
+        cut = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), steps)
+        return cut, jax.tree.map(lambda x: x[order], memory)
+    order = jax.random.permutation(key, horizon * envs).reshape(pieces, -1)
+    return jax.tree.map(lambda x: x[order][:, None], _flat(steps)), ()
+
+
+def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
+    """A2C's or PPO's loss plus the regularizers': ``(float32[], (metrics, bad))``."""
+    chain = spec.regularizer
+    key_surrogate, key_loss = jax.random.split(key)
+    log_prob = policy.dist.log_prob(batch.action)
+    weight, low, high = chain.surrogate(key_surrogate, reg_states, policy, batch, coefs, hyper.clip)
+    if spec.algorithm == "a2c":
+        gain = log_prob * batch.advantage
+    else:
+        std = batch.advantage.std() + 1e-8
+        advantage = (batch.advantage - batch.advantage.mean()) / std
+        ratio = jnp.exp(log_prob - batch.log_prob)
+        gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - low, 1.0 + high) * advantage)
+    policy_loss = -jnp.mean(weight * gain)
+    moved = jnp.clip(policy.value - batch.value, -hyper.value_clip, hyper.value_clip)
+    errors = (policy.value - batch.target) ** 2, (batch.value + moved - batch.target) ** 2
+    value_loss = jnp.mean(jnp.maximum(*errors))
+    extra, bad = chain.loss(key_loss, reg_states, policy, batch, coefs)
+    total = policy_loss + hyper.value_coef * value_loss + extra
+    metrics = {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "regularizer_loss": extra,
+        "policy_entropy": policy.dist.entropy().mean(),
+    }
+    return total, (metrics, bad)

@@ -1,0 +1,144 @@
+"""Policies: a network, the distribution its head stands for, and its memory if it has one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import spaces
+
+from entrob.agents.distributions import Categorical, TanhNormal
+from entrob.agents.networks import LSTM, MLP, MiniGridNetwork
+from entrob.agents.normalizer import standardize
+from entrob.envs.minigrid import MiniGrid
+from entrob.errors import EntrobError, unknown
+
+#: Range of the tanh-normal's log standard deviation (paper, B.3).
+LOG_STD = (-5.0, 1.2)
+
+
+@struct.dataclass
+class PolicyParams:
+    """All that a trained policy is, as it is saved.
+
+    Attributes:
+      network: the network's parameters.
+      moments: `Moments` that observations are standardized with, or ``()``.
+    """
+
+    network: Any
+    moments: Any = ()
+
+
+class Model(NamedTuple):
+    """Pure functions of one policy; feed-forward ones have the memory ``()``.
+
+    Attributes:
+      recurrent: whether it has a memory.
+      init: ``(key, obs[N, ...]) -> network parameters``.
+      memory: ``n -> memory`` of n episodes that begin, leaves [n, ...].
+      step: ``(PolicyParams, memory, obs[N, ...], start bool[N]) -> (dist, value, memory)``.
+      sequence: ``(PolicyParams, memory, obs[T, N, ...], start bool[T, N]) -> (dist, value)``.
+    """
+
+    recurrent: bool
+    init: Callable
+    memory: Callable
+    step: Callable
+    sequence: Callable
+
+
+def make_model(env: Any, network: str | nn.Module | None = None) -> Model:
+    """The policy of an environment.
+
+    Args:
+      env: gymnax environment.
+      network: ``"minigrid"``, ``"mlp"``, ``"lstm"``, a module with their signatures, or None for
+        the paper's on images and a perceptron on vectors.
+
+    Raises:
+      EntrobError: unknown network, or actions that are neither discrete nor a bounded box.
+    """
+    params = env.default_params
+    size, distribution = _head(env, params)
+    if network is None:
+        image = isinstance(env, MiniGrid) or len(env.observation_space(params).shape) == 3
+        network = "minigrid" if image else "mlp"
+    if isinstance(network, str):
+        if network not in NETWORKS:
+            raise unknown("network", network, NETWORKS)
+        network = NETWORKS[network](size)
+    if hasattr(network, "memory"):
+        return _recurrent(network, distribution)
+    return _feedforward(network, distribution)
+
+
+#: Networks by name: number of outputs of the head -> module.
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "minigrid": MiniGridNetwork,
+    "mlp": MLP,
+    "lstm": LSTM,
+}
+
+
+def _head(env, params) -> tuple[int, Callable]:
+    """How many numbers parametrize the action distribution, and what it is."""
+    space = env.action_space(params)
+    if isinstance(space, spaces.Discrete):
+        return int(space.n), Categorical
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise EntrobError(f"{env.name}: actions must be discrete or a box of one axis")
+    size = space.shape[0]
+    low, high = (np.broadcast_to(np.float64(x), (size,)) for x in (space.low, space.high))
+    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+        raise EntrobError(f"{env.name}: actions must have finite bounds")
+    bounds = tuple(map(float, low)), tuple(map(float, high))
+
+    def distribution(head):
+        mean, log_std = jnp.split(head, 2, axis=-1)
+        return TanhNormal(mean, jnp.clip(log_std, *LOG_STD), *bounds)
+
+    return 2 * size, distribution
+
+
+def _seen(policy: PolicyParams, obs: jax.Array) -> jax.Array:
+    return standardize(policy.moments, obs) if policy.moments else obs
+
+
+def _feedforward(network, distribution) -> Model:
+    def apply(policy, obs):
+        head, value = network.apply(policy.network, _seen(policy, obs))
+        return distribution(head), value
+
+    return Model(
+        recurrent=False,
+        init=network.init,
+        memory=lambda n: (),
+        step=lambda policy, memory, obs, start: (*apply(policy, obs), memory),
+        sequence=lambda policy, memory, obs, start: apply(policy, obs),
+    )
+
+
+def _recurrent(network, distribution) -> Model:
+    def apply(policy, memory, obs, start):
+        head, value, memories = network.apply(policy.network, memory, _seen(policy, obs), start)
+        return distribution(head), value, memories
+
+    def init(key, obs):
+        n = obs.shape[0]
+        return network.init(key, network.memory(n), obs[None], jnp.ones((1, n), bool))
+
+    def step(policy, memory, obs, start):
+        out = apply(policy, memory, obs[None], start[None])
+        return jax.tree.map(lambda x: x[0], out)
+
+    return Model(
+        recurrent=True,
+        init=init,
+        memory=network.memory,
+        step=step,
+        sequence=lambda policy, memory, obs, start: apply(policy, memory, obs, start)[:2],
+    )

@@ -1,0 +1,177 @@
+"""The tanh-normal policy, normalization, schedules of the learning rate, value clipping."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import environment, spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from entrob.agents.actor_critic import make_agent
+from entrob.agents.distributions import TanhNormal
+from entrob.agents.model import make_model
+from entrob.agents.normalizer import Normalizer, standardize
+from entrob.agents.spec import Hyper, Spec
+from entrob.errors import EntrobError
+from entrob.regularizers import chain
+
+LOW, HIGH = (-2.0, 0.0), (2.0, 0.5)
+
+
+def normal(mean, log_std):
+    return TanhNormal(jnp.float32(mean), jnp.float32(log_std), LOW, HIGH)
+
+
+def density(action, mean, std, low, high):
+    """Density of the executed action by the change of variables, in float64."""
+    y = (action - low) / (high - low) * 2 - 1
+    return stats.norm.pdf(np.arctanh(y), mean, std) / (1 - y**2) / ((high - low) / 2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-1.5, 1.5), st.floats(-2, 0.5), st.floats(-2, 2))
+def test_log_prob_is_the_density_of_the_executed_action(mean, log_std, u):
+    dist = normal([mean, 0.0], [log_std, 0.0])
+    raw = jnp.float32([u, 0.3])
+    action = np.asarray(dist.execute(raw), float)
+    expected = sum(
+        np.log(density(a, m, np.exp(s), low, high))
+        for a, m, s, low, high in zip(action, (mean, 0.0), (log_std, 0.0), LOW, HIGH)
+    )
+    assert float(dist.log_prob(raw)) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("mean", [-2.0, 0.0, 0.7])
+@pytest.mark.parametrize("log_std", [-5.0, -1.0, 0.0, 1.2])
+def test_entropy_against_numerical_integration(mean, log_std):
+    std = np.exp(log_std)
+
+    def integrand(u):
+        slope = np.log(2.0) + 2 * (np.log(2.0) - u - np.logaddexp(0, -2 * u))
+        return stats.norm.pdf(u, mean, std) * (slope - stats.norm.logpdf(u, mean, std))
+
+    expected, _ = integrate.quad(integrand, mean - 12 * std, mean + 12 * std, limit=500)
+    dist = TanhNormal(jnp.float32([mean]), jnp.float32([log_std]), (-2.0,), (2.0,))
+    assert float(dist.entropy()) == pytest.approx(expected, abs=1e-2)
+    assert float(dist.entropy()) <= np.log(4.0) + 1e-6
+
+
+def test_sampled_log_prob_averages_to_minus_entropy():
+    dist = TanhNormal(jnp.full((40_000, 2), 0.4), jnp.full((40_000, 2), -0.3), LOW, HIGH)
+    mean = -dist.log_prob(dist.sample(jax.random.key(0))).mean()
+    assert float(mean) == pytest.approx(float(dist.entropy()[0]), abs=0.02)
+
+
+def test_samples_stay_inside_and_gradients_finite_where_tanh_saturates():
+    dist = normal([30.0, -30.0], [1.2, 1.2])
+    raw = dist.sample(jax.random.key(0))
+    action = np.asarray(dist.execute(raw))
+    assert (action >= LOW).all() and (action <= HIGH).all()
+    f = lambda m: normal(m, [1.2, 1.2]).entropy() + normal(m, [1.2, 1.2]).log_prob(raw)
+    assert jnp.isfinite(jax.grad(f)(jnp.float32([30.0, -30.0]))).all()
+
+
+def test_kl_is_that_of_the_normals():
+    p, q = normal([0.3, 0.0], [-0.5, 0.2]), normal([-0.2, 0.1], [0.1, 0.0])
+    samples = jax.vmap(p.sample)(jax.random.split(jax.random.key(0), 40_000))
+    estimate = (p.log_prob(samples) - q.log_prob(samples)).mean()
+    assert float(p.kl(q)) == pytest.approx(float(estimate), abs=0.02)
+    assert float(p.kl(p)) == 0.0
+
+
+def test_statistics_are_those_of_everything_seen():
+    rng = np.random.default_rng(0)
+    obs = rng.normal(3.0, 5.0, (4, 6, 2, 3)).astype(np.float32)  # rollouts × T × N × D
+    reward = rng.normal(1.0, 2.0, (4, 6, 2)).astype(np.float32)
+    done = rng.random((4, 6, 2)) < 0.2
+    state = Normalizer.empty((3,), 2)
+    np.testing.assert_array_equal(standardize(state.observation, obs[0]), np.clip(obs[0], -10, 10))
+    for o, r, d in zip(obs, reward, done):
+        state, scale = state.add(jnp.asarray(o), jnp.asarray(r), jnp.asarray(d), 0.9)
+    flat = obs.reshape(-1, 3)
+    np.testing.assert_allclose(state.observation.mean, flat.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(state.observation.std, flat.std(0), rtol=1e-4)
+    sums, total = [], np.zeros(2)
+    for r, d in zip(reward.reshape(-1, 2), done.reshape(-1, 2)):
+        total = 0.9 * total + r
+        sums.append(total.copy())
+        total[d] = 0.0
+    np.testing.assert_allclose(scale, np.std(sums), rtol=1e-4)
+    np.testing.assert_allclose(state.running, total, rtol=1e-4)
+    seen = standardize(state.observation, flat)
+    assert abs(float(seen.mean())) < 1e-3 and float(jnp.abs(seen).max()) <= 10
+
+
+@struct.dataclass
+class Shown(environment.EnvState):
+    target: jax.Array
+
+
+class Name(environment.Environment):
+    """Name the number that is shown times 1000: reward -100 (action - target)², one step long."""
+
+    @property
+    def default_params(self):
+        return environment.EnvParams(max_steps_in_episode=10)
+
+    def reset_env(self, key, params):
+        target = jax.random.uniform(key, (), minval=-1.0)
+        return 1000.0 * target[None], Shown(time=jnp.int32(0), target=target)
+
+    def step_env(self, key, state, action, params):
+        reward = -100.0 * (action[0] - state.target) ** 2
+        state = state.replace(time=state.time + 1)
+        return 1000.0 * state.target[None], state, reward, jnp.bool_(True), {}
+
+    def action_space(self, params=None):
+        return spaces.Box(-2.0, 2.0, (1,), jnp.float32)
+
+    def observation_space(self, params=None):
+        return spaces.Box(-1000.0, 1000.0, (1,), jnp.float32)
+
+
+def train(updates=400, **hyper):
+    env = Name()
+    spec = Spec(env, chain(), None, "ppo", num_envs=32, num_steps=16, epochs=4, minibatches=4,
+                normalize=True)  # fmt: skip
+    agent = make_agent(spec)
+    hyper = Hyper(learning_rate=1e-3, total_updates=updates, max_grad_norm=0.5).replace(**hyper)
+    params = env.default_params
+    state = agent.init(jax.random.PRNGKey(0), hyper, params)
+    return agent, *jax.jit(agent.train_chunk, static_argnums=3)(state, hyper, params, updates)
+
+
+def test_continuous_actions_are_learned_from_observations_and_rewards_of_any_scale():
+    agent, state, _ = train()
+    targets = jnp.linspace(-0.9, 0.9, 7)
+    dist, _ = agent.model.sequence(state.policy, (), 1000.0 * targets[:, None], None)
+    np.testing.assert_allclose(dist.execute(dist.mean)[:, 0], targets, atol=0.15)
+
+
+def test_annealing_ends_at_zero_and_value_clip_acts():
+    _, state, _ = train(updates=3)
+    _, annealed, _ = train(updates=3, anneal=1.0)
+    _, clipped, _ = train(updates=3, value_clip=1e-4)
+    for other in (annealed, clipped):
+        pairs = zip(jax.tree.leaves(state.network), jax.tree.leaves(other.network))
+        assert any((a != b).any() for a, b in pairs)
+    env = Name()
+    agent = make_agent(Spec(env, chain(), None, "ppo", num_envs=4, num_steps=4, normalize=True))
+    hyper = Hyper(anneal=1.0, total_updates=10)
+    begin = agent.init(jax.random.PRNGKey(0), hyper, env.default_params)
+    end = begin.replace(update=jnp.int32(10))
+    after, _ = agent.train_chunk(end, hyper, env.default_params, 1)
+    for a, b in zip(jax.tree.leaves(end.network), jax.tree.leaves(after.network)):
+        np.testing.assert_allclose(a, b, atol=1e-8)
+
+
+def test_unbounded_actions_are_refused():
+    class Unbounded(Name):
+        def action_space(self, params=None):
+            return spaces.Box(-np.inf, np.inf, (1,), jnp.float32)
+
+    with pytest.raises(EntrobError, match="finite bounds"):
+        make_model(Unbounded())

@@ -1,0 +1,169 @@
+"""The LSTM and recurrent PPO: exact equivalences, and a task that cannot be done without memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from entrob.agents.actor_critic import make_agent
+from entrob.agents.collect import collect
+from entrob.agents.model import PolicyParams, make_model
+from entrob.agents.networks import LSTM, MLP
+from entrob.agents.spec import Hyper, Spec
+from entrob.envs import make
+from entrob.errors import EntrobError
+from entrob.regularizers import Regularizer, chain, policy_entropy
+
+
+@struct.dataclass
+class RecallState(environment.EnvState):
+    sign: jax.Array
+
+
+class Recall(environment.Environment):
+    """A sign is shown once; after `delay` blank steps the action has to name it: reward 1 or 0."""
+
+    def __init__(self, delay=3):
+        self.delay = delay
+
+    @property
+    def default_params(self):
+        return environment.EnvParams(max_steps_in_episode=1000)
+
+    def reset_env(self, key, params):
+        sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+        state = RecallState(time=jnp.int32(0), sign=sign)
+        return self.get_obs(state), state
+
+    def step_env(self, key, state, action, params):
+        state = state.replace(time=state.time + 1)
+        terminated = state.time > self.delay
+        right = action == (state.sign > 0)
+        return self.get_obs(state), state, jnp.float32(terminated & right), terminated, {}
+
+    def get_obs(self, state, params=None, key=None):
+        last = (state.time == self.delay).astype(jnp.float32)
+        return jnp.stack([jnp.where(state.time == 0, state.sign, 0.0), last])
+
+    def action_space(self, params=None):
+        return spaces.Discrete(2)
+
+    def observation_space(self, params=None):
+        return spaces.Box(-1, 1, (2,), jnp.float32)
+
+    @property
+    def num_actions(self):
+        return 2
+
+
+def train(network, updates, extra=(), **options):
+    env = Recall()
+    spec = Spec(
+        env, chain(policy_entropy(), *extra), network, "ppo",
+        num_envs=16, num_steps=16, epochs=4, minibatches=4, **options,
+    )  # fmt: skip
+    agent = make_agent(spec)
+    coefs = {"policy_entropy": 0.01} | {part.name: 1.0 for part in extra}
+    hyper = Hyper(learning_rate=2e-3, total_updates=updates, coefs=coefs)
+    params = env.default_params
+    state = agent.init(jax.random.PRNGKey(0), hyper, params)
+    return agent, *jax.jit(agent.train_chunk, static_argnums=3)(state, hyper, params, updates)
+
+
+def test_only_a_memory_solves_what_needs_one():
+    late = lambda curves: float(curves["return_sum"][-20:].sum() / curves["episodes"][-20:].sum())
+    *_, recurrent = train(LSTM(2, width=16), 150)
+    *_, forgetful = train(MLP(2, hidden=(16,)), 150)
+    assert late(recurrent) > 0.9
+    assert late(forgetful) < 0.65
+
+
+@pytest.fixture(scope="module")
+def lstm():
+    model = make_model(Recall(), LSTM(2, width=8))
+    obs = jax.random.normal(jax.random.PRNGKey(1), (12, 3, 2))
+    start = jax.random.bernoulli(jax.random.PRNGKey(2), 0.3, (12, 3))
+    return model, PolicyParams(model.init(jax.random.PRNGKey(0), obs[0])), obs, start
+
+
+def test_a_sequence_is_its_steps(lstm):
+    model, policy, obs, start = lstm
+    dist, value = model.sequence(policy, model.memory(3), obs, start)
+    memory = model.memory(3)
+    for t in range(12):
+        one, v, memory = model.step(policy, memory, obs[t], start[t])
+        np.testing.assert_allclose(one.logits, dist.logits[t], atol=1e-6)
+        np.testing.assert_allclose(v, value[t], atol=1e-6)
+
+
+def test_an_episode_remembers_nothing_of_the_one_before(lstm):
+    model, policy, obs, _ = lstm
+    start = jnp.zeros((12, 3), bool).at[5].set(True)
+    changed = obs.at[:5].add(1.0)
+    a, b = (model.sequence(policy, model.memory(3), x, start)[1] for x in (obs, changed))
+    np.testing.assert_array_equal(a[5:], b[5:])
+    assert (a[:5] != b[:5]).any()
+
+
+def test_the_lstm_is_that_of_its_definition(lstm):
+    """Gates in the order i, f, g, o with a forget bias of 1 (Hochreiter & Schmidhuber; Gers)."""
+    model, policy, obs, _ = lstm
+    weights = jax.tree.map(np.asarray, policy.network["params"])
+    dense = lambda name, x: x @ weights[name]["kernel"] + weights[name]["bias"]
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    c = h = np.zeros((3, 8))
+    for t in range(4):
+        x = np.maximum(dense("Dense_1", np.maximum(dense("Dense_0", np.asarray(obs[t])), 0)), 0)
+        i, f, g, o = np.split(dense("Dense_2", x) + h @ weights["recurrent"], 4, -1)
+        c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        logits = dense("Dense_4", np.maximum(dense("Dense_3", h), 0))
+    none = jnp.zeros((4, 3), bool)
+    dist, _ = model.sequence(policy, model.memory(3), obs[:4], none)
+    np.testing.assert_allclose(dist.logits[-1], logits, atol=1e-5)
+
+
+def test_the_first_pass_of_the_learner_sees_the_behavior_policy():
+    """Memories at the start of a rollout, resets and normalization agree: every ratio is 1."""
+
+    def worst_ratio(policy, batch, coef):
+        error = jnp.abs(policy.dist.log_prob(batch.action) - batch.log_prob).max()
+        return coef * jax.lax.stop_gradient(error)
+
+    probe = Regularizer(
+        "probe", loss=lambda k, s, policy, batch, coef: worst_ratio(policy, batch, coef)
+    )
+    env = Recall(delay=6)  # episodes cross the borders of rollouts
+    for normalize in (False, True):
+        spec = Spec(env, chain(probe), LSTM(2, width=8), "ppo", num_envs=4, num_steps=10,
+                    minibatches=2, normalize=normalize)  # fmt: skip
+        agent, hyper = make_agent(spec), Hyper(learning_rate=0.0, coefs={"probe": 1.0})
+        params = env.default_params
+        state = agent.init(jax.random.PRNGKey(0), hyper, params)
+        _, curves = jax.jit(agent.train_chunk, static_argnums=3)(state, hyper, params, 5)
+        np.testing.assert_allclose(curves["regularizer_loss"], 0.0, atol=1e-5)
+
+
+def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
+    """V of the next observation continues from the memory after the step, not from a fresh one."""
+    env, params = make("minigrid/empty-8x8")
+    spec = Spec(env, chain(), "lstm", "ppo", num_envs=2, num_steps=6)
+    agent, hyper = make_agent(spec), Hyper()
+    state = agent.init(jax.random.PRNGKey(0), hyper, params)
+    same = lambda f: f
+    _, rollout, next_value, _ = collect(
+        spec, agent.model, same, None, params, lambda d: d, jnp.float32(0), state.policy,
+        state.actors, jax.random.PRNGKey(1),
+    )  # fmt: skip
+    # Within an episode the next value is the value at the next step.
+    assert not (rollout.terminated | rollout.truncated)[:-1].any()
+    np.testing.assert_allclose(next_value[:-1], rollout.value[1:], atol=1e-5)
+
+
+def test_sequences_stay_whole():
+    with pytest.raises(ValueError, match="minibatches must divide"):
+        make_agent(Spec(Recall(), chain(), LSTM(2), "ppo", num_envs=6, num_steps=8, minibatches=4))
+    with pytest.raises(EntrobError, match="did you mean 'lstm'"):
+        make_agent(Spec(Recall(), chain(), "lstn"))
