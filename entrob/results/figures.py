@@ -145,8 +145,14 @@ def figure4(
     last = figure.add_subplot(cells[line, 2 * column : 2 * column + 2])
     last.axis("off")
     handles = [_handle(method, methods, runs) for method in methods]
+    many = len(handles) > 9
     legend = last.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(-0.15, 1), handlelength=3, fontsize=8
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(-0.15, 1),
+        handlelength=3,
+        fontsize=6.5 if many else 8,
+        labelspacing=0.2 if many else 0.5,
     )
     note = last.text(-0.13, 0, "\n".join(notes), fontsize=7.5, transform=last.transAxes)
     for artist in (legend, note):  # or the layout would shrink the panels of this line for them
@@ -329,7 +335,9 @@ def _error_bars(
     error = np.nan_to_num(np.maximum(error, 0))
     dashed = look["linestyle"] != "-"
     look = look | {"linestyle": ""}
-    bars = axis.errorbar(x, y, **{"xerr" if flat else "yerr": error}, elinewidth=1.2, **look)
+    bars = axis.errorbar(
+        x, y, **{"xerr" if flat else "yerr": error}, elinewidth=1.2, clip_on=False, **look
+    )
     for bar in bars[2] if dashed else ():
         bar.set_linestyle((0, (2, 1)))
 

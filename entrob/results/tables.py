@@ -27,12 +27,12 @@ def finished(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def method_order(methods: Iterable[str]) -> list[str]:
-    """Distinct methods: the paper's first, then others as they come, each before its variants.
+    """Distinct methods: the paper's first, then others by name, each before its variants.
 
     A variant's label ends in a bracket, like ``state_entropy[paper]``.
     """
-    names = list(dict.fromkeys(methods))
-    bases = list(dict.fromkeys([*paper.METHODS, *(base_name(name) for name in names)]))
+    names = sorted(set(methods))
+    bases = list(dict.fromkeys([*paper.METHODS, *map(base_name, names)]))
     return sorted(names, key=lambda name: (is_variant(name), bases.index(base_name(name))))
 
 
