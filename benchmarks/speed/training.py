@@ -21,7 +21,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from entrob.agents.actor_critic import make_agent  # noqa: E402
+from entrob.agents.collect import collect  # noqa: E402
 from entrob.agents.spec import Hyper, Spec  # noqa: E402
+from entrob.agents.spec import tabulate as tabulate_states  # noqa: E402
 from entrob.envs import make  # noqa: E402
 from entrob.regularizers import chain, policy_entropy, state_entropy  # noqa: E402
 from entrob.sweep.program import padded, sharded  # noqa: E402
@@ -29,8 +31,11 @@ from entrob.sweep.program import padded, sharded  # noqa: E402
 UPDATES = 10  # per timed call: 8000 frames and agent
 
 
-def prepare(agents: int, regularizer, tabulate: bool = True):
-    """A compiled chunk of training: ``(call, frames per call, compile seconds, bytes)``."""
+def prepare(agents: int, regularizer, tabulate: bool = True, part: str = "all"):
+    """A compiled chunk of training: ``(call, frames per call, compile seconds, bytes)``.
+
+    `part` ``"rollout"`` leaves out all but the rollout, ``"bonus"`` all but it and the bonus.
+    """
     env, params = make("minigrid/empty-8x8")
     spec = Spec(env, regularizer, tabulate=tabulate)
     agent, width = make_agent(spec), padded(agents)
@@ -41,8 +46,26 @@ def prepare(agents: int, regularizer, tabulate: bool = True):
         keys = jax.vmap(jax.random.PRNGKey)(seeds)
         return jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
 
+    def some(state, hyper, params):
+        finite = tabulate_states(spec, agent.model, params)
+
+        def update(state, key):
+            actors, rollout, *_ = collect(
+                spec, agent.model, finite, params, lambda dist: dist, 0.0, state.policy,
+                state.actors, key,
+            )  # fmt: skip
+            states, bonus = state.regularizers, rollout.reward
+            if part == "bonus":
+                bonus, states, _ = regularizer.reward(key, states, rollout, hyper.coefs)
+            # The network must seem to change, or its table would be computed once for all updates.
+            still = 0.0 * (bonus + rollout.value).sum()
+            network = jax.tree.map(lambda x: x + still, state.network)
+            return state.replace(network=network, actors=actors, regularizers=states), still
+
+        return jax.lax.scan(update, state, jax.random.split(jax.random.PRNGKey(0), UPDATES))
+
     def chunk(state, hyper, params):
-        one = functools.partial(agent.train_chunk, updates=UPDATES)
+        one = functools.partial(agent.train_chunk, updates=UPDATES) if part == "all" else some
         return jax.vmap(one, (0, 0, None))(state, hyper, params)
 
     over = (True, True, False)
@@ -107,6 +130,18 @@ def main() -> None:
         ratio = seconds[name] / seconds["none"]
         parts.append({"program": name, "frames_per_s": frames / seconds[name], "ratio": ratio})
         print(f"| {name} | {frames / seconds[name]:,.0f} | {ratio:.3f} |")
+    kinds = ("rollout", "bonus", "all")
+    pieces = {part: prepare(75, full, part=part) for part in kinds}
+    seconds = measure(pieces, options.rounds)
+    rollout, bonus, total = (seconds[part] / UPDATES * 1e3 for part in kinds)
+    shares = {
+        "rollout": rollout,
+        "bonus": bonus - rollout,
+        "advantages and gradient": total - bonus,
+    }
+    print("\n75 agents, one update:\n\n| part | ms | share |\n|---|---:|---:|")
+    for name, ms in shares.items():
+        print(f"| {name} | {ms:.1f} | {ms / total:.0%} |")
     if options.out:
         facts = {
             "device": f"{jax.devices()[0].device_kind} × {len(jax.devices())}",
@@ -116,7 +151,9 @@ def main() -> None:
             "rounds": options.rounds,
         }
         with open(options.out, "w") as file:
-            json.dump({"machine": facts, "curve": rows, "ablations": parts}, file, indent=1)
+            shares = {"ms_per_update": shares, "agents": 75}
+            found = {"machine": facts, "curve": rows, "ablations": parts, "parts": shares}
+            json.dump(found, file, indent=1)
 
 
 if __name__ == "__main__":

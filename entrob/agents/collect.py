@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.agents.model import Model, PolicyParams
+from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Finite, Spec
 from entrob.envs import entropy_features, is_success
 from entrob.regularizers.protocol import Rollout
@@ -42,7 +43,6 @@ def begin(spec: Spec, model: Model, finite: Finite | None, env_params: Any, key:
 def collect(
     spec: Spec,
     model: Model,
-    one_at_a_time: Callable,
     finite: Finite | None,
     env_params: Any,
     behavior: Callable,
@@ -55,7 +55,6 @@ def collect(
 
     Args:
       spec, model: of the agent.
-      one_at_a_time: see `entrob.agents.actor_critic`.
       finite: tables, if the environment has them.
       env_params: nominal params.
       behavior: ``dist -> dist`` that actions are sampled from.
@@ -69,7 +68,7 @@ def collect(
       and sums over the episodes that ended, float32[] each.
     """
     env, n = spec.env, spec.num_envs
-    heads = _heads(model, one_at_a_time, finite, policy)
+    heads = _heads(model, finite, policy)
 
     def env_step(key, env_state, action):
         key_step, key_reset = jax.random.split(key)
@@ -149,7 +148,7 @@ def collect(
     return actors, rollout, next_value, {k: x.sum().astype(jnp.float32) for k, x in ended.items()}
 
 
-def _heads(model: Model, one_at_a_time: Callable, finite: Finite | None, policy: PolicyParams):
+def _heads(model: Model, finite: Finite | None, policy: PolicyParams):
     """The policy as ``(memory, stored obs, start) -> (dist, value, memory)``."""
     if finite is None:
         return lambda memory, obs, start: model.step(policy, memory, obs, start)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from entrob.agents.model import Model, PolicyParams
+from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Hyper, Spec
 from entrob.regularizers.protocol import Policy, Rollout
 
@@ -22,7 +23,6 @@ def make_optimizer(algorithm: str) -> optax.GradientTransformation:
 def learn(
     spec: Spec,
     model: Model,
-    one_at_a_time: Callable,
     optimizer: optax.GradientTransformation,
     hyper: Hyper,
     coefs: dict[str, jax.Array],

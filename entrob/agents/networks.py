@@ -90,9 +90,10 @@ class LSTM(nn.Module):
     What does not depend on the memory (encoder, input half of the gates, heads) is computed for all
     steps in one matrix product; only the memory's half of the gates runs step by step.
 
-    Input: memory ``(c, h)`` float32[N, width] each, observations [T, N, ...], and ``start`` bool[T, N],
-    which says where an episode begins and the memory is cleared. Output: ``(head float32[T, N,
-    outputs], value float32[T, N], (c, h))``, the memories after each step, float32[T, N, width].
+    Input: memory ``(c, h)`` float32[N, width] each, observations [T, N, ...], and ``start``
+    bool[T, N], which says where an episode begins and the memory is cleared. Output: ``(head
+    float32[T, N, outputs], value float32[T, N], (c, h))``, the memories after each step,
+    float32[T, N, width].
     """
 
     outputs: int

@@ -152,9 +152,8 @@ def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
     spec = Spec(env, chain(), "lstm", "ppo", num_envs=2, num_steps=6)
     agent, hyper = make_agent(spec), Hyper()
     state = agent.init(jax.random.PRNGKey(0), hyper, params)
-    same = lambda f: f
     _, rollout, next_value, _ = collect(
-        spec, agent.model, same, None, params, lambda d: d, jnp.float32(0), state.policy,
+        spec, agent.model, None, params, lambda d: d, jnp.float32(0), state.policy,
         state.actors, jax.random.PRNGKey(1),
     )  # fmt: skip
     # Within an episode the next value is the value at the next step.
