@@ -47,6 +47,8 @@ class Run:
     """smoke (a minute), quick (minutes) or paper (the paper's size)."""
     seeds: int | None = None
     """Runs per method; by default the preset's."""
+    frames: int | None = None
+    """Environment steps that a run trains for; by default the preset's."""
     regularizer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Train only `none` and these: a method of the experiment, a registered regularizer, or
     module:function. May be repeated."""
@@ -149,7 +151,7 @@ def setup() -> None:
 
 
 def _list(command: List, line: str) -> None:
-    from entrob.envs import environments
+    from entrob.envs import environments, libraries
     from entrob.perturbations import perturbations
     from entrob.regularizers import regularizers
     from entrob.sweep.experiment import names
@@ -159,7 +161,8 @@ def _list(command: List, line: str) -> None:
 
     show = lambda what: command.what in ("all", what)
     if show("environments"):
-        print("environments\n  " + "\n  ".join(environments.names()))
+        others = [f"{library}:NAME" for library in libraries.names()]
+        print("environments\n  " + "\n  ".join([*environments.names(), *others]))
     if show("experiments"):
         print("experiments\n  " + "\n  ".join(names()))
     if show("regularizers"):
@@ -169,8 +172,8 @@ def _list(command: List, line: str) -> None:
     if show("perturbations"):
         print("perturbations")
         for name in perturbations.names():
-            entry = perturbations.get(name)
-            print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.kind}: {entry.doc}")
+            for entry in perturbations.variants(name):
+                print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.kind}: {entry.doc}")
 
 
 def _run(command: Run, line: str) -> None:
@@ -179,7 +182,7 @@ def _run(command: Run, line: str) -> None:
     from entrob.sweep.select import select_methods, select_perturbations
 
     experiment = experiments.load(command.experiment, command.preset)
-    experiment = _with_seeds(experiment, command)
+    experiment = _resized(experiment, command)
     experiment = select_methods(experiment, command.regularizer, command.coef)
     experiment = select_perturbations(experiment, command.perturbation)
     store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
@@ -258,11 +261,13 @@ def report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
     from entrob.results.occupancies import mean_occupancies
     from entrob.results.report import write_report
+    from entrob.sweep.describe import complete
 
-    frames = {kind: store.gather(kind) for kind in ("runs", "curves", "evaluation", "occupancy")}
+    kinds = ("runs", "curves", "evaluation", "occupancy", "traces")
+    frames = {kind: store.gather(kind) for kind in kinds}
     if not len(frames["runs"]) or not len(frames["evaluation"]):
         raise EntrobError(f"{store.root} holds no finished runs yet")
-    manifest = store.manifest()
+    manifest = complete(store.manifest())
     occupancies, walls = mean_occupancies(frames["occupancy"], manifest["environment"])
     return write_report(
         store.root,
@@ -273,15 +278,17 @@ def report(store, level: float = 0.96) -> Path:
         level=level,
         occupancies=occupancies,
         walls=walls,
+        traces=frames["traces"],
     )
 
 
-def _with_seeds(experiment, command):
+def _resized(experiment, command: Run):
+    """With the ``--seeds`` and ``--frames`` asked for."""
     from entrob.sweep.experiment import positive_int
 
-    if command.seeds is None:
-        return experiment
-    return dataclasses.replace(experiment, seeds=positive_int("--seeds", command.seeds))
+    asked = {"seeds": command.seeds, "frames": command.frames}
+    asked = {k: positive_int(f"--{k}", v) for k, v in asked.items() if v is not None}
+    return dataclasses.replace(experiment, **asked)
 
 
 def _store(command, folder: Path, maker: str):

@@ -1,6 +1,7 @@
-"""Training speed on MiniGrid: frames/s over 1..256 agents, and where the time goes.
+"""Training speed of an experiment: frames/s over the number of agents, and where the time goes.
 
     python benchmarks/speed/training.py [--agents 1,8,75] [--out training.json]
+    python benchmarks/speed/training.py --experiment pusher --agents 2,8 --side 2 --updates 1
 
 Every number of a table is taken in turn, round after round, in one process; medians are shown.
 """
@@ -22,66 +23,88 @@ import numpy as np  # noqa: E402
 
 from entrob.agents.actor_critic import make_agent  # noqa: E402
 from entrob.agents.collect import collect  # noqa: E402
-from entrob.agents.spec import Hyper, Spec  # noqa: E402
-from entrob.agents.spec import tabulate as tabulate_states  # noqa: E402
-from entrob.envs import make  # noqa: E402
-from entrob.regularizers import chain, policy_entropy, state_entropy  # noqa: E402
-from entrob.sweep.program import padded, sharded  # noqa: E402
+from entrob.agents.spec import Hyper, Spec, tabulate  # noqa: E402
+from entrob.regularizers import chain, policy_entropy  # noqa: E402
+from entrob.sweep.experiment import load  # noqa: E402
+from entrob.sweep.groups import group_methods  # noqa: E402
+from entrob.sweep.program import padded, program, sharded  # noqa: E402
 
-UPDATES = 10  # per timed call: 8000 frames and agent
+PARTS = ("environment", "rollout", "bonus", "all")
 
 
-def prepare(agents: int, regularizer, tabulate: bool = True, part: str = "all"):
+def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, part: str = "all"):
     """A compiled chunk of training: ``(call, frames per call, compile seconds, bytes)``.
 
-    `part` ``"rollout"`` leaves out all but the rollout, ``"bonus"`` all but it and the bonus.
+    Each part goes on from the one before: ``"environment"`` steps with random actions,
+    ``"rollout"`` lets the policy act, ``"bonus"`` adds the regularizers' rewards, ``"all"`` learns.
     """
-    env, params = make("minigrid/empty-8x8")
-    spec = Spec(env, regularizer, tabulate=tabulate)
+    env, regularizer = spec.env, spec.regularizer
     agent, width = make_agent(spec), padded(agents)
     coefs = {name: np.full(width, 0.01, np.float32) for name in regularizer.names}
-    hyper = jax.tree.map(lambda x: np.full(width, x, np.float32), Hyper()).replace(coefs=coefs)
+    hyper = jax.tree.map(lambda x: np.full(width, x, np.float32), Hyper(**numbers))
+    hyper = hyper.replace(coefs=coefs)
 
     def init(seeds, hyper, params):
         keys = jax.vmap(jax.random.PRNGKey)(seeds)
         return jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
 
+    def steps(state, key, params):
+        """Steps alone, in episodes that never end."""
+        space, n = env.action_space(params), spec.num_envs
+
+        def step(env_state, key):
+            key_act, key_step = (jax.random.split(k, n) for k in jax.random.split(key))
+            actions = jax.vmap(space.sample)(key_act)
+            _, env_state, reward, *_ = jax.vmap(env.step_env, (0, 0, 0, None))(
+                key_step, env_state, actions, params
+            )
+            return env_state, reward
+
+        keys = jax.random.split(key, spec.num_steps)
+        env_state, reward = jax.lax.scan(step, state.actors.env_state, keys)
+        return state.replace(actors=state.actors._replace(env_state=env_state)), reward.sum()
+
+    def rollouts(state, key, params, hyper, finite):
+        actors, rollout, *_ = collect(
+            spec, agent.model, finite, params, lambda dist: dist, 0.0, state.policy,
+            state.actors, key,
+        )  # fmt: skip
+        states, bonus = state.regularizers, rollout.reward
+        if part == "bonus":
+            bonus, states, _ = regularizer.reward(key, states, rollout, hyper.coefs)
+        # The network must seem to change, or its table would be computed once for all updates.
+        still = 0.0 * (bonus + rollout.value).sum()
+        network = jax.tree.map(lambda x: x + still, state.network)
+        return state.replace(network=network, actors=actors, regularizers=states), still
+
     def some(state, hyper, params):
-        finite = tabulate_states(spec, agent.model, params)
+        finite = tabulate(spec, agent.model, params)
 
         def update(state, key):
-            actors, rollout, *_ = collect(
-                spec, agent.model, finite, params, lambda dist: dist, 0.0, state.policy,
-                state.actors, key,
-            )  # fmt: skip
-            states, bonus = state.regularizers, rollout.reward
-            if part == "bonus":
-                bonus, states, _ = regularizer.reward(key, states, rollout, hyper.coefs)
-            # The network must seem to change, or its table would be computed once for all updates.
-            still = 0.0 * (bonus + rollout.value).sum()
-            network = jax.tree.map(lambda x: x + still, state.network)
-            return state.replace(network=network, actors=actors, regularizers=states), still
+            if part == "environment":
+                return steps(state, key, params)
+            return rollouts(state, key, params, hyper, finite)
 
-        return jax.lax.scan(update, state, jax.random.split(jax.random.PRNGKey(0), UPDATES))
+        return jax.lax.scan(update, state, jax.random.split(jax.random.PRNGKey(0), updates))
 
     def chunk(state, hyper, params):
-        one = functools.partial(agent.train_chunk, updates=UPDATES) if part == "all" else some
+        one = functools.partial(agent.train_chunk, updates=updates) if part == "all" else some
         return jax.vmap(one, (0, 0, None))(state, hyper, params)
 
     over = (True, True, False)
-    state = sharded(init, over)(np.arange(width, dtype=np.uint32), hyper, params)
+    state = sharded(init, over)(np.arange(width, dtype=np.uint32), hyper, env_params)
     start = time.perf_counter()
-    compiled = sharded(chunk, over).lower(state, hyper, params).compile()
+    compiled = sharded(chunk, over).lower(state, hyper, env_params).compile()
     seconds = time.perf_counter() - start
     carried = [state]
 
     def call():
-        carried[0], _ = compiled(carried[0], hyper, params)
+        carried[0], _ = compiled(carried[0], hyper, env_params)
         jax.block_until_ready(carried[0])
 
     call()
     temp = compiled.memory_analysis().temp_size_in_bytes
-    return call, width * UPDATES * spec.frames_per_update, seconds, temp
+    return call, width * updates * spec.frames_per_update, seconds, temp
 
 
 def measure(programs: dict, rounds: int) -> dict[str, float]:
@@ -98,50 +121,59 @@ def measure(programs: dict, rounds: int) -> dict[str, float]:
 def main() -> None:
     """Print the tables; write them as JSON where ``--out`` says."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", default="minigrid")
     parser.add_argument("--agents", default="1,2,4,8,16,32,75,128,256")
+    parser.add_argument("--side", type=int, default=75, help="agents of the other tables")
+    parser.add_argument("--updates", type=int, default=10, help="per timed call")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out")
     options = parser.parse_args()
-    counts = [int(n) for n in options.agents.split(",")]
-    full = chain(policy_entropy(), state_entropy())
+    counts, side = [int(n) for n in options.agents.split(",")], options.side
+    experiment = load(options.experiment, "paper")
+    # The first group of plain methods: policy and state entropy.
+    group = group_methods(experiment.methods)[0]
+    agent, env_params = program(experiment, group)
+    spec, numbers = agent.spec, experiment.hyper
+    compiled = functools.partial(prepare, env_params=env_params, numbers=numbers)
+    compiled = functools.partial(compiled, updates=options.updates)
 
-    curve = {f"{n}": prepare(n, full) for n in counts}
+    curve = {f"{n}": compiled(spec, agents=n) for n in counts}
     seconds = measure(curve, options.rounds)
     rows = []
     print("| agents | frames/s | ms per update | compile, s | temporary memory, MB |")
     print("|---:|---:|---:|---:|---:|")
     for n in counts:
         _, frames, compile_s, temp = curve[f"{n}"]
-        rate, update = frames / seconds[f"{n}"], seconds[f"{n}"] / UPDATES * 1e3
+        rate, update = frames / seconds[f"{n}"], seconds[f"{n}"] / options.updates * 1e3
         rows.append({"agents": n, "frames_per_s": rate, "ms_per_update": update})
         rows[-1] |= {"compile_s": compile_s, "temp_bytes": temp}
         print(f"| {n} | {rate:,.0f} | {update:.1f} | {compile_s:.1f} | {temp / 1e6:.0f} |")
 
+    plain = {"none": chain(), "policy entropy": chain(policy_entropy())}
     ablations = {
-        "none": prepare(75, chain()),
-        "policy entropy": prepare(75, chain(policy_entropy())),
-        "policy + state entropy": prepare(75, full),
-        "policy + state entropy, network on every frame": prepare(75, full, tabulate=False),
+        name: compiled(spec._replace(regularizer=reg), agents=side)
+        for name, reg in plain.items()
     }
+    ablations["policy + state entropy"] = compiled(spec, agents=side)
+    if tabulate(spec, agent.model, env_params):
+        every = spec._replace(tabulate=False)
+        ablations["policy + state entropy, network on every frame"] = compiled(every, agents=side)
     seconds = measure(ablations, options.rounds)
-    print("\n75 agents:\n\n| program | frames/s | time, ratio to none |\n|---|---:|---:|")
-    parts = []
+    print(f"\n{side} agents:\n\n| program | frames/s | time, ratio to none |\n|---|---:|---:|")
+    programs = []
     for name, (_, frames, *_) in ablations.items():
         ratio = seconds[name] / seconds["none"]
-        parts.append({"program": name, "frames_per_s": frames / seconds[name], "ratio": ratio})
+        programs.append({"program": name, "frames_per_s": frames / seconds[name], "ratio": ratio})
         print(f"| {name} | {frames / seconds[name]:,.0f} | {ratio:.3f} |")
-    kinds = ("rollout", "bonus", "all")
-    pieces = {part: prepare(75, full, part=part) for part in kinds}
+    pieces = {part: compiled(spec, agents=side, part=part) for part in PARTS}
     seconds = measure(pieces, options.rounds)
-    rollout, bonus, total = (seconds[part] / UPDATES * 1e3 for part in kinds)
-    shares = {
-        "rollout": rollout,
-        "bonus": bonus - rollout,
-        "advantages and gradient": total - bonus,
-    }
-    print("\n75 agents, one update:\n\n| part | ms | share |\n|---|---:|---:|")
+    upto = {part: seconds[part] / options.updates * 1e3 for part in PARTS}
+    labels = ("environment steps", "policy and bookkeeping", "bonus", "advantages and gradient")
+    ends = list(upto.values())
+    shares = dict(zip(labels, np.diff([0.0, *ends]).tolist()))
+    print(f"\n{side} agents, one update:\n\n| part | ms | share |\n|---|---:|---:|")
     for name, ms in shares.items():
-        print(f"| {name} | {ms:.1f} | {ms / total:.0%} |")
+        print(f"| {name} | {ms:.1f} | {ms / ends[-1]:.0%} |")
     if options.out:
         facts = {
             "device": f"{jax.devices()[0].device_kind} × {len(jax.devices())}",
@@ -149,10 +181,11 @@ def main() -> None:
             "jax": jax.__version__,
             "python": platform.python_version(),
             "rounds": options.rounds,
+            "experiment": experiment.name,
         }
         with open(options.out, "w") as file:
-            shares = {"ms_per_update": shares, "agents": 75}
-            found = {"machine": facts, "curve": rows, "ablations": parts, "parts": shares}
+            found = {"machine": facts, "curve": rows, "ablations": programs}
+            found["parts"] = {"ms_per_update": shares, "agents": side}
             json.dump(found, file, indent=1)
 
 

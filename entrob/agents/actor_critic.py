@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from entrob.agents.advantages import gae
+from entrob.agents.adversary import protagonist, two_players
 from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
@@ -61,7 +62,8 @@ class Agent(NamedTuple):
 
     Attributes:
       spec: the static part.
-      model: its policy's functions.
+      model: its policy's functions while it learns.
+      actor: those of the policy that is tested: the same, or without the adversary.
       init: ``(key, hyper, env_params) -> AgentState``.
       train_chunk: ``(state, hyper, env_params, updates) -> (state, curves)``; curves are
         float32[updates] each. ``updates`` is static.
@@ -72,6 +74,7 @@ class Agent(NamedTuple):
 
     spec: Spec
     model: Model
+    actor: Model
     init: Callable
     train_chunk: Callable
     act: Callable
@@ -87,7 +90,9 @@ def make_agent(spec: Spec) -> Agent:
     """
     if spec.algorithm not in ("a2c", "ppo"):
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
-    model = make_model(spec.env, spec.network)
+    actor = model = make_model(spec.env, spec.network)
+    if spec.adversary:
+        actor, model = protagonist(model), two_players(model, spec.adversary)
     if (spec.num_envs if model.recurrent else spec.frames_per_update) % spec.minibatches:
         raise ValueError("minibatches must divide the rollout (its environments, if recurrent)")
     optimizer = make_optimizer(spec.algorithm)
@@ -122,15 +127,15 @@ def make_agent(spec: Spec) -> Agent:
     def act(key, policy, memory, obs):
         """One sampled action."""
         one = jax.tree.map(lambda x: x[None], (memory, obs))
-        dist, _, memory = model.step(policy, *one, jnp.zeros(1, bool))
+        dist, _, memory = actor.step(policy, *one, jnp.zeros(1, bool))
         action, memory = jax.tree.map(lambda x: x[0], (dist.execute(dist.sample(key)), memory))
         return action, memory
 
     def start():
         """The memory an episode begins with."""
-        return jax.tree.map(lambda x: x[0], model.memory(1))
+        return jax.tree.map(lambda x: x[0], actor.memory(1))
 
-    return Agent(spec, model, init, train_chunk, act, start)
+    return Agent(spec, model, actor, init, train_chunk, act, start)
 
 
 def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState):

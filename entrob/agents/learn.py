@@ -127,16 +127,19 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
     """A2C's or PPO's loss plus the regularizers': ``(float32[], (metrics, bad))``."""
     chain = spec.regularizer
     key_surrogate, key_loss = jax.random.split(key)
-    log_prob = policy.dist.log_prob(batch.action)
+    log_prob, old, advantage = policy.dist.log_prob(batch.action), batch.log_prob, batch.advantage
     weight, low, high = chain.surrogate(key_surrogate, reg_states, policy, batch, coefs, hyper.clip)
-    if spec.algorithm == "a2c":
-        gain = log_prob * batch.advantage
-    else:
-        std = batch.advantage.std() + 1e-8
-        advantage = (batch.advantage - batch.advantage.mean()) / std
-        ratio = jnp.exp(log_prob - batch.log_prob)
+    if spec.algorithm == "ppo":
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    if spec.adversary:
+        # [B, players]: what one gains, the other loses.
+        advantage = advantage[:, None] * policy.dist.signs
+        weight, low, high = (x[:, None] for x in (weight, low, high))
+    gain = log_prob * advantage
+    if spec.algorithm == "ppo":
+        ratio = jnp.exp(log_prob - old)
         gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - low, 1.0 + high) * advantage)
-    policy_loss = -jnp.mean(weight * gain)
+    policy_loss = -jnp.sum(weight * gain) / batch.reward.size
     moved = jnp.clip(policy.value - batch.value, -hyper.value_clip, hyper.value_clip)
     errors = (policy.value - batch.target) ** 2, (batch.value + moved - batch.target) ** 2
     value_loss = jnp.mean(jnp.maximum(*errors))

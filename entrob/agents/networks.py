@@ -10,8 +10,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from entrob.agents.sequential import one_at_a_time
+
 # Bounds ±1/√fan_in for weights and biases.
 _conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def orthogonal(scale: float = 1.0) -> nn.initializers.Initializer:
+    """`flax.linen.initializers.orthogonal`, drawn for one run after the other on a CPU.
+
+    There jaxlib's QR of a batch of matrices splits the batch over threads and can wait for itself
+    forever (jaxlib 0.10.2, two cores, eighteen 256 × 256 matrices).
+    """
+    draw = nn.initializers.orthogonal(scale)
+
+    def init(key, shape, dtype=jnp.float32):
+        return one_at_a_time(lambda key: draw(key, shape, dtype))(key)
+
+    return init
 
 
 class PatchConv(nn.Module):
@@ -107,11 +123,9 @@ class LSTM(nn.Module):
     def __call__(self, memory, observation: jax.Array, start: jax.Array):
         x = observation.reshape(*observation.shape[:2], -1).astype(jnp.float32)
         for _ in range(2):
-            x = nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
+            x = nn.relu(nn.Dense(self.width, kernel_init=orthogonal(2**0.5))(x))
         gates = nn.Dense(4 * self.width)(x)
-        recurrent = self.param(
-            "recurrent", nn.initializers.orthogonal(), (self.width, 4 * self.width)
-        )
+        recurrent = self.param("recurrent", orthogonal(), (self.width, 4 * self.width))
         # The forget gate starts open, so that memories last.
         shift = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), self.width)
 
@@ -127,6 +141,6 @@ class LSTM(nn.Module):
 
         def tower(width_out: int, scale: float) -> jax.Array:
             hidden = nn.relu(nn.Dense(self.width)(hs))
-            return nn.Dense(width_out, kernel_init=nn.initializers.orthogonal(scale))(hidden)
+            return nn.Dense(width_out, kernel_init=orthogonal(scale))(hidden)
 
         return tower(self.outputs, 0.01), tower(1, 1.0)[..., 0], (cs, hs)

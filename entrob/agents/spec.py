@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 from flax import struct
 
+from entrob.agents.adversary import Adversary
 from entrob.agents.model import Model
 from entrob.estimators.counting import Neighbors, neighbors
 from entrob.regularizers.protocol import Chain
@@ -22,6 +23,7 @@ class Spec(NamedTuple):
       num_envs: environments per run (N).
       num_steps: steps per update (T).
       epochs, minibatches: passes over a rollout and pieces it is cut into; 1 and 1 for A2C.
+      adversary: a second player to train against, or None.
       normalize: standardize observations and scale rewards by running statistics.
       tabulate: evaluate the network once per distinct state where the environment is finite.
     """
@@ -34,6 +36,7 @@ class Spec(NamedTuple):
     num_steps: int = 100
     epochs: int = 1
     minibatches: int = 1
+    adversary: Adversary | None = None
     normalize: bool = False
     tabulate: bool = True
 

@@ -1,35 +1,59 @@
 """Environments: gymnax `Environment`s whose every knob is a traced leaf of their params."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from entrob.envs import adapters
 from entrob.envs.minigrid import MiniGrid
+from entrob.errors import EntrobError
 from entrob.registry import Registry
 
 #: Environment id -> a function without arguments that builds the environment.
 environments: Registry[Callable] = Registry("environment")
 environments.register("minigrid/empty-8x8", lambda: MiniGrid(10, 10))
 environments.register("minigrid/empty-16x16", lambda: MiniGrid(18, 18))
+environments.register("mujoco/ant", lambda: _mujoco("ant").Ant())
+environments.register("mujoco/pusher", lambda: _mujoco("pusher").Pusher())
+
+#: What stands before the colon of an id -> a function that opens another library's environment.
+libraries: Registry[Callable] = Registry("library of environments")
+libraries.register("gymnax", adapters.open_gymnax)
+libraries.register("brax", adapters.Brax)
+
+
+def _mujoco(module: str):
+    """A module of `entrob.envs.mujoco`, imported when it is needed: MuJoCo is optional."""
+    try:
+        return importlib.import_module(f"entrob.envs.mujoco.{module}")
+    except ImportError as error:
+        if not (error.name or "").startswith("mujoco"):
+            raise
+        raise EntrobError(
+            f"mujoco/{module} needs mujoco and mujoco-mjx, which are not installed"
+        ) from error
 
 
 def make(id: str, noise: bool = False):
     """Build an environment and its nominal params.
 
     Args:
-      id: a registered id, e.g. ``"minigrid/empty-8x8"``.
-      noise: wrap the environment so that the diffuse perturbations (slip, sticky action,
-        observation dropout, reward noise) can act; their params start at zero, which is off.
+      id: a registered id, e.g. ``"minigrid/empty-8x8"``, or another library's environment, as
+        ``"gymnax:CartPole-v1"`` or ``"brax:ant"``.
+      noise: wrap the environment so that the diffuse perturbations (slip, action delay,
+        observation noise, ...) can act; their params start at zero, which is off.
 
     Returns:
       ``(env, params)``, a gymnax `Environment` and its `EnvParams`.
 
     Raises:
-      EntrobError: the id is not registered.
+      EntrobError: the id is not registered, or the library is not installed.
     """
-    env = environments.get(id)()
+    library, colon, name = id.partition(":")
+    env = libraries.get(library)(name) if colon else environments.get(id)()
     params = env.default_params
     if noise:
         from entrob.perturbations.noise import with_noise

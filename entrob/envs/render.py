@@ -1,18 +1,22 @@
-"""Pictures of grids, episodes and occupancies, as NumPy arrays and as PNG and GIF files.
+"""Pictures of grids, episodes and occupancies, as NumPy arrays and as PNG, GIF and MP4 files.
 
 A picture is uint8[H * tile, W * tile, 3], RGB, row 0 at the top: cell (x, y) of a grid covers the
 rows from y * tile and the columns from x * tile. The colors are those of Farama MiniGrid.
 """
 
+import subprocess
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.animation import FFMpegWriter
+from matplotlib.figure import Figure
 from PIL import Image
 
 from entrob.envs.minigrid import EnvParams, EnvState, MiniGrid
+from entrob.errors import EntrobError
 
 FLOOR, LINE, WALL = (0, 0, 0), (100, 100, 100), (100, 100, 100)
 GOAL, AGENT = (0, 255, 0), (255, 0, 0)
@@ -124,6 +128,37 @@ def save_gif(path: str | PathLike, frames: Sequence[np.ndarray], fps: float = 10
     first, *rest = [Image.fromarray(np.asarray(frame, np.uint8)) for frame in frames]
     duration = 10 * round(100 / fps)
     first.save(path, format="GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+
+
+def save_mp4(path: str | PathLike, frames: Sequence[np.ndarray], fps: float = 20) -> None:
+    """Write pictures as a film (H.264), by the program ffmpeg.
+
+    Args:
+      path: the file.
+      frames: at least one, each uint8[height, width, 3], of equal shapes with even sides.
+      fps: frames per second, positive.
+
+    Raises:
+      ValueError: no frames, an odd side, or `fps` out of range.
+      EntrobError: there is no ffmpeg, or it fails.
+    """
+    if not len(frames):
+        raise ValueError("a film needs at least one frame")
+    height, width, _ = np.shape(frames[0])
+    if height % 2 or width % 2 or not fps > 0:
+        raise ValueError(f"a film needs even sides and fps above 0, not {width} x {height}, {fps}")
+    if not FFMpegWriter.isAvailable():
+        raise EntrobError("MP4 needs the program ffmpeg, which was not found; GIF does not")
+    figure = Figure((width, height), dpi=1)
+    image = figure.figimage(frames[0])
+    writer = FFMpegWriter(fps)
+    try:
+        with writer.saving(figure, path, dpi=1):
+            for frame in frames:
+                image.set_data(frame)
+                writer.grab_frame()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise EntrobError(f"ffmpeg could not write {str(path)!r}") from error
 
 
 def _render_layout(env: MiniGrid, params: EnvParams, tile: int) -> np.ndarray:

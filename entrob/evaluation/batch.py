@@ -15,6 +15,9 @@ from entrob.evaluation.exact import (
 )
 from entrob.evaluation.sampled import play
 
+#: Episodes of a policy whose traces are kept, as many as the paper draws in its Fig. 1.
+TRACED = 50
+
 
 class Outcome(NamedTuple):
     """R policies on I instances over a horizon of T steps; exact fields NaN where unknown.
@@ -24,6 +27,7 @@ class Outcome(NamedTuple):
       episode_return: float32[R, I].
       exact: float32[R, I], probability of success within the horizon.
       occupancy: float32[R, S], expected visits to each state on the first instance, or [R, 0].
+      trace: float32[R, I', T + 1, q], where the first `TRACED` episodes went, None if unknown.
       optimum: int32[I], fewest steps to success, `UNREACHABLE` if none, or -1 where unknown.
     """
 
@@ -31,6 +35,7 @@ class Outcome(NamedTuple):
     episode_return: jax.Array
     exact: jax.Array
     occupancy: jax.Array
+    trace: jax.Array | None
     optimum: jax.Array
 
 
@@ -78,7 +83,8 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
         dist, exact = _in_turn(solve, (observations, tables), at_once=200)
         first, first_dist = jax.tree.map(lambda x: x[0], (tables, dist))
         visits = occupancy(first, first_dist.probs, horizon)
-        return *jax.vmap(sample)(dist, instances, keys), exact, visits
+        steps, returns, trace = jax.vmap(sample)(dist, instances, keys)
+        return steps, returns, exact, visits, _first(trace)
 
     return Outcome(*_in_turn(run, params, at_once=8), jax.vmap(optimal_steps)(tables))
 
@@ -94,9 +100,14 @@ def _sampled_only(env, model, horizon, params, instances, keys):
             memory = jax.tree.map(lambda x: x[0], model.memory(1))
             return play(env, act, memory, env_params, key, horizon)
 
-        return tuple(jax.vmap(instance)(instances, keys))
+        steps, returns, trace = jax.vmap(instance)(instances, keys)
+        return steps, returns, _first(trace)
 
-    steps, returns = _in_turn(run, params, at_once=8)
+    steps, returns, trace = _in_turn(run, params, at_once=8)
     unknown = jnp.full(returns.shape, jnp.nan)
     optimum = jnp.full(returns.shape[1], -1)
-    return Outcome(steps, returns, unknown, unknown[:, :0], optimum)
+    return Outcome(steps, returns, unknown, unknown[:, :0], trace, optimum)
+
+
+def _first(trace):
+    return None if trace is None else trace[:TRACED]

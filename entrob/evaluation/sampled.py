@@ -15,10 +15,13 @@ class Episodes(NamedTuple):
     Attributes:
       steps_to_success: int32[], steps until success, 0 where the episode did not succeed.
       episode_return: float32[], undiscounted.
+      trace: float32[T + 1, q], where the episode went if the environment has a ``trace(state)``,
+        NaN after its end; else None.
     """
 
     steps_to_success: jax.Array
     episode_return: jax.Array
+    trace: jax.Array | None
 
 
 def play(
@@ -38,22 +41,23 @@ def play(
     """
     key_reset, key_steps = jax.random.split(key)
     obs, state = env.reset_env(key_reset, params)
+    trace = getattr(env, "trace", None)
 
     def step(carry, key):
-        obs, state, memory, done, time, result = carry
+        obs, state, memory, done, time, steps, ret = carry
         key_act, key_env = jax.random.split(key)
         dist, memory = act(memory, state, obs)
         action = dist.execute(dist.sample(key_act))
         obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
         success = ~done & is_success(env, state, params)
-        result = Episodes(
-            jnp.where(success, time + 1, result.steps_to_success),
-            result.episode_return + jnp.where(done, 0.0, reward),
-        )
+        steps = jnp.where(success, time + 1, steps)
+        ret = ret + jnp.where(done, 0.0, reward)
+        here = jnp.where(done, jnp.nan, trace(state)) if trace else None
         done = done | terminated | success | env.is_truncated(state, params)
-        return (obs, state, memory, done, time + 1, result), None
+        return (obs, state, memory, done, time + 1, steps, ret), here
 
-    start = Episodes(jnp.int32(0), jnp.float32(0))
-    start = (obs, state, memory, jnp.zeros((), bool), jnp.int32(0), start)
-    keys = jax.random.split(key_steps, horizon)
-    return jax.lax.scan(step, start, keys)[0][-1]
+    begin = (obs, state, memory, jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0))
+    end, path = jax.lax.scan(step, begin, jax.random.split(key_steps, horizon))
+    if trace:
+        path = jnp.concatenate([trace(state)[None], path])
+    return Episodes(*end[-2:], path)

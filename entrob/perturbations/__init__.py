@@ -1,21 +1,35 @@
 """Perturbations: pure functions from nominal params to perturbed ones, 0 being the identity.
 
-The spatially structured ones (`grid`) redraw a layout, the diffuse ones (`noise`) set a field of
-``params.noise`` and so need an environment made with ``entrob.make(id, noise=True)``.
+The spatially structured ones redraw a layout: of cells (`grid`) or of blocks, goals and hurdles
+(`physics`, which also changes how bodies move). One name can stand for both: `perturb` takes the
+one that fits the params. The diffuse ones (`noise`) set a field of ``params.noise`` and so need an
+environment made with ``entrob.make(id, noise=True)``. `with_randomization` lets an agent train
+under perturbations that are drawn anew in every episode.
 """
 
-from entrob.perturbations import grid, noise
-from entrob.perturbations.base import Perturbation, compose, perturb, perturbation, perturbations
+from entrob.perturbations import grid, noise, physics
+from entrob.perturbations.base import (
+    Perturbation,
+    compose,
+    needs_noise,
+    perturb,
+    perturbation,
+    perturbations,
+)
 from entrob.perturbations.noise import Noise, with_noise
+from entrob.perturbations.randomization import with_randomization
 
 __all__ = [
     "Noise",
     "Perturbation",
     "compose",
     "grid",
+    "needs_noise",
     "noise",
     "perturb",
     "perturbation",
     "perturbations",
+    "physics",
     "with_noise",
+    "with_randomization",
 ]

@@ -24,13 +24,15 @@ class Perturbation:
       low: smallest magnitude.
       high: largest magnitude, on the paper's 8×8 grid where it depends on the size of a grid.
       paper: the magnitude the paper tests, None if it does not use this perturbation.
-      kind: "structured" changes a layout, "diffuse" blurs every step.
+      kind: "structured" changes where things are, "diffuse" blurs every step, "dynamics" changes
+        how bodies move, everywhere alike.
       integer: magnitudes are whole numbers.
       instances_distinct: different keys give different environments, so that worst case and CVaR
         over instances mean something.
       training_only: it changes what an agent learns from and not what it is tested on.
-      requires: fields the params must have.
+      requires: fields the params must have, and not as None; ``"noise.slip"`` is one of a field.
       limit: the largest magnitude for given params where it depends on their shapes.
+      unit: what the magnitude measures, as the label of an axis.
       doc: one line on what it does.
     """
 
@@ -39,21 +41,84 @@ class Perturbation:
     low: float = 0.0
     high: float = 1.0
     paper: float | None = None
-    kind: Literal["structured", "diffuse"] = "structured"
+    kind: Literal["structured", "diffuse", "dynamics"] = "structured"
     integer: bool = False
     instances_distinct: bool = True
     training_only: bool = False
     requires: tuple[str, ...] = ()
     limit: Callable[[Params], float] | None = None
+    unit: str = "magnitude"
     doc: str = ""
 
     def range(self, params: Params) -> tuple[float, float]:
         """The smallest and largest magnitude for these params."""
         return self.low, self.high if self.limit is None else self.limit(params)
 
+    def lacks(self, params: Params) -> str | None:
+        """The first required field that the params lack, None if they have all."""
+        return next((field for field in self.requires if not _has(params, field)), None)
 
-#: Perturbation name -> `Perturbation`.
-perturbations: Registry[Perturbation] = Registry("perturbation")
+
+def _has(params: Params, path: str) -> bool:
+    for field in path.split("."):
+        params = getattr(params, field, None)
+    return params is not None
+
+
+class Perturbations(Registry[Perturbation]):
+    """Perturbations by name, where one name may serve several families of params.
+
+    A `wall` is a column of cells on a grid and a row of blocks on a table: two perturbations of one
+    name, told apart by the fields that they require.
+    """
+
+    def register(self, name: str, value: Perturbation) -> Perturbation:
+        """Add a perturbation; raises `EntrobError` if all params that fit it fit another one too,
+        or the other way around.
+        """
+        others = self._entries.get(name, ())
+        required = set(value.requires)
+        if any(required <= set(o.requires) or required >= set(o.requires) for o in others):
+            raise EntrobError(f"{self.kind} {name!r} is registered twice")
+        self._entries[name] = (*others, value)
+        return value
+
+    def variants(self, name: str) -> tuple[Perturbation, ...]:
+        """All perturbations of a name, in the order of registration; raises `EntrobError`."""
+        return super().get(name)
+
+    def get(self, name: str, params: Params | None = None) -> Perturbation:
+        """The perturbation of a name that fits the params, without params the first one.
+
+        Raises:
+          EntrobError: the name is unknown, or the params lack what its perturbations change.
+        """
+        variants = self.variants(name)
+        if params is None:
+            return variants[0]
+        missing = [variant.lacks(params) for variant in variants]
+        if None not in missing:
+            fields = " or ".join(map(repr, missing))
+            remedy = REMEDIES.get(missing[0], "this environment has none")
+            raise EntrobError(f"perturbation {name!r} needs params with {fields}: {remedy}")
+        return variants[missing.index(None)]
+
+
+#: What to say about a required field that params lack.
+REMEDIES = {
+    "noise": "make the environment with entrob.make(id, noise=True)",
+    "noise.action_noise": "the actions of this environment are no box with bounds",
+    "noise.observation_noise": "this environment's observations are whole numbers, "
+    "see observation_dropout",
+}
+
+#: Perturbation name -> `Perturbation`, one per family of params.
+perturbations = Perturbations("perturbation")
+
+
+def needs_noise(name: str) -> bool:
+    """Whether a perturbation acts on environments made with noise only; raises `EntrobError`."""
+    return any("noise" in variant.requires for variant in perturbations.variants(name))
 
 
 def perturbation(name: str, **declared) -> Callable[[Apply], Apply]:
@@ -62,7 +127,8 @@ def perturbation(name: str, **declared) -> Callable[[Apply], Apply]:
     The function need not treat magnitude 0 specially: `perturb` makes it the identity.
 
     Args:
-      name: its name; raises `EntrobError` if another perturbation has it.
+      name: its name; another perturbation may have it if it is for other params, that is if each
+        of the two requires a field that the other does not. Raises `EntrobError` otherwise.
       **declared: the other fields of `Perturbation`; `doc` defaults to the docstring's first line.
 
     Example:
@@ -100,9 +166,8 @@ def perturb(key: jax.Array, params: Params, name: str, magnitude: jax.Array | fl
       EntrobError: the name is unknown, the magnitude is no number or out of range, or the params
         lack what the perturbation changes.
     """
-    entry = perturbations.get(name)
-    _check_fields(entry, params)
-    magnitude = _check_magnitude(entry, params, magnitude)
+    entry = perturbations.get(name, params)
+    magnitude = check_magnitude(entry, params, magnitude)
     perturbed = entry.fn(key, params, magnitude)
     _check_same_form(entry, params, perturbed)
     # Leaves that were passed on are left alone: they may be Python numbers, which jit folds.
@@ -129,18 +194,7 @@ def compose(key: jax.Array, params: Params, steps: Iterable[tuple[str, Any]]) ->
     return params
 
 
-def _check_fields(entry: Perturbation, params: Params) -> None:
-    for field in entry.requires:
-        if not hasattr(params, field):
-            remedy = (
-                "make the environment with entrob.make(id, noise=True)"
-                if field == "noise"
-                else "this environment has none"
-            )
-            raise EntrobError(f"perturbation {entry.name!r} needs params with {field!r}: {remedy}")
-
-
-def _check_magnitude(entry: Perturbation, params: Params, magnitude: Any) -> jax.Array:
+def check_magnitude(entry: Perturbation, params: Params, magnitude: Any) -> jax.Array:
     """The magnitude as float32[]; raises if it is concrete and wrong."""
     kind = "a whole number" if entry.integer else "a number"
     if not isinstance(magnitude, jax.core.Tracer):

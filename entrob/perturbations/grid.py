@@ -71,6 +71,7 @@ def _draw_near(
 
 @perturbation(
     "wall",
+    unit="wall length (cells)",
     high=8,
     paper=6,
     integer=True,
@@ -91,7 +92,14 @@ def wall(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     return _add_walls(params, (x == column) & (y >= 1) & (y <= magnitude))
 
 
-@perturbation("elbow", high=5, paper=5, integer=True, requires=LAYOUT)
+@perturbation(
+    "elbow",
+    unit="elbow size (cells)",
+    high=5,
+    paper=5,
+    integer=True,
+    requires=LAYOUT,
+)
 def elbow(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """The first `magnitude` cells of an L of five, right of the middle, at a random height.
 
@@ -106,7 +114,15 @@ def elbow(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     return _add_walls(params, walls)
 
 
-@perturbation("goal_shift", high=7, paper=7, integer=True, requires=LAYOUT, limit=_reach)
+@perturbation(
+    "goal_shift",
+    unit="goal radius (cells, max norm)",
+    high=7,
+    paper=7,
+    integer=True,
+    requires=LAYOUT,
+    limit=_reach,
+)
 def goal_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """The goal on a random free cell within max-norm distance `magnitude` of the nominal one.
 
@@ -117,7 +133,14 @@ def goal_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     return params.replace(goal_pos=goal)
 
 
-@perturbation("start_shift", high=7, integer=True, requires=LAYOUT, limit=_reach)
+@perturbation(
+    "start_shift",
+    unit="start radius (cells, max norm)",
+    high=7,
+    integer=True,
+    requires=LAYOUT,
+    limit=_reach,
+)
 def start_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """The start on a random free cell within max-norm distance `magnitude` of the nominal one.
 
@@ -129,6 +152,7 @@ def start_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 
 @perturbation(
     "random_walls",
+    unit="blocked cells (count)",
     high=20,
     paper=7,
     kind="diffuse",

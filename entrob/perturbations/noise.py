@@ -1,22 +1,28 @@
 """Diffuse perturbations: one wrapper that adds noise to any gymnax environment.
 
 `with_noise` returns an environment of a subclass of the given one's class, whose params have one
-more field, `noise`, and whose state has one more, `executed_action`. Everything else is inherited.
+more field, `noise`, and whose state has two more, `executed_action` and `chosen_actions`.
+Everything else is inherited. What happens to an action, in this order: it is delayed, blurred,
+replaced by a random one (slip), or by the last executed one (sticky action).
 """
 
-import dataclasses
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from gymnax.environments import spaces
 
 from entrob.perturbations.base import Params, perturbation
+from entrob.perturbations.wrapping import narrow, widen, wrap
 
 # Folded into the step's key to draw noise: far from the small numbers that an environment's own
 # `split` uses, since fold_in(key, 0) is split(key)[0].
 SALT = 0x6E6F6973
+#: The longest delay of an action, in steps.
+MAX_DELAY = 3
 
 
 @struct.dataclass
@@ -27,62 +33,40 @@ class Noise:
       slip: probability in 0..1 that the action is replaced by a uniformly random one.
       sticky_action: probability in 0..1 that the last executed action is executed again instead;
         never at the first step of an episode (Machado et al. 2018, JAIR 61, section 5.2). It acts
-        after the slip, so it is the probability of a repetition whatever the slip.
+        last, so it is the probability of a repetition whatever the other noises.
       observation_dropout: probability in 0..1 that a whole observation, also the first one of an
         episode, reads as zeros.
       reward_noise: standard deviation of a Gaussian added to every reward.
+      observation_noise: standard deviation of a Gaussian added to every number of every
+        observation, also of the first one of an episode, independently, in the number's own unit
+        before any normalization (so 0.01 is a centimeter of a position, 0.6 degrees of an angle).
+        None where observations are whole numbers, which have only dropout.
+      action_noise: standard deviation of a Gaussian added to every number of the action, as a
+        fraction of half its range; the sum is clipped to the bounds. None where the action is no
+        box with finite bounds.
+      action_delay: the action executed is the one chosen that many steps ago, 0..3 in whole steps.
+        Before that it is the first one of the episode, as if it had been chosen all along: some
+        environments have no action that does nothing.
     """
 
     slip: jax.Array = 0.0
     sticky_action: jax.Array = 0.0
     observation_dropout: jax.Array = 0.0
     reward_noise: jax.Array = 0.0
+    observation_noise: jax.Array | None = 0.0
+    action_noise: jax.Array | None = 0.0
+    action_delay: jax.Array = 0.0
 
 
-@functools.cache
-def _noisy_params(native: type) -> type:
-    """The params class with a field `noise`."""
-
-    @struct.dataclass
-    class NoisyParams(native):
-        noise: Noise = None
-
-    return NoisyParams
-
-
-@functools.cache
-def _noisy_state(native: type) -> type:
-    """The state class with a field `executed_action`.
-
-    Not called `last_action`: four gymnax environments have a field of that name.
-    """
-
-    @struct.dataclass
-    class NoisyState(native):
-        executed_action: jax.Array = None
-
-    return NoisyState
-
-
-def _fields(cls: type, value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(cls)}
-
-
-def _add_noise(params: Params) -> Params:
-    """The params with noise that is off."""
+def _off(env: Any, params: Params) -> Noise:
+    """The noise of an environment, all off; None for what cannot act on it."""
     off = jnp.zeros((), jnp.float32)
-    noise = Noise(off, off, off, off)
-    return _noisy_params(type(params))(**_fields(type(params), params), noise=noise)
-
-
-def _widen(state: Any, executed_action: jax.Array) -> Any:
-    native = type(state)
-    return _noisy_state(native)(**_fields(native, state), executed_action=executed_action)
-
-
-def _narrow(state: Any) -> Any:
-    native = type(state).__base__
-    return native(**_fields(native, state))
+    # Not the observation space: two of gymnax's declare another dtype than they return.
+    seen = jax.tree.leaves(jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
+    continuous = any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in seen)
+    space = env.action_space(params)
+    bounded = isinstance(space, spaces.Box) and np.isfinite([space.low, space.high]).all()
+    return Noise(off, off, off, off, off if continuous else None, off if bounded else None, off)
 
 
 class NoisyEnvironment:
@@ -98,13 +82,16 @@ class NoisyEnvironment:
 
     @property
     def default_params(self) -> Params:
-        return _add_noise(super().default_params)
+        return widen(super().default_params, "Noisy", noise=self._noise_off)
 
     def reset_env(self, key: jax.Array, params: Params) -> tuple[Any, Any]:
+        noise = params.noise
         observation, state = super().reset_env(key, params)
         hidden = jax.random.uniform(jax.random.fold_in(key, SALT))
-        observation = _drop(observation, hidden < params.noise.observation_dropout)
-        return observation, _widen(state, self._no_action(params))
+        error = jax.random.fold_in(key, SALT + 1)
+        observation = _blur(error, observation, noise.observation_noise)
+        observation = _drop(observation, hidden < noise.observation_dropout)
+        return observation, widen(state, "Noisy", **self._no_actions(params))
 
     def step_env(
         self, key: jax.Array, state: Any, action: jax.Array, params: Params
@@ -112,25 +99,45 @@ class NoisyEnvironment:
         noise, action = params.noise, jnp.asarray(action)
         space = self.action_space(params)
         key_events, key_action, key_reward = jax.random.split(jax.random.fold_in(key, SALT), 3)
+        key_error, key_blur = jax.random.split(jax.random.fold_in(key, SALT + 1))
         slipped, stuck, hidden = jax.random.uniform(key_events, (3,))
 
         def like_action(other):  # agents may leave out an axis of length 1
             return other.reshape(action.shape).astype(action.dtype)
 
+        def like_space(other):
+            return other.reshape(space.shape).astype(space.dtype)
+
+        chosen = like_space(action)
+        earlier = jnp.where(state.time > 0, state.chosen_actions, chosen)
+        chosen_actions = jnp.concatenate([chosen[None], earlier])
+        delay = jnp.round(noise.action_delay).astype(jnp.int32)
+        action = jnp.where(delay > 0, like_action(chosen_actions[delay]), action)
+        if noise.action_noise is not None:
+            std = noise.action_noise * (space.high - space.low) / 2
+            moved = like_space(action) + std * jax.random.normal(key_error, space.shape)
+            moved = like_action(jnp.clip(moved, space.low, space.high))
+            action = jnp.where(noise.action_noise > 0, moved, action)
         random_action = like_action(space.sample(key_action))
         action = jnp.where(slipped < noise.slip, random_action, action)
         stuck = (stuck < noise.sticky_action) & (state.time > 0)
         action = jnp.where(stuck, like_action(state.executed_action), action)
 
         observation, state, reward, terminated, info = super().step_env(
-            key, _narrow(state), action, params
+            key, narrow(state), action, params
         )
+        observation = _blur(key_blur, observation, noise.observation_noise)
         observation = _drop(observation, hidden < noise.observation_dropout)
         error = noise.reward_noise * jax.random.normal(key_reward)
         # Adding 0 would still turn -0.0 into 0.0.
         reward = jnp.where(noise.reward_noise > 0, reward + error, reward)
-        executed = action.reshape(space.shape).astype(space.dtype)
-        return observation, _widen(state, executed), reward, terminated, info
+        state = widen(
+            state,
+            "Noisy",
+            executed_action=like_space(action),
+            chosen_actions=chosen_actions[:MAX_DELAY],
+        )
+        return observation, state, reward, terminated, info
 
     @property
     def states(self):
@@ -139,15 +146,21 @@ class NoisyEnvironment:
 
         def states(params):
             native = native_states(params)
-            none = self._no_action(params)
-            return _widen(native, jnp.broadcast_to(none, (len(native.time), *none.shape)))
+            none = jax.tree.map(
+                lambda x: jnp.broadcast_to(x, (len(native.time), *x.shape)),
+                self._no_actions(params),
+            )
+            return widen(native, "Noisy", **none)
 
         return states
 
-    def _no_action(self, params: Params) -> jax.Array:
-        """A placeholder before the first action; no step reads it."""
+    def _no_actions(self, params: Params) -> dict[str, jax.Array]:
+        """What a state holds before the first action; no step reads it."""
         space = self.action_space(params)
-        return jnp.zeros(space.shape, space.dtype)
+        return {
+            "executed_action": jnp.zeros(space.shape, space.dtype),
+            "chosen_actions": jnp.zeros((MAX_DELAY, *space.shape), space.dtype),
+        }
 
 
 @functools.cache
@@ -159,14 +172,28 @@ def _drop(observation: Any, hidden: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: jnp.where(hidden, jnp.zeros_like(leaf), leaf), observation)
 
 
+def _blur(key: jax.Array, observation: Any, std: jax.Array | None) -> Any:
+    """The observation with Gaussian noise on every leaf that is not of whole numbers."""
+    if std is None:
+        return observation
+    leaves, tree = jax.tree.flatten(observation)
+
+    def blur(key, leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        error = std * jax.random.normal(key, leaf.shape)
+        return jnp.where(std > 0, (leaf + error).astype(leaf.dtype), leaf)
+
+    return tree.unflatten(map(blur, jax.random.split(key, len(leaves)), leaves))
+
+
 def with_noise(env: Any, params: Params) -> tuple[Any, Params]:
     """Let the diffuse perturbations act on an environment.
 
-    A subclass and not a wrapper object: whatever the environment offers beyond gymnax's interface,
-    and a `step` of its own, keep working, and so does `isinstance`.
+    A subclass and not a wrapper object: see `entrob.perturbations.wrapping`.
 
     Args:
-      env: any gymnax `Environment` with one `Discrete` or bounded `Box` action; it is not changed.
+      env: any gymnax `Environment` with one `Discrete` or `Box` action; it is not changed.
       params: its `EnvParams`.
 
     Returns:
@@ -175,9 +202,9 @@ def with_noise(env: Any, params: Params) -> tuple[Any, Params]:
     """
     if isinstance(env, NoisyEnvironment) and hasattr(params, "noise"):
         return env, params
-    noisy = object.__new__(_noisy_class(type(env)))
-    vars(noisy).update(vars(env))
-    return noisy, _add_noise(params)
+    off = _off(env, params)
+    noisy = wrap(env, _noisy_class(type(env)), _noise_off=off)
+    return noisy, widen(params, "Noisy", noise=off)
 
 
 def _set(params: Params, **noise: jax.Array) -> Params:
@@ -189,19 +216,37 @@ def _either(p: jax.Array, q: jax.Array) -> jax.Array:
     return p + (1 - p) * q
 
 
-@perturbation("slip", kind="diffuse", instances_distinct=False, requires=("noise",))
+@perturbation(
+    "slip",
+    unit="slip probability",
+    kind="diffuse",
+    instances_distinct=False,
+    requires=("noise",),
+)
 def slip(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """With probability `magnitude` the action is replaced by a uniformly random one."""
     return _set(params, slip=_either(params.noise.slip, magnitude))
 
 
-@perturbation("sticky_action", kind="diffuse", instances_distinct=False, requires=("noise",))
+@perturbation(
+    "sticky_action",
+    unit="repeat probability",
+    kind="diffuse",
+    instances_distinct=False,
+    requires=("noise",),
+)
 def sticky_action(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """With probability `magnitude` the last executed action is executed again."""
     return _set(params, sticky_action=_either(params.noise.sticky_action, magnitude))
 
 
-@perturbation("observation_dropout", kind="diffuse", instances_distinct=False, requires=("noise",))
+@perturbation(
+    "observation_dropout",
+    unit="dropout probability",
+    kind="diffuse",
+    instances_distinct=False,
+    requires=("noise",),
+)
 def observation_dropout(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """With probability `magnitude` the whole observation reads as zeros."""
     return _set(params, observation_dropout=_either(params.noise.observation_dropout, magnitude))
@@ -209,6 +254,7 @@ def observation_dropout(key: jax.Array, params: Params, magnitude: jax.Array) ->
 
 @perturbation(
     "reward_noise",
+    unit="noise of rewards (std)",
     high=10,
     kind="diffuse",
     instances_distinct=False,
@@ -218,3 +264,43 @@ def observation_dropout(key: jax.Array, params: Params, magnitude: jax.Array) ->
 def reward_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """A Gaussian with standard deviation `magnitude` is added to every reward, in training only."""
     return _set(params, reward_noise=jnp.hypot(params.noise.reward_noise, magnitude))
+
+
+@perturbation(
+    "observation_noise",
+    unit="noise of observations (std)",
+    kind="diffuse",
+    instances_distinct=False,
+    requires=("noise", "noise.observation_noise"),
+)
+def observation_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """A Gaussian with standard deviation `magnitude` is added to every number observed."""
+    noise = params.noise
+    return _set(params, observation_noise=jnp.hypot(noise.observation_noise, magnitude))
+
+
+@perturbation(
+    "action_noise",
+    unit="noise of actions (std, half ranges)",
+    kind="diffuse",
+    instances_distinct=False,
+    requires=("noise", "noise.action_noise"),
+)
+def action_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """A Gaussian of `magnitude` times half the range is added to the action, within its bounds."""
+    return _set(params, action_noise=jnp.hypot(params.noise.action_noise, magnitude))
+
+
+@perturbation(
+    "action_delay",
+    unit="delay of actions (steps)",
+    high=MAX_DELAY,
+    kind="diffuse",
+    integer=True,
+    instances_distinct=False,
+    requires=("noise",),
+)
+def action_delay(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """The action executed is the one chosen `magnitude` steps ago; delays add up to at most 3."""
+    delay = jnp.minimum(params.noise.action_delay + magnitude, MAX_DELAY)
+    return _set(params, action_delay=delay)

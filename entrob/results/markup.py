@@ -1,7 +1,8 @@
 """Frames as Markdown and LaTeX text.
 
-A column `x` with a companion `x_band` is shown as "x ± band", one with `x_low` and `x_high` as
-"x [low, high]"; the companions get no column of their own.  A NaN is a dash.
+A column `x` with a companion `x_band` is shown as "x ± band", one with `x_std` as "x ± s", one with
+`x_low` and `x_high` as "x [low, high]"; the companions get no column of their own.  A NaN is a
+dash.
 """
 
 import numpy as np
@@ -20,6 +21,8 @@ HEADERS = {
     "exact_area": "exact area",
     "probability": "P(improvement)",
     "excludes_half": "excludes 0.5",
+    "ours_n": "ours, n",
+    "paper_n": "paper, n",
 }
 """Column titles where the name alone would not do."""
 
@@ -58,16 +61,17 @@ def latex(frame: pd.DataFrame, caption: str = "") -> str:
 
 def _cells(frame: pd.DataFrame) -> tuple[list[list[str]], list[bool]]:
     """Formatted cells, header row first, and which columns hold numbers."""
-    ends = ("_band", "_low", "_high")
+    ends = ("_band", "_std", "_low", "_high")
     names = [c for c in frame if not any(c.endswith(e) and c[: -len(e)] in frame for e in ends)]
     columns, numeric = [], []
     for name in names:
         cells = [_format(value, name in PLAIN) for value in frame[name]]
         title = HEADERS.get(name, name.replace("_", " "))
-        if f"{name}_band" in frame:
-            title += " ±"
-            band = [_format(value) for value in frame[f"{name}_band"]]
-            cells = [f"{a} ± {b}" for a, b in zip(cells, band, strict=True)]
+        spread = next((end for end in ends[:2] if f"{name}{end}" in frame), None)
+        if spread:
+            title += " ±" if spread == "_band" else " ± s"
+            beside = [_format(value) for value in frame[f"{name}{spread}"]]
+            cells = [f"{a} ± {b}" for a, b in zip(cells, beside, strict=True)]
         elif f"{name}_low" in frame:
             title += " [95 %]"
             bounds = zip(cells, frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
@@ -81,6 +85,8 @@ def _cells(frame: pd.DataFrame) -> tuple[list[list[str]], list[bool]]:
 def _format(value: object, plain: bool = False) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
+    if value is pd.NA:
+        return "–"
     if isinstance(value, (float, np.floating)):
         if np.isnan(value):
             return "–"

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from entrob.results import figures, markup, paper, store, tables
+from entrob.results import comparison, drawing, figures, markup, store, tables
+from entrob.results.paper import TEXT_LEVEL, Claim, Paper
+from entrob.results.trajectories import trajectories
 
 FACTS = (
     "experiment",
@@ -33,18 +35,21 @@ def write_report(
     evaluation: pd.DataFrame,
     manifest: Mapping[str, object],
     *,
-    level: float = paper.TEXT_LEVEL,
+    level: float = TEXT_LEVEL,
     occupancies: Mapping[str, np.ndarray] | None = None,
     walls: np.ndarray | None = None,
+    traces: pd.DataFrame | None = None,
 ) -> Path:
     """Write `tables/`, `figures/` and `report.md` into a run folder; same input, same bytes.
 
     Args:
       folder: the run folder; files of an earlier report are replaced one by one, each whole.
       runs, curves, evaluation: tidy records; what they hold no row for is left out.
-      manifest: facts about the run; those that are missing are shown as such.
+      manifest: facts about the run and what it declares about the paper (`Paper.read`); those that
+        are missing are shown as such.
       level: of the normal bands; 0.96 is the paper's text, 0.95 its code.
       occupancies, walls: method -> float[W, H] and bool[W, H], for heatmaps; both or neither.
+      traces: where episodes went, for `trajectories`.
 
     Returns:
       The path of `report.md`.
@@ -52,39 +57,49 @@ def write_report(
     Raises:
       EntrobError: if a file cannot be written, or two runs of a method share a seed.
     """
-    folder = Path(folder)
+    folder, paper = Path(folder), Paper.read(manifest)
     frames = {
-        "paper": paper_table(runs, evaluation),
-        "nominal": tables.nominal_table(runs, curves, evaluation, level),
-        "success": tables.success_table(runs, evaluation, level),
-        "robustness": tables.robustness_table(runs, evaluation, level),
-        "improvement": tables.improvement_table(runs, evaluation),
+        "paper": paper_table(runs, evaluation, paper),
+        "numbers": tables.numbers_table(runs, evaluation, paper),
+        "nominal": tables.nominal_table(runs, curves, evaluation, paper, level),
+        "success": tables.success_table(runs, evaluation, paper, level),
+        "robustness": tables.robustness_table(runs, evaluation, paper, level),
+        "improvement": tables.improvement_table(runs, evaluation, paper),
     }
     frames = {name: frame for name, frame in frames.items() if len(frame)}
-    drawn = {"figure4": figures.figure4(runs, curves, evaluation, level)}
+    drawn = {
+        "bars": comparison.bars(runs, evaluation, paper, level),
+        "horizon": figures.horizon_figure(runs, curves, evaluation, paper, level),
+        "training": comparison.training(runs, curves, paper, level),
+    }
+    if traces is not None and len(traces):
+        scenes = manifest.get("scenes", {}), manifest.get("trace_axes", ("x", "y"))
+        drawn["trajectories"] = trajectories(runs, evaluation, traces, paper, *scenes)
     if "robustness" in frames:
-        drawn["robustness"] = figures.robustness_curves(runs, evaluation, level)
+        drawn["robustness"] = figures.robustness_curves(runs, evaluation, paper, level)
     if "improvement" in frames:
-        drawn["improvement"] = figures.improvement_figure(frames["improvement"])
+        drawn["improvement"] = figures.improvement_figure(frames["improvement"], paper)
     if occupancies:
-        drawn["occupancy"] = figures.occupancy_heatmaps(occupancies, walls)
+        drawn["occupancy"] = figures.occupancy_heatmaps(occupancies, walls, paper)
+    drawn = {name: figure for name, figure in drawn.items() if figure is not None}
     captions = table_captions(level)
     tables.write_tables(frames, folder / "tables", captions)
+    files = {name: name for name in drawn}
+    if paper.figure is not None:
+        files["horizon"] = f"figure{paper.figure}"
     for name, figure in drawn.items():
-        figures.save(figure, folder / "figures", name)
+        drawing.save(figure, folder / "figures", files[name])
     page = [f"# {manifest.get('experiment', 'experiment')}, preset {manifest.get('preset', '?')}"]
     page += [markup.markdown(_facts(manifest)), _diverged(runs)]
-    page += ["## Beside the paper", _protocol(runs, evaluation)]
-    if "paper" in frames:
-        page += [markup.markdown(frames["paper"], captions["paper"])]
-    page += [_image("figure4", "Training and success against every horizon")]
-    for name, title in SECTIONS.items():
-        if name in frames:
-            page += [f"## {title}", markup.markdown(frames[name], captions[name])]
-        if name in drawn:
-            page += [_image(name, title)]
-    if "occupancy" in drawn:
-        page += ["## Occupancy", _image("occupancy", "Occupancy of each method")]
+    for names, title in SECTIONS.items():
+        names = [name for name in names if name in frames or name in drawn]
+        page += [f"## {title}"] if names else []
+        page += [_protocol(runs, evaluation, paper)] if "horizon" in names else []
+        for name in names:
+            if name in frames:
+                page += [markup.markdown(frames[name], captions[name])]
+            if name in drawn:
+                page += [_image(files[name], IMAGES.get(name, title))]
     path = folder / "report.md"
     text = "\n\n".join(part.rstrip() for part in page if part) + "\n"
     store.write_bytes(path, text.encode())
@@ -92,16 +107,29 @@ def write_report(
 
 
 SECTIONS = {
-    "nominal": "Nominal performance",
-    "success": "Success under each perturbation",
-    "robustness": "Robustness over the magnitude",
-    "improvement": "Probability of improvement",
+    ("paper", "numbers", "bars", "horizon"): "Beside the paper",
+    ("trajectories",): "Trajectories",
+    ("training",): "Training",
+    ("nominal",): "Nominal performance",
+    ("success",): "Success under each perturbation",
+    ("robustness",): "Robustness over the magnitude",
+    ("improvement",): "Probability of improvement",
+    ("occupancy",): "Occupancy",
 }
-"""Titles of the tables after the comparison with the paper."""
+"""Tables and figures of each section, and its title."""
+
+IMAGES = {
+    "bars": "Success of every method under every condition",
+    "horizon": "Training and success against every horizon",
+    "trajectories": "Where the body went, per method and condition",
+    "training": "Success, return, policy entropy and bonus while training",
+    "occupancy": "Occupancy of each method",
+}
+"""What a figure shows, where the section's title does not say it."""
 
 
-def paper_table(runs: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
-    """For every perturbation and pair of the paper's methods: the paper's claim beside ours.
+def paper_table(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> pd.DataFrame:
+    """For every perturbation and pair of the methods that the paper orders: its claim beside ours.
 
     `verdict` is "agrees" or "disagrees" if the interval of the paired probability of improvement
     lies above or below 0.5 (`tables.excludes_half`), "undecided" if it does not exclude 0.5, and
@@ -112,11 +140,11 @@ def paper_table(runs: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
     columns = ["perturbation", "paper", "first", "second", "claim", "ours"]
     columns += ["probability", "probability_low", "probability_high", "pairs", "verdict"]
     rows = []
-    for perturbation in tables.perturbation_order(evaluation):
-        if perturbation not in paper.MAGNITUDES:
+    for perturbation in tables.perturbation_order(evaluation, paper):
+        if perturbation not in paper.magnitudes:
             continue
-        scores = tables.headline_scores(runs, evaluation, perturbation)
-        for claim, first, second in _pairs(perturbation, scores):
+        scores = tables.headline_scores(runs, evaluation, perturbation, paper)
+        for claim, first, second in _pairs(perturbation, scores, paper):
             found = tables.improvement(scores[first], scores[second])
             ours = "undecided"
             if tables.excludes_half(found):
@@ -134,6 +162,9 @@ def table_captions(level: float) -> dict[str, str]:
         "paper": "The claim reads first–relation–second. Ours: which of the two has the higher "
         "sampled success, if the 95 % bootstrap interval of the paired probability of improvement "
         "excludes 0.5 and at least six seed pairs stand behind it.",
+        "numbers": "Success rates, ours and the paper's: mean ± sample standard deviation over n "
+        "seeds. The difference is ours minus the paper's with its Welch 95 % interval; agrees: the "
+        "interval holds 0, which with few seeds says little.",
         "nominal": f"The unperturbed task. {band}; IQM is the interquartile mean with its 95 % "
         "bootstrap interval; return in training is over the last 10 % of frames.",
         "success": f"Success at the end of the horizon. {band}; IQM is the interquartile mean with "
@@ -147,15 +178,16 @@ def table_captions(level: float) -> dict[str, str]:
     }
 
 
-def _pairs(perturbation: str, scores: Mapping) -> Iterator[tuple[paper.Claim, str, str]]:
-    """Every pair of the paper's methods, plain and per variant, with its claim (relation or "")."""
-    claims = list(paper.CLAIMS.get(perturbation, ()))
+def _pairs(perturbation: str, scores: Mapping, paper: Paper) -> Iterator[tuple[Claim, str, str]]:
+    """Every pair of the ordered methods, plain and per variant, with its claim (relation or "")."""
+    claims = list(paper.claims.get(perturbation, ()))
     claimed = {frozenset((claim.better, claim.worse)) for claim in claims}
-    for i, second in enumerate(paper.METHODS):
-        for first in paper.METHODS[i + 1 :]:
+    for i, second in enumerate(paper.compared):
+        for first in paper.compared[i + 1 :]:
             if frozenset((first, second)) not in claimed:
-                claims.append(paper.Claim(first, "", second))
-    brackets = [name[len(tables.base_name(name)) :] for name in tables.method_order(scores)]
+                claims.append(Claim(first, "", second))
+    names = tables.method_order(scores, paper)
+    brackets = [name[len(tables.base_name(name)) :] for name in names]
     for bracket in dict.fromkeys(brackets):
         for claim in claims:
             names = [
@@ -173,28 +205,36 @@ def _verdict(relation: str, ours: str) -> str:
     return {"first": "agrees", "second": "disagrees"}.get(ours, "undecided")
 
 
-def _protocol(runs: pd.DataFrame, evaluation: pd.DataFrame) -> str:
+def _protocol(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> str:
     """What the paper did and what was done here: the numbers that say whether they compare."""
     finished = runs[runs["status"] == "finished"]
     seeds = finished.groupby("method")["seed"].nunique()
-    ours = ", ".join(f"{method} {seeds.get(method, 0)}" for method in _methods(runs))
+    methods = tables.method_order(runs["method"], paper)
+    ours = ", ".join(f"{method} {seeds.get(method, 0)}" for method in methods)
     at = [
-        f"{name} {tables.headline_magnitude(evaluation, name):g} (paper {paper.MAGNITUDES[name]:g})"
-        for name in tables.perturbation_order(evaluation)
-        if name in paper.MAGNITUDES
+        f"{name} {tables.headline_magnitude(evaluation, name, paper):g} "
+        f"(paper {paper.magnitudes[name]:g})"
+        for name in tables.perturbation_order(evaluation, paper)
+        if name in paper.magnitudes
+    ]
+    quoted = [
+        f"{count:,} {name}"
+        for count, name in (
+            (paper.seeds, "seeds"),
+            (paper.instances, "test episodes each"),
+            (paper.frames, "frames"),
+        )
+        if count
     ]
     frames = ", ".join(f"{count:,}" for count in sorted(finished["frames"].unique()))
     fidelity = ", ".join(sorted(runs["fidelity"].unique()))
-    return (
-        "The paper publishes curves and an order of methods for MiniGrid but no numbers, so the "
-        f"order is what can be compared. Paper: {paper.SEEDS} seeds, {paper.INSTANCES} test "
-        f"episodes each, 3,000,000 frames. Here, seeds: {ours}; frames: {frames or 'none'}; "
-        f"fidelity: {fidelity}; magnitudes: {', '.join(at) or 'none of the paper'}."
-    )
-
-
-def _methods(runs: pd.DataFrame) -> list[str]:
-    return tables.method_order(runs["method"])
+    parts = [
+        paper.note,
+        f"Paper: {', '.join(quoted)}." if quoted else "",
+        f"Here, seeds: {ours}; frames: {frames or 'none'}; fidelity: {fidelity}; "
+        f"magnitudes: {', '.join(at) or 'none of the paper'}.",
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def _facts(manifest: Mapping[str, object]) -> pd.DataFrame:

@@ -46,6 +46,11 @@ def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> np.ndarray
     return np.where(np.isnan(scores).any(axis=axis), np.nan, trimmed)[()]
 
 
+def normal_quantile(level: float) -> float:
+    """Half-width of a two-sided normal interval in standard errors: 2.054 at 0.96."""
+    return float(scipy.stats.norm.ppf((1 + _fraction("level", level)) / 2))
+
+
 def normal_band(
     scores: ArrayLike, level: float = 0.96, axis: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +66,7 @@ def normal_band(
       none.
     """
     scores = np.asarray(scores, dtype=float)
-    z = scipy.stats.norm.ppf((1 + _fraction("level", level)) / 2)
+    z = normal_quantile(level)
     n = scores.shape[axis]
     if n == 0:
         empty = np.full(np.delete(scores.shape, axis), np.nan)[()]
@@ -148,6 +153,43 @@ def probability_of_improvement(
     wins = (np.sign(difference) + 1) / 2
     low, high = bootstrap_interval(wins, level=level, samples=samples, seed=seed)
     return Improvement(float(wins.mean()), low, high, len(seeds))
+
+
+class Difference(NamedTuple):
+    """Difference of two means and the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def welch_interval(
+    mean: float, std: float, n: int, mean2: float, std2: float, n2: int, *, level: float = 0.95
+) -> Difference:
+    """First mean minus the second, with Welch's interval (Welch 1947): unequal deviations.
+
+    The half-width is t √(s₁²/n₁ + s₂²/n₂) with Welch–Satterthwaite degrees of freedom.
+
+    Args:
+      mean, mean2: of the two samples.
+      std, std2: sample standard deviations (with n - 1).
+      n, n2: sizes of the samples.
+      level: two-sided confidence.
+
+    Returns:
+      `Difference`; the ends are NaN unless both samples have two members and known deviations, and
+      equal the difference where neither sample varies.
+    """
+    quantile = (1 + _fraction("level", level)) / 2
+    value = float(mean - mean2)
+    a, b = (s * s / size if size >= 2 else np.nan for s, size in ((std, n), (std2, n2)))
+    if np.isnan(a + b):
+        return Difference(value, np.nan, np.nan)
+    if a + b == 0:
+        return Difference(value, value, value)
+    freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (n2 - 1))
+    half = float(scipy.stats.t.ppf(quantile, freedom) * np.sqrt(a + b))
+    return Difference(value, value - half, value + half)
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:

@@ -55,8 +55,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, indented, atomically."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    """Write JSON, indented and in the given order (methods keep that of their file), atomically."""
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -133,6 +133,10 @@ def read_tree(path: Path, like: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
+#: What tells the rows of a kind apart, as far as it has these columns.
+_IDENTITY = ("run_id", "frames", "perturbation", "magnitude", "instance")
+
+
 class Store:
     """Paths and files of one output folder.
 
@@ -189,5 +193,5 @@ class Store:
         if not frames:
             return pd.DataFrame()
         union = pd.concat(frames, ignore_index=True)
-        key = [c for c in ("run_id", "frames", "perturbation", "magnitude") if c in union]
+        key = [c for c in _IDENTITY if c in union]
         return union.drop_duplicates(key, ignore_index=True)

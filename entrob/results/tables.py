@@ -8,6 +8,7 @@ Column names carry their meaning, in the frames and in the CSV files: `x_band` i
 x's normal band, `x_low` and `x_high` are the ends of x's 95 % bootstrap interval.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,10 +16,14 @@ import numpy as np
 import pandas as pd
 
 from entrob.errors import EntrobError
-from entrob.results import markup, paper, statistics, store
+from entrob.results import markup, statistics, store
+from entrob.results.paper import NOMINAL, Number, Paper
 
 BASELINES = ("none", "policy_entropy")
-"""What `improvement_table` compares every method with."""
+"""What `improvement_table` compares every method with; without them, with the first method."""
+
+FIRST = ("none", "policy_entropy", "state_entropy")
+"""What comes first among methods whose order nobody declared."""
 
 
 def finished(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
@@ -26,14 +31,21 @@ def finished(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["run_id"].isin(runs.loc[runs["status"] == "finished", "run_id"])]
 
 
-def method_order(methods: Iterable[str]) -> list[str]:
-    """Distinct methods: the paper's first, then others by name, each before its variants.
+def method_order(methods: Iterable[str], paper: Paper) -> list[str]:
+    """Distinct methods: those declared in their order, then others by name; variants come last.
 
-    A variant's label ends in a bracket, like ``state_entropy[paper]``.
+    A variant's label ends in a bracket, like ``state_entropy[paper]``.  Numbers within names count
+    as numbers: "8 rollouts" comes before "16 rollouts".
     """
-    names = sorted(set(methods))
-    bases = list(dict.fromkeys([*paper.METHODS, *map(base_name, names)]))
+    names = sorted(set(methods), key=_natural)
+    names.sort(key=[*paper.methods, *names].index)
+    bases = list(dict.fromkeys(map(base_name, [*paper.methods, *FIRST, *names])))
     return sorted(names, key=lambda name: (is_variant(name), bases.index(base_name(name))))
+
+
+def _natural(name: str) -> list[tuple[int, float | str]]:
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(0, float(part)) if i % 2 else (1, part) for i, part in enumerate(parts)]
 
 
 def base_name(method: str) -> str:
@@ -46,42 +58,54 @@ def is_variant(method: str) -> bool:
     return method.endswith("]")
 
 
-def headline_magnitude(evaluation: pd.DataFrame, perturbation: str) -> float:
+def headline_magnitude(evaluation: pd.DataFrame, perturbation: str, paper: Paper) -> float:
     """The paper's magnitude of a perturbation if it was evaluated, else the largest that was."""
     magnitudes = evaluation.loc[evaluation["perturbation"] == perturbation, "magnitude"].unique()
-    published = paper.MAGNITUDES.get(perturbation, np.inf)
+    published = paper.magnitudes.get(perturbation, np.inf)
     return float(published if np.isclose(magnitudes, published).any() else magnitudes.max())
 
 
-def at_headline(evaluation: pd.DataFrame, perturbation: str) -> pd.DataFrame:
+def at_headline(evaluation: pd.DataFrame, perturbation: str, paper: Paper) -> pd.DataFrame:
     """The rows of one perturbation at its headline magnitude."""
-    magnitude = headline_magnitude(evaluation, perturbation)
+    return _at(evaluation, perturbation, headline_magnitude(evaluation, perturbation, paper))
+
+
+def _at(evaluation: pd.DataFrame, perturbation: str, magnitude: float) -> pd.DataFrame:
     near = np.isclose(evaluation["magnitude"], magnitude)
     return evaluation[(evaluation["perturbation"] == perturbation) & near]
 
 
-def perturbation_order(evaluation: pd.DataFrame) -> list[str]:
-    """Evaluated perturbations: the paper's four first, then the others by name."""
+def perturbation_order(evaluation: pd.DataFrame, paper: Paper) -> list[str]:
+    """Evaluated perturbations: the paper's first, then the others by name."""
     present = set(evaluation["perturbation"])
-    known = [name for name in paper.MAGNITUDES if name in present]
+    known = [name for name in paper.magnitudes if name in present]
     return known + sorted(present - set(known))
 
 
-def nominal_table(
-    runs: pd.DataFrame, curves: pd.DataFrame, evaluation: pd.DataFrame, level: float = 0.96
-) -> pd.DataFrame:
-    """Per method: the unperturbed task, tested (magnitude 0) and over the last 10 % of training.
+def nominal_scores(runs: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Success and return of every finished run on the unperturbed task, indexed by run.
 
-    A run's nominal score is the mean over its rows of magnitude 0, whichever perturbation they
-    belong to: magnitude 0 is the identity.
+    It is the mean over a run's rows of magnitude 0, whichever perturbation they belong to:
+    magnitude 0 is the identity.
     """
     test = finished(runs, evaluation[evaluation["magnitude"] == 0])
-    test = test.groupby("run_id")[["success", "return_mean"]].mean()
+    return test.groupby("run_id")[["success", "return_mean"]].mean()
+
+
+def nominal_table(
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    paper: Paper,
+    level: float = 0.96,
+) -> pd.DataFrame:
+    """Per method: the unperturbed task, tested (magnitude 0) and over the last 10 % of training."""
+    test = nominal_scores(runs, evaluation)
     train = finished(runs, curves)
     train = train[train["frames"] > 0.9 * train["frames"].max()]
     train = train.groupby("run_id")["return_mean"].mean()
     rows = []
-    for method in method_order(runs["method"]):
+    for method in method_order(runs["method"], paper):
         ids = runs.loc[(runs["method"] == method) & (runs["status"] == "finished"), "run_id"]
         scores = test.reindex(ids)
         rows.append(
@@ -95,22 +119,23 @@ def nominal_table(
 
 
 def success_table(
-    runs: pd.DataFrame, evaluation: pd.DataFrame, level: float = 0.96
+    runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper, level: float = 0.96
 ) -> pd.DataFrame:
     """Per perturbation (at its headline magnitude) and method: success every way it is measured.
 
     `success` is sampled over all instances, `success_solvable` over those with a path within the
     limit, `exact_*` come from dynamic programming (NaN where that cannot be computed): the mean,
     the worst and the mean of the worst 10 % of a policy's instances, each averaged over seeds.
+    An environment where none of them can be has no such columns.
     """
     rows = []
-    for perturbation in perturbation_order(evaluation):
-        at = at_headline(evaluation, perturbation)
-        for method, scores in _by_method(runs, at):
+    for perturbation in perturbation_order(evaluation, paper):
+        at = at_headline(evaluation, perturbation, paper)
+        for method, scores in _by_method(runs, at, paper):
             rows.append(
                 {
                     "perturbation": perturbation,
-                    "magnitude": headline_magnitude(evaluation, perturbation),
+                    "magnitude": headline_magnitude(evaluation, perturbation, paper),
                     "method": method,
                 }
                 | _summary("success", scores["success"], level)
@@ -126,11 +151,11 @@ def success_table(
                 }
                 | {"seeds": len(scores), "diverged": _diverged(runs, method)}
             )
-    return pd.DataFrame(rows)
+    return _known_exactly(pd.DataFrame(rows))
 
 
 def robustness_table(
-    runs: pd.DataFrame, evaluation: pd.DataFrame, level: float = 0.96
+    runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper, level: float = 0.96
 ) -> pd.DataFrame:
     """Per perturbation and method: success over the whole range of magnitudes.
 
@@ -139,9 +164,9 @@ def robustness_table(
     worst instance.  Areas need two magnitudes and are NaN with one.
     """
     rows = []
-    for perturbation in perturbation_order(evaluation):
+    for perturbation in perturbation_order(evaluation, paper):
         selected = evaluation[evaluation["perturbation"] == perturbation]
-        for method, scores in _by_method(runs, selected):
+        for method, scores in _by_method(runs, selected, paper):
             sampled, exact, worst = (
                 scores.pivot(index="seed", columns="magnitude", values=name)
                 for name in ("success", "exact_success", "exact_worst")
@@ -162,11 +187,62 @@ def robustness_table(
                     "diverged": _diverged(runs, method),
                 }
             )
-    return pd.DataFrame(rows)
+    return _known_exactly(pd.DataFrame(rows))
+
+
+def numbers_table(
+    runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper, level: float = 0.95
+) -> pd.DataFrame:
+    """Every success rate that the paper reports beside ours: mean and sample deviation over seeds.
+
+    `difference` is ours minus the paper's with its Welch interval.  `verdict` is "agrees" if that
+    interval holds 0, "differs" if not, "too few seeds" if ours (or the paper's) are fewer than two,
+    "no spread" if the paper shows none, and "not tested" if no run was tested at its magnitude.
+    """
+    nominal = nominal_scores(runs, evaluation)["success"]
+    rows = []
+    for condition in paper.conditions:
+        magnitude = 0.0 if condition == NOMINAL else float(paper.magnitudes[condition])
+        for method in method_order(runs["method"], paper):
+            if (published := paper.number(method, condition)) is None:
+                continue
+            if condition == NOMINAL:
+                ids = runs.loc[runs["method"] == method, "run_id"]
+                ours = nominal[nominal.index.isin(ids)].to_numpy(dtype=float)
+            else:
+                at = finished(runs, _at(evaluation, condition, magnitude))
+                ours = at.loc[at["method"] == method, "success"].to_numpy(dtype=float)
+            mean = ours.mean() if len(ours) else np.nan
+            std = ours.std(ddof=1) if len(ours) > 1 else np.nan
+            found = statistics.welch_interval(mean, std, len(ours), *published, level=level)
+            rows.append(
+                {"condition": condition, "magnitude": magnitude, "method": method}
+                | {"ours": mean, "ours_std": std, "ours_n": len(ours)}
+                | {"paper": published.mean, "paper_std": published.std}
+                | {"paper_n": published.n or pd.NA}
+                | {"difference": found.value, "difference_low": found.low}
+                | {"difference_high": found.high}
+                | {"verdict": _number_verdict(len(ours), published, found)}
+            )
+    table = pd.DataFrame(rows)
+    return table.astype({"paper_n": "Int64"}) if rows else table
+
+
+def _number_verdict(n: int, published: Number, found: statistics.Difference) -> str:
+    if n == 0:
+        return "not tested"
+    if np.isnan(published.std):
+        return "no spread"
+    if np.isnan(found.low):
+        return "too few seeds"
+    return "agrees" if found.low <= 0 <= found.high else "differs"
 
 
 def improvement_table(
-    runs: pd.DataFrame, evaluation: pd.DataFrame, baselines: Iterable[str] = BASELINES
+    runs: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    paper: Paper,
+    baselines: Iterable[str] = BASELINES,
 ) -> pd.DataFrame:
     """Paired-by-seed probability that a method beats a baseline, at the headline magnitude.
 
@@ -177,9 +253,11 @@ def improvement_table(
     columns = ["perturbation", "magnitude", "method", "baseline"]
     columns += ["probability", "probability_low", "probability_high", "pairs", "excludes_half"]
     rows = []
-    for perturbation in perturbation_order(evaluation):
-        magnitude = headline_magnitude(evaluation, perturbation)
-        scores = headline_scores(runs, evaluation, perturbation)
+    methods = method_order(runs["method"], paper)
+    baselines = [name for name in baselines if name in methods] or methods[:1]
+    for perturbation in perturbation_order(evaluation, paper):
+        magnitude = headline_magnitude(evaluation, perturbation, paper)
+        scores = headline_scores(runs, evaluation, perturbation, paper)
         present = [baseline for baseline in baselines if baseline in scores]
         for i, baseline in enumerate(present):
             for method in scores:
@@ -192,10 +270,10 @@ def improvement_table(
 
 
 def headline_scores(
-    runs: pd.DataFrame, evaluation: pd.DataFrame, perturbation: str
+    runs: pd.DataFrame, evaluation: pd.DataFrame, perturbation: str, paper: Paper
 ) -> dict[str, dict[int, float]]:
     """Sampled success of every finished run at the headline magnitude: method -> seed -> score."""
-    groups = _by_method(runs, at_headline(evaluation, perturbation))
+    groups = _by_method(runs, at_headline(evaluation, perturbation, paper), paper)
     return {method: dict(zip(g["seed"], g["success"], strict=True)) for method, g in groups}
 
 
@@ -237,11 +315,19 @@ def write_tables(
             store.write_bytes(Path(folder) / f"{name}.{suffix}", text.encode())
 
 
-def _by_method(runs: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def _known_exactly(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the exact columns where the environment is not finite: all are NaN."""
+    names = [name for name in table if str(name).startswith("exact_")]
+    return table.drop(columns=names) if table[names].isna().all(axis=None) else table
+
+
+def _by_method(
+    runs: pd.DataFrame, rows: pd.DataFrame, paper: Paper
+) -> list[tuple[str, pd.DataFrame]]:
     """Rows of finished runs per method, empty for a method of which every run diverged."""
     rows = finished(runs, rows)
     groups = []
-    for method in method_order(runs["method"]):
+    for method in method_order(runs["method"], paper):
         group = rows[rows["method"] == method]
         if group.duplicated(["seed", "perturbation", "magnitude"]).any():
             raise EntrobError(

@@ -5,13 +5,16 @@ import hashlib
 import json
 import math
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import entrob
+from entrob.agents.adversary import Adversary, check_adversary
 from entrob.agents.model import NETWORKS
 from entrob.agents.spec import Hyper
-from entrob.envs import environments
+from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import regularizers
@@ -30,6 +33,9 @@ class Method:
       options: options by regularizer, fixed when the program is compiled.
       params: environment params that training and testing change, e.g. ``reward_decay``.
       training: perturbations of the training environment, magnitude by name (``reward_noise``).
+      randomize: perturbations of the training environment drawn anew in every episode, the range
+        of magnitudes ``[low, high]`` by name.
+      adversary: fields of `entrob.agents.adversary.Adversary`, or empty.
       fidelity: a label, ``"paper"`` for what the text says or ``"reference"`` for what the released
         code does.
     """
@@ -39,6 +45,8 @@ class Method:
     options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     params: dict[str, float] = dataclasses.field(default_factory=dict)
     training: dict[str, float] = dataclasses.field(default_factory=dict)
+    randomize: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
     fidelity: str = "paper"
 
 
@@ -63,6 +71,8 @@ class Experiment:
       methods: what is compared.
       perturbations: magnitudes by perturbation.
       tune: the file's ``[tune]`` table.
+      paper: the file's ``[paper]`` table, what the paper reports: see
+        `entrob.results.paper.Paper`. It changes nothing that is computed, and no hash.
     """
 
     name: str
@@ -87,6 +97,7 @@ class Experiment:
     methods: tuple[Method, ...]
     perturbations: dict[str, tuple[float, ...]]
     tune: dict[str, Any]
+    paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def chunks(self) -> int:
@@ -143,8 +154,14 @@ def find(name: str) -> Path:
 _TYPES = {
     "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
     "normalize": bool, "evaluation_seed": int,
-    "hyper": dict, "methods": list, "perturbations": dict, "tune": dict, "presets": dict,
+    "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "tune": dict,
+    "presets": dict, "paper": dict,
 }  # fmt: skip
+_PAPER = {
+    "seeds": int, "instances": int, "frames": int, "figure": int, "note": str,
+    "magnitudes": dict, "orders": dict, "claims": list, "numbers": dict,
+}  # fmt: skip
+_CLAIM = ("perturbation", "better", "relation", "worse")
 _COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
 _COUNTS += ("instances",)
 _TOP = {*_TYPES, *_COUNTS}
@@ -177,11 +194,15 @@ def load(name: str, preset: str) -> Experiment:
     _typed(f"{path.name}: presets", presets, dict.fromkeys(presets, dict))
     _known(f"{path.name}: presets.{preset}", presets[preset], _PRESET)
     _typed(f"{path.name}: presets.{preset}", presets[preset], _TYPES)
-    data = {"name": path.stem, "hyper": {}, "tune": {}} | _DEFAULTS | data | presets[preset]
+    # A preset may test less than the file declares.
+    tested = [table.get("perturbations", {}) for table in (data, *presets.values())]
+    empty = {"name": path.stem, "hyper": {}, "params": {}, "tune": {}, "paper": {}}
+    data = empty | _DEFAULTS | data | presets[preset]
     for key in ("environment", "frames", "seeds", "methods", "perturbations"):
         if data.get(key) in (None, [], {}):
             raise EntrobError(f"{path.name}: {key!r} is missing")
-    environments.get(data["environment"])
+    # With noise, so that every perturbation that can act on the environment fits its params.
+    _, env_params = make(data["environment"], noise=True)
     for key in _COUNTS:
         positive_int(f"{path.name}: {key}", data[key])
     for key, known in (("algorithm", ("a2c", "ppo")), ("network", ("auto", *NETWORKS))):
@@ -193,12 +214,17 @@ def load(name: str, preset: str) -> Experiment:
         raise EntrobError(f"{path.name}: minibatches must divide {what}")
     _known(f"{path.name}: hyper", data["hyper"], _HYPER)
     _numbers(f"{path.name}: hyper", data["hyper"])
-    methods = tuple(_method(path.name, entry) for entry in data.pop("methods"))
+    _numbers(f"{path.name}: params", data["params"])
+    common = data.pop("params")
+    methods = tuple(_method(path.name, entry, common, env_params) for entry in data.pop("methods"))
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:
             raise EntrobError(f"{path.name}: there are two methods {name!r}")
-    magnitudes = {k: magnitudes_of(k, v) for k, v in data.pop("perturbations").items()}
+    declared = data.pop("perturbations")
+    magnitudes = {k: magnitudes_of(k, v, env_params) for k, v in declared.items()}
+    known = {name for table in tested if isinstance(table, dict) for name in table}
+    data["paper"] = _paper(f"{path.name}: paper", data["paper"], names, known, env_params)
     return Experiment(
         preset=preset, first_seed=0, methods=methods, perturbations=magnitudes, **data
     )
@@ -240,37 +266,49 @@ def coefficient(what: str, value: Any) -> float:
     return number
 
 
-def magnitudes_of(name: str, values: Any) -> tuple[float, ...]:
-    """Magnitudes of a perturbation, checked against its range; raises `EntrobError`."""
-    entry = perturbations.get(name)
+def magnitudes_of(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
+    """Magnitudes of a perturbation, checked against its range for the params; raises `EntrobError`.
+
+    Args:
+      name: a perturbation.
+      values: what an experiment file gives as its magnitudes.
+      env_params: nominal params of the environment, with noise.
+    """
+    entry = perturbations.get(name, env_params)
+    low, high = entry.range(env_params)
     if entry.training_only:
         raise EntrobError(f"{name!r} acts in training only: give it as a method's `training`")
     if not isinstance(values, list | tuple) or not values:
         raise EntrobError(f"perturbation {name!r} needs a list of magnitudes")
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not entry.low <= value <= entry.high:
-            raise EntrobError(
-                f"magnitude of {name!r} must be in {entry.low:g}..{entry.high:g}, not {value!r}"
-            )
+        if not number or not low <= value <= high:
+            raise EntrobError(f"magnitude of {name!r} must be in {low:g}..{high:g}, not {value!r}")
         if entry.integer and value != int(value):
             raise EntrobError(f"magnitude of {name!r} must be a whole number, not {value!r}")
     return tuple(sorted({float(v) for v in values}))
 
 
-def _method(where: str, entry: dict[str, Any]) -> Method:
+def _method(where: str, entry: dict[str, Any], params: dict[str, float], env_params: Any) -> Method:
+    """One method of a file, whose own params override those that the file gives to all."""
     _typed(where, {"a method": entry}, {"a method": dict})
     _known(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
-    tables = ("coefficients", "options", "params", "training")
+    tables = ("coefficients", "options", "params", "training", "randomize", "adversary")
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
     for key in ("params", "training"):
         _numbers(f"{where}: {key}", entry.get(key, {}))
     if "name" not in entry:
         raise EntrobError(f"{where}: a method has no name")
-    method = Method(**entry)
+    method = Method(**{**entry, "params": params | entry.get("params", {})})
     if method.fidelity not in ("paper", "reference"):
         raise EntrobError(f"{where}: fidelity must be paper or reference, not {method.fidelity!r}")
+    for name, ends in method.randomize.items():
+        if magnitudes_of(name, ends, env_params) != tuple(ends):
+            raise EntrobError(f"{where}: randomize {name!r} needs [low, high] with low < high")
+    if method.adversary:
+        _known(f"{where}: adversary", method.adversary, set(Adversary._fields))
+        check_adversary(Adversary(**{"kind": "", **method.adversary}))
     for name in method.coefficients:
         regularizers.get(name)
     for name in method.options:
@@ -278,3 +316,56 @@ def _method(where: str, entry: dict[str, Any]) -> Method:
             raise EntrobError(f"{where}: options of {name!r}, which {method.name!r} does not use")
     checked = {name: coefficient(name, c) for name, c in method.coefficients.items()}
     return dataclasses.replace(method, coefficients=checked)
+
+
+def _paper(
+    where: str, table: dict, methods: list[str], tested: Collection[str], env_params: Any
+) -> Mapping[str, Any]:
+    """The ``[paper]`` table, checked against the file's methods and perturbations."""
+    _known(where, table, set(_PAPER))
+    _typed(where, table, _PAPER)
+    for key in ("seeds", "instances", "frames", "figure"):
+        if key in table:
+            positive_int(f"{where}: {key}", table[key])
+
+    def check(what: str, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            raise unknown(f"{what} in {where}", name, known)
+
+    magnitudes, orders = table.get("magnitudes", {}), table.get("orders", {})
+    for name in (*magnitudes, *orders):
+        check("perturbation", name, tested)
+    for name, value in magnitudes.items():
+        magnitudes_of(name, [value], env_params)
+    _typed(f"{where}: orders", orders, dict.fromkeys(orders, str))
+    bases = {name.partition("[")[0] for name in methods}
+    for claim in table.get("claims", []):
+        _typed(where, {"a claim": claim}, {"a claim": dict})
+        _known(f"{where}: claims", claim, set(_CLAIM))
+        _typed(f"{where}: claims", claim, dict.fromkeys(_CLAIM, str))
+        if missing := [key for key in _CLAIM if key not in claim]:
+            raise EntrobError(f"{where}: a claim has no {missing[0]!r}")
+        check("perturbation", claim["perturbation"], tested)
+        check("relation", claim["relation"], (">", "≥", "≫"))
+        for key in ("better", "worse"):
+            check("method", claim[key], bases)
+    for method, row in table.get("numbers", {}).items():
+        check("method", method, methods)
+        _typed(f"{where}: numbers", {method: row}, {method: dict})
+        for condition, values in row.items():
+            check("condition", condition, ("nominal", *tested))
+            if condition != "nominal" and condition not in magnitudes:
+                raise EntrobError(f"{where}: numbers under {condition!r} need its magnitude")
+            _number(f"{where}: numbers of {method!r} under {condition!r}", values)
+    return MappingProxyType(table)
+
+
+def _number(what: str, values: Any) -> None:
+    """Raise unless it is [mean, std, seeds], or [mean] of a number whose spread is unknown."""
+    if not isinstance(values, list) or len(values) not in (1, 3):
+        raise EntrobError(f"{what} must be [mean, std, seeds] or [mean], not {values!r}")
+    _numbers(what, dict(zip(("mean", "std", "seeds"), values)))
+    if not 0 <= values[0] <= 1 or not all(value >= 0 for value in values):
+        raise EntrobError(f"{what} must be a mean in 0..1 and a std of at least 0, not {values!r}")
+    if len(values) == 3:
+        positive_int(f"{what}: seeds", values[2])

@@ -5,6 +5,9 @@ from typing import Any
 
 from entrob.sweep.experiment import Experiment, Method, digest
 
+#: What a method trains in besides its regularizers: fields of `Method`.
+SETTING = ("params", "training", "randomize", "adversary")
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -22,20 +25,19 @@ class Group:
     Attributes:
       regularizers: names, in the order of the chain.
       options: options by regularizer.
-      params, training: as of `Method`.
+      setting: the fields of `Method` that members have in common.
       methods: the members.
     """
 
     regularizers: tuple[str, ...]
     options: dict[str, dict[str, Any]]
-    params: dict[str, float]
-    training: dict[str, float]
+    setting: dict[str, Any]
     methods: tuple[Method, ...]
 
     @property
     def key(self) -> str:
         """Identifies the compiled program."""
-        return digest(self.regularizers, self.options, self.params, self.training)
+        return digest(self.regularizers, self.options, self.setting)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,24 +74,17 @@ def group_methods(methods: tuple[Method, ...]) -> list[Group]:
     """
     groups: list[Group] = []
     for method in sorted(methods, key=lambda m: -len(m.coefficients)):
+        setting = {name: getattr(method, name) for name in SETTING}
         for i, group in enumerate(groups):
             options = {n: group.options.get(n, {}) for n in method.coefficients}
             same = {n: method.options.get(n, {}) for n in method.coefficients} == options
             inside = set(method.coefficients) <= set(group.regularizers)
-            if (
-                same
-                and inside
-                and (method.params, method.training)
-                == (
-                    group.params,
-                    group.training,
-                )
-            ):
+            if same and inside and setting == group.setting:
                 groups[i] = dataclasses.replace(group, methods=(*group.methods, method))
                 break
         else:
             names = tuple(sorted(method.coefficients))
-            groups.append(Group(names, method.options, method.params, method.training, (method,)))
+            groups.append(Group(names, method.options, setting, (method,)))
     return groups
 
 

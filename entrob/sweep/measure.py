@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from entrob.envs import make
-from entrob.evaluation.batch import Outcome, evaluate
+from entrob.evaluation.batch import TRACED, evaluate
 from entrob.evaluation.records import records
-from entrob.perturbations import perturb, perturbations
+from entrob.perturbations import needs_noise, perturb
 from entrob.results.store import Damaged, Store, read_frame, read_tree, write_frame
+from entrob.sweep.describe import headline
 from entrob.sweep.experiment import Experiment, digest
 from entrob.sweep.groups import Batch
-from entrob.sweep.program import Program, padded, sharded
+from entrob.sweep.program import Program, nominal, padded, sharded
 
 
 class Tester:
@@ -42,6 +42,8 @@ class Tester:
             try:
                 if path.exists():
                     read_frame(path)
+                    for traces in path.parent.glob(f"traces-{batch.id}-{name}-*.parquet"):
+                        read_frame(traces)
                     continue
             except Damaged as error:
                 if progress is not None:
@@ -67,27 +69,31 @@ class Tester:
             for magnitude in experiment.perturbations[name]:
                 outcome, horizon = self._outcome(prog, batch, params, name, magnitude)
                 outcome = jax.tree.map(np.asarray, outcome)
-                cut = Outcome(*(x[:runs] for x in outcome[:-1]), outcome.optimum)
+                cut = jax.tree.map(lambda x: x[:runs], outcome._replace(optimum=None))
+                cut = cut._replace(optimum=outcome.optimum)
                 if magnitude == 0 and cut.occupancy.size:
-                    write_frame(
-                        store.part("occupancy", batch.id), _visits(batch, prog, cut.occupancy)
-                    )
+                    env, env_params = nominal(experiment, batch.group, noise=False)
+                    visits = _visits(batch, env, env_params, cut.occupancy)
+                    write_frame(store.part("occupancy", batch.id), visits)
+                if cut.trace is not None and magnitude in self._traced(name):
+                    part = store.part("traces", f"{batch.id}-{name}-{magnitude:g}")
+                    write_frame(part, _traces(experiment, batch, name, magnitude, cut.trace))
                 for run, record in zip(batch.runs, records(cut, horizon)):
                     who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
                     what = {"perturbation": name, "magnitude": magnitude}
                     rows.append({**who, **what, **record})
             write_frame(self.part(store, batch, name), pd.DataFrame(rows))
 
-    def _outcome(self, prog: Program, batch: Batch, params, name: str, magnitude: float):
+    def _traced(self, name: str) -> set[float]:
+        """The magnitudes whose traces are kept: the headlines', and 0 of one perturbation."""
+        tested = self.experiment.perturbations
+        nominal = next((other for other, values in tested.items() if 0.0 in values), None)
+        return {headline(self.experiment, name)} | ({0.0} if name == nominal else set())
+
+    def _outcome(self, prog: Program, batch: Batch, policies, name: str, magnitude: float):
         """All policies under one perturbation at one magnitude, and the horizon."""
-        env, nominal = prog.agent.spec.env, prog.env_params
-        if "noise" in perturbations.get(name).requires:
-            env, noisy = make(self.experiment.environment, noise=True)
-            nominal = noisy.replace(**{f: getattr(nominal, f) for f in batch.group.params})
-        elif batch.group.training:
-            # Training noise is not test noise.
-            env, quiet = make(self.experiment.environment)
-            nominal = quiet.replace(**{f: getattr(nominal, f) for f in batch.group.params})
+        # What perturbs the training is no part of the test.
+        env, env_params = nominal(self.experiment, batch.group, noise=needs_noise(name))
         # The same keys for every method, seed and magnitude: comparisons are paired.
         key = jax.random.key(self.experiment.evaluation_seed)
         key_instance, key_episode = jax.random.split(key)
@@ -96,11 +102,11 @@ class Tester:
             ("draw", name, type(env)),
             lambda: jax.jit(lambda keys, p, m: jax.vmap(lambda k: perturb(k, p, name, m))(keys)),
         )
-        instances = draw(jax.random.split(key_instance, count), nominal, jnp.float32(magnitude))
+        instances = draw(jax.random.split(key_instance, count), env_params, jnp.float32(magnitude))
         keys = jax.random.split(key_episode, count)
-        horizon = int(nominal.max_steps_in_episode)
-        args = (params, instances, keys)
-        shapes = tuple(x.shape for x in jax.tree.leaves(params))
+        horizon = int(env_params.max_steps_in_episode)
+        args = (policies, instances, keys)
+        shapes = tuple(x.shape for x in jax.tree.leaves(policies))
         play = self._cached(
             ("play", type(env), horizon, count, shapes),
             lambda: self._compile(env, prog, horizon, args),
@@ -111,7 +117,7 @@ class Tester:
         started = time.perf_counter()
 
         def play(params, instances, keys):
-            outcome = evaluate(env, prog.agent.model, horizon, params, instances, keys)
+            outcome = evaluate(env, prog.agent.actor, horizon, params, instances, keys)
             return outcome._replace(optimum=outcome.optimum[None])
 
         compiled = sharded(play, (True, False, False)).lower(*args).compile()
@@ -129,9 +135,8 @@ class Tester:
         return self._compiled[key]
 
 
-def _visits(batch: Batch, prog: Program, occupancy: np.ndarray) -> pd.DataFrame:
+def _visits(batch: Batch, env: Any, params: Any, occupancy: np.ndarray) -> pd.DataFrame:
     """A row per run: expected visits to each cell in the nominal environment, float[W * H]."""
-    env, params = prog.agent.spec.env, prog.env_params
     pos = np.asarray(env.states(params).pos)
     rows = []
     for run, visits in zip(batch.runs, occupancy):
@@ -139,4 +144,22 @@ def _visits(batch: Batch, prog: Program, occupancy: np.ndarray) -> pd.DataFrame:
         np.add.at(cells, (pos[:, 0], pos[:, 1]), visits)
         who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
         rows.append({**who, "width": cells.shape[0], "visits": cells.ravel()})
+    return pd.DataFrame(rows)
+
+
+def _traces(
+    experiment: Experiment, batch: Batch, name: str, magnitude: float, trace: np.ndarray
+) -> pd.DataFrame:
+    """A row per run × instance: the points x0, y0, x1, y1, … of its episode.
+
+    The seeds of a method share out the instances, so that there are some `TRACED` traces of it.
+    """
+    rows, share = [], -(-TRACED // experiment.seeds)
+    for run, paths in zip(batch.runs, trace):
+        who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
+        who |= {"perturbation": name, "magnitude": magnitude}
+        begin = (run.seed - experiment.first_seed) * share
+        for instance in sorted({i % len(paths) for i in range(begin, begin + share)}):
+            points = paths[instance][~np.isnan(paths[instance][:, 0])].ravel()
+            rows.append({**who, "instance": instance, "points": points})
     return pd.DataFrame(rows)

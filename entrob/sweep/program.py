@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from entrob.agents.actor_critic import Agent, make_agent
+from entrob.agents.adversary import Adversary
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.errors import EntrobError
-from entrob.perturbations import perturb
+from entrob.perturbations import needs_noise, perturb, with_randomization
 from entrob.regularizers import build, chain
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import Batch, Group
@@ -37,17 +38,26 @@ class Program(NamedTuple):
     env_params: Any
 
 
-def program(experiment: Experiment, group: Group) -> Program:
-    """The agent and environment of a group; raises `EntrobError` for what cannot be built."""
-    env, params = make(experiment.environment, noise=bool(group.training))
-    for name, value in group.params.items():
+def nominal(experiment: Experiment, group: Group, noise: bool) -> tuple[Any, Any]:
+    """The environment a group is tested in, and its params before any perturbation."""
+    env, params = make(experiment.environment, noise=noise)
+    for name, value in group.setting["params"].items():
         if not hasattr(params, name):
             raise EntrobError(f"{experiment.environment} has no param {name!r}")
-        params = params.replace(
-            **{name: jnp.asarray(value, jnp.asarray(getattr(params, name)).dtype)}
-        )
-    for name, magnitude in group.training.items():
+        dtype = jnp.asarray(getattr(params, name)).dtype
+        params = params.replace(**{name: jnp.asarray(value, dtype)})
+    return env, params
+
+
+def program(experiment: Experiment, group: Group) -> Program:
+    """The agent and environment of a group; raises `EntrobError` for what cannot be built."""
+    training, randomize = group.setting["training"], group.setting["randomize"]
+    noise = bool(training) or any(needs_noise(name) for name in randomize)
+    env, params = nominal(experiment, group, noise)
+    for name, magnitude in training.items():
         params = perturb(jax.random.key(experiment.evaluation_seed), params, name, magnitude)
+    for name, (low, high) in randomize.items():
+        env, params = with_randomization(env, params, name, low, high)
     parts = [build(name, **group.options.get(name, {})) for name in group.regularizers]
     spec = Spec(
         env,
@@ -58,6 +68,7 @@ def program(experiment: Experiment, group: Group) -> Program:
         num_steps=experiment.num_steps,
         epochs=experiment.epochs,
         minibatches=experiment.minibatches,
+        adversary=Adversary(**group.setting["adversary"]) if group.setting["adversary"] else None,
         normalize=experiment.normalize,
     )
     return Program(make_agent(spec), params)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_json
+from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import Batch, Group, Run, cut, group_methods, runs_of
 from entrob.sweep.measure import Tester
@@ -18,7 +19,7 @@ from entrob.sweep.program import compile_trainer, memory_limit, padded, program
 from entrob.sweep.progress import Progress
 from entrob.sweep.train import Timing, train
 
-_KINDS = ("runs", "curves", "evaluation", "occupancy")
+_KINDS = ("runs", "curves", "evaluation", "occupancy", "traces")
 _PACKAGES = ("entrob", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "pandas", "pyarrow")
 
 
@@ -42,7 +43,8 @@ def run(
     """
     started = time.perf_counter()
     programs = [(group, program(experiment, group)) for group in groups(experiment)]
-    store.claim({"experiment": experiment.name, "experiment_hash": experiment.hash})
+    identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
+    store.claim({**identity, **describe(experiment, store.manifest())})
     # Complete from the start: whatever ends this session, status and report can be asked.
     _manifest(experiment, store, command, Spent(), 0.0)
     plan = [(*built, _unfinished(experiment, store, built[0])) for built in programs]

@@ -53,14 +53,19 @@ def select_perturbations(experiment: Experiment, names: tuple[str, ...]) -> Expe
     Raises:
       EntrobError: unknown perturbation, or one that acts in training only.
     """
+    from entrob.envs import make
     from entrob.perturbations import perturbations
 
     if not names:
         return experiment
+    _, env_params = make(experiment.environment, noise=True)
     chosen = {}
     for name in names:
-        entry = perturbations.get(name)
-        middle = entry.paper if entry.paper is not None else round((entry.low + entry.high) / 2, 6)
-        default = tuple(sorted({0.0, float(middle), float(entry.high)}))
-        chosen[name] = experiment.perturbations.get(name) or magnitudes_of(name, default)
+        entry = perturbations.get(name, env_params)
+        low, high = entry.range(env_params)
+        middle = round((low + high) / 2, 0 if entry.integer else 6)
+        middle = middle if entry.paper is None else min(entry.paper, high)
+        default = tuple(sorted({0.0, float(middle), float(high)}))
+        declared = experiment.perturbations.get(name)
+        chosen[name] = declared or magnitudes_of(name, default, env_params)
     return dataclasses.replace(experiment, perturbations=chosen)

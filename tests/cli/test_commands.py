@@ -56,7 +56,7 @@ def test_status_of_a_finished_and_of_an_interrupted_run(tiny, whole, tmp_path, c
 def test_report_and_export(whole, tmp_path, capsys):
     root = shutil.copytree(whole, tmp_path / "out")
     cli.main(["report", str(root), "--export", str(tmp_path / "results")])
-    for name in ("report.md", "manifest.json", "tables/success.csv", "figures/figure4.png"):
+    for name in ("report.md", "manifest.json", "tables/success.csv", "figures/horizon.png"):
         exported, original = tmp_path / "results" / name, root / name
         assert exported.read_bytes() == original.read_bytes() != b""
     assert str(tmp_path / "results" / "report.md") in capsys.readouterr().out

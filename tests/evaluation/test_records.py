@@ -14,6 +14,7 @@ OUTCOME = Outcome(
     episode_return=np.array([[1.0, 0.5, 0.0, 0.0, 0.0]], np.float32),
     exact=np.array([[0.9, 0.4, 0.2, 0.1, 0.0]], np.float32),
     occupancy=np.zeros((1, 0), np.float32),
+    trace=None,
     optimum=np.array([3, 8, 2, 10, UNREACHABLE], np.int32),
 )
 

@@ -1,6 +1,7 @@
 """What holds for every perturbation: identity at 0, ranges, registry, composition, bad input."""
 
 import chex
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 
 from entrob.envs import make
 from entrob.errors import EntrobError
-from entrob.perturbations import compose, perturb, perturbation, perturbations
+from entrob.perturbations import compose, needs_noise, perturb, perturbation, perturbations
 
-EXPECTED = {  # name: (low, high, the paper's magnitude), as the issue and the paper declare them
+# Those of a grid, as the issue and the paper declare them; test_physics.py has the others.
+EXPECTED = {  # name: (low, high, the paper's magnitude)
     "wall": (0, 8, 6),
     "elbow": (0, 5, 5),
     "goal_shift": (0, 7, 7),
@@ -20,12 +22,13 @@ EXPECTED = {  # name: (low, high, the paper's magnitude), as the issue and the p
     "sticky_action": (0, 1, None),
     "observation_dropout": (0, 1, None),
     "reward_noise": (0, 10, None),
+    "action_delay": (0, 3, None),
 }
 
 
 @pytest.fixture(scope="module")
 def nominal():
-    """Params that every perturbation can act on."""
+    """Params that every perturbation of a grid can act on."""
     return make("minigrid/empty-8x8", noise=True)[1]
 
 
@@ -45,8 +48,9 @@ def same_bits(a, b):
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
-def test_declarations():
-    declared = {name: perturbations.get(name) for name in perturbations.names()}
+def test_declarations(nominal):
+    everything = {name: perturbations.get(name) for name in perturbations.names()}
+    declared = {name: p for name, p in everything.items() if p.lacks(nominal) is None}
     assert {n: (p.low, p.high, p.paper) for n, p in declared.items()} == EXPECTED
     assert {n for n, p in declared.items() if p.kind == "structured"} == {
         "wall",
@@ -58,7 +62,7 @@ def test_declarations():
     assert {n for n, p in declared.items() if "noise" in p.requires} == {
         n for n, p in declared.items() if not p.instances_distinct
     }
-    assert all(p.doc.endswith(".") for p in declared.values())
+    assert all(p.doc.endswith(".") for p in everything.values())
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -168,6 +172,55 @@ def test_a_user_perturbation(registered, nominal):
     same_bits(perturb(key, nominal, "later", 0), nominal)
     with pytest.raises(EntrobError, match="registered twice"):
         registered("later")(lambda key, params, magnitude: params)
+
+
+def test_one_name_serves_several_families_of_params(registered, nominal):
+    cart = gymnax.make("CartPole-v1")[1]
+    key = jax.random.key(0)
+
+    @registered("grow", high=3, requires=("walls", "goal_pos"))
+    def grow_room(key, params, magnitude):
+        return params.replace(reward_decay=params.reward_decay + magnitude)
+
+    @registered("grow", high=0.5, requires=("length",))
+    def grow_pole(key, params, magnitude):
+        return params.replace(length=params.length * (1 + magnitude))
+
+    assert [p.fn for p in perturbations.variants("grow")] == [grow_room, grow_pole]
+    assert perturbations.names().count("grow") == 1
+    assert perturbations.get("grow").fn is perturbations.get("grow", nominal).fn is grow_room
+    assert perturbations.get("grow", cart).fn is grow_pole
+    assert perturb(key, nominal, "grow", 2).reward_decay == 2
+    assert perturb(key, cart, "grow", 0.5).length == 0.75
+    with pytest.raises(EntrobError, match=r"in 0\.\.0\.5, not 2"):
+        perturb(key, cart, "grow", 2)
+    bandit = gymnax.make("GaussianBandit-misc")[1]
+    with pytest.raises(EntrobError, match="needs params with 'walls' or 'length': this env"):
+        perturb(key, bandit, "grow", 0.1)
+
+
+@pytest.mark.parametrize("fields", [(), ("walls",), ("walls", "goal_pos", "start_pos")])
+def test_two_perturbations_of_a_name_must_be_told_apart_by_their_fields(registered, fields):
+    """Params with all fields of the one would always fit the other too."""
+    registered("grow", requires=("walls", "goal_pos"))(lambda key, params, magnitude: params)
+    with pytest.raises(EntrobError, match="'grow' is registered twice"):
+        registered("grow", requires=fields)(lambda key, params, magnitude: params)
+
+
+def test_a_field_that_is_none_is_lacking(registered, nominal):
+    registered("deep", requires=("noise.action_noise",))(lambda key, params, magnitude: params)
+    registered("flat", requires=("noise.slip",))(lambda key, params, magnitude: params)
+    assert nominal.noise.action_noise is None  # its actions are discrete
+    assert perturbations.get("deep").lacks(nominal) == "noise.action_noise"
+    assert perturbations.get("flat").lacks(nominal) is None
+    assert perturbations.get("flat").lacks(nominal.goal_pos) == "noise.slip"
+
+
+def test_what_needs_noise():
+    assert needs_noise("slip") and needs_noise("action_noise")
+    assert not needs_noise("wall") and not needs_noise("leg_failure")
+    with pytest.raises(EntrobError, match="did you mean 'slip'"):
+        needs_noise("slp")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,17 @@
 """Synthetic records with the columns of a run folder."""
 
+import json
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+
+from entrob.perturbations import perturbations
+from entrob.results.paper import Paper
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 DEFAULT_RATES = {"none": 0.1, "policy_entropy": 0.3, "state_entropy": 0.8}
 DEFAULT_PERTURBATIONS = {
@@ -24,10 +33,12 @@ def synthetic(
     diverged=(),
     points=12,
     spread=0.05,
+    exact=True,
 ):
     """(runs, curves, evaluation): method -> success at the largest magnitude, noisy over seeds.
 
-    `diverged` holds (method, seed) pairs.  Success falls linearly from 1 at magnitude 0.
+    `diverged` holds (method, seed) pairs.  Success falls linearly from 1 at magnitude 0.  Without
+    `exact`, no environment of the records is finite.
     """
     generator = np.random.default_rng(7)
     runs, curves, evaluation = [], [], []
@@ -47,6 +58,8 @@ def synthetic(
                 curves.append(
                     identity
                     | {"frames": i * 3_000_000 // points, "episodes": 8, "return_mean": value}
+                    | {"success": min(value, 1), "policy_entropy": 7 - 5 * i / points}
+                    | {"bonus_mean": (method == "state_entropy") / i}
                 )
             for name, magnitudes in perturbations.items():
                 for magnitude in magnitudes:
@@ -54,17 +67,18 @@ def synthetic(
                     mean = 1 - strength * (1 - rate) + spread * strength * generator.normal()
                     mean = float(np.clip(np.nan if lost else mean, 0, 1))
                     evaluation.append(
-                        identity | _row(generator, name, float(magnitude), 0 if lost else mean)
+                        identity
+                        | _row(generator, name, float(magnitude), 0 if lost else mean, exact)
                     )
     return pd.DataFrame(runs), pd.DataFrame(curves), pd.DataFrame(evaluation)
 
 
-def _row(generator, name, magnitude, mean):
+def _row(generator, name, magnitude, mean, finite):
     reached = generator.random(INSTANCES) < mean
     steps = np.clip(generator.gamma(4, 15, INSTANCES).astype(int) + 14, 1, HORIZON)[reached]
     histogram = np.bincount(steps - 1, minlength=HORIZON).astype(np.int32)
     exact = np.clip(mean + 0.2 * generator.normal(size=INSTANCES), 0, 1).astype(np.float32)
-    diffuse = name in DIFFUSE
+    diffuse = name in DIFFUSE or not finite
     return {
         "perturbation": name,
         "magnitude": magnitude,
@@ -86,3 +100,62 @@ def _row(generator, name, magnitude, mean):
 def make_frames():
     """The factory `synthetic`."""
     return synthetic
+
+
+def synthetic_traces(runs, perturbations, share=10, steps=30):
+    """Paths of a puck, `share` per run, with the columns of `traces.parquet`."""
+    generator = np.random.default_rng(3)
+    t = np.linspace(0, 1, steps)
+    rows = []
+    for run in runs.itertuples():
+        for number, (name, magnitude) in enumerate(perturbations):
+            for i in range(share):
+                bend = generator.normal(0, 0.08) * np.sin(np.pi * t)
+                x = 0.65 - 0.2 * t + bend
+                y = -0.35 + 0.3 * t + bend
+                cut = steps - 5 * (number + i % 3)
+                points = np.stack([x, y], -1)[:cut].astype(np.float32).ravel()
+                rows.append(
+                    {"run_id": run.run_id, "method": run.method, "seed": run.seed}
+                    | {"perturbation": name, "magnitude": float(magnitude)}
+                    | {"instance": run.seed * share + i, "points": points}
+                )
+    return pd.DataFrame(rows)
+
+
+def manifest_of(name):
+    """What the manifest of an experiment in benchmarks/ declares, as JSON would bring it back."""
+    data = tomllib.loads((BENCHMARKS / f"{name}.toml").read_text())
+    own = "grid" if data["environment"].startswith("minigrid") else "physics"
+    units = {
+        perturbation: variant.unit
+        for perturbation in data["perturbations"]
+        for variant in perturbations.variants(perturbation)
+        if variant.fn.__module__.endswith((own, "noise"))
+    }
+    methods = {method["name"]: method.get("coefficients", {}) for method in data["methods"]}
+    return json.loads(json.dumps({"methods": methods, "units": units, "paper": data["paper"]}))
+
+
+@pytest.fixture
+def make_traces():
+    """The factory `synthetic_traces`."""
+    return synthetic_traces
+
+
+@pytest.fixture
+def manifests():
+    """The function `manifest_of`."""
+    return manifest_of
+
+
+@pytest.fixture
+def minigrid():
+    """The facts of benchmarks/minigrid.toml."""
+    return Paper.read(manifest_of("minigrid"))
+
+
+@pytest.fixture
+def pusher():
+    """The facts of benchmarks/pusher.toml."""
+    return Paper.read(manifest_of("pusher"))

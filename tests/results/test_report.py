@@ -6,7 +6,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from entrob.results import figures, paper, report, tables
+from entrob.results import drawing, figures, report, tables
+from entrob.results.paper import Paper
 
 METHODS = ["none", "policy_entropy", "state_entropy"]
 
@@ -26,12 +27,12 @@ def test_success_by_horizon(make_frames):
     assert (np.diff(rates, axis=1) >= 0).all()
 
 
-def test_figure4_draws_the_numbers(make_frames):
+def test_horizon_figure_draws_the_numbers(make_frames, minigrid):
     runs, curves, evaluation = make_frames()
-    figure = figures.figure4(runs, curves, evaluation)
+    figure = figures.horizon_figure(runs, curves, evaluation, minigrid)
     titles = "\n".join(axis.get_title() for axis in figure.axes)
     for name in ("wall", "random_walls", "goal_shift", "elbow"):
-        assert f"paper: {paper.order(name)}" in titles
+        assert f"paper: {minigrid.order(name)}" in titles
     assert "slip" not in titles
     (wall,) = axes_titled(figure, "wall, magnitude 6")
     assert wall.get_ylim() == (0, 1) and wall.get_xlim() == (1, 200)
@@ -45,14 +46,14 @@ def test_figure4_draws_the_numbers(make_frames):
     assert "n = 8 seeds × 40 instances" in texts and "normal 96 % band" in texts
     assert "95 % band" in "\n".join(
         text.get_text()
-        for axis in figures.figure4(runs, curves, evaluation, level=0.95).axes
+        for axis in figures.horizon_figure(runs, curves, evaluation, minigrid, level=0.95).axes
         for text in axis.texts
     )
 
 
-def test_bands_are_not_clipped(make_frames):
+def test_bands_are_not_clipped(make_frames, minigrid):
     runs, curves, evaluation = make_frames(rates={"none": 0.97}, seeds=range(4), spread=0.3)
-    figure = figures.figure4(runs, curves, evaluation)
+    figure = figures.horizon_figure(runs, curves, evaluation, minigrid)
     tops = [
         axis.collections[0].get_paths()[0].vertices[:, 1].max()
         for axis in axes_titled(figure, "magnitude")
@@ -61,9 +62,9 @@ def test_bands_are_not_clipped(make_frames):
     assert all(axis.get_ylim() == (0, 1) for axis in axes_titled(figure, "magnitude"))
 
 
-def test_diverged_runs_are_not_drawn(make_frames):
+def test_diverged_runs_are_not_drawn(make_frames, minigrid):
     runs, curves, evaluation = make_frames(diverged=[("none", 0)])
-    figure = figures.figure4(runs, curves, evaluation)
+    figure = figures.horizon_figure(runs, curves, evaluation, minigrid)
     rows = evaluation.query(
         "perturbation == 'elbow' and magnitude == 5 and method == 'none' and seed > 0"
     )
@@ -78,9 +79,9 @@ def test_diverged_runs_are_not_drawn(make_frames):
 
 def test_style_is_fixed_and_variants_are_dashed():
     methods = [*METHODS, "state_entropy[paper]", "state_entropy[reference]", "new"]
-    looks = {name: figures.style(name, methods) for name in methods}
-    assert looks["none"] == figures.style("none", ["none"])
-    assert looks["none"]["color"] == figures.COLORS["none"]
+    looks = {name: drawing.style(name, methods) for name in methods}
+    assert looks["none"] == drawing.style("none", ["none"])
+    assert looks["none"]["color"] == drawing.COLORS["none"]
     assert looks["state_entropy[paper]"]["color"] == looks["state_entropy"]["color"]
     dashes = [looks[f"state_entropy{end}"]["linestyle"] for end in ("", "[paper]", "[reference]")]
     assert dashes[0] == "-" and len({str(dash) for dash in dashes}) == 3
@@ -88,9 +89,9 @@ def test_style_is_fixed_and_variants_are_dashed():
     assert len(colors) == 4
 
 
-def test_robustness_curves(make_frames):
+def test_robustness_curves(make_frames, minigrid):
     runs, _, evaluation = make_frames()
-    figure = figures.robustness_curves(runs, evaluation)
+    figure = figures.robustness_curves(runs, evaluation, minigrid)
     assert len(figure.axes) == 5 * 4
     first = figure.axes[0]
     rows = evaluation.query("perturbation == 'wall' and method == 'none'")
@@ -108,7 +109,7 @@ def test_occupancy_heatmaps():
     uniform = np.where(walls, 0, 3.0)
     corner = np.zeros((4, 6))
     corner[3, 1] = 2
-    figure = figures.occupancy_heatmaps({"none": corner, "state_entropy": uniform}, walls)
+    figure = figures.occupancy_heatmaps({"none": corner, "state_entropy": uniform}, walls, Paper())
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[:2] == ["none\nentropy 0.00 nats", "state entropy\nentropy 2.89 nats"]
     image = figure.axes[0].images[0].get_array()
@@ -116,65 +117,79 @@ def test_occupancy_heatmaps():
     assert image.mask[:, 0].all() and not image.mask[:, 1:].any()
 
 
-def test_improvement_figure(make_frames):
+def test_improvement_figure(make_frames, minigrid):
     runs, _, evaluation = make_frames()
-    figure = figures.improvement_figure(tables.improvement_table(runs, evaluation))
+    figure = figures.improvement_figure(
+        tables.improvement_table(runs, evaluation, minigrid), minigrid
+    )
     labels = [axis.get_xlabel() for axis in figure.axes]
     assert labels == [
         f"P(better than {name}), paired by seed" for name in ("none", "policy entropy")
     ]
 
 
-def test_drawing_leaves_the_users_settings_alone(make_frames):
+def test_drawing_leaves_the_users_settings_alone(make_frames, minigrid):
     before = dict(matplotlib.rcParams)
-    figures.figure4(*make_frames(seeds=[0, 1]))
+    figures.horizon_figure(*make_frames(seeds=[0, 1]), minigrid)
     assert dict(matplotlib.rcParams) == before
 
 
-def verdicts(make_frames, **kwargs):
+def verdicts(make_frames, minigrid, **kwargs):
     """{(perturbation, first, second): verdict}"""
     runs, _, evaluation = make_frames(**kwargs)
-    table = report.paper_table(runs, evaluation)
+    table = report.paper_table(runs, evaluation, minigrid)
     keys = zip(table["perturbation"], table["first"], table["second"], strict=True)
     return dict(zip(keys, table["verdict"], strict=True))
 
 
-def test_paper_table_verdicts(make_frames):
-    found = verdicts(make_frames)
+def test_paper_table_verdicts(make_frames, minigrid):
+    found = verdicts(make_frames, minigrid)
     assert found["wall", "state_entropy", "policy_entropy"] == "agrees"
     assert found["random_walls", "policy_entropy", "state_entropy"] == "disagrees"
     assert found["wall", "policy_entropy", "none"] == "no claim"
     assert {v for key, v in found.items() if key[0] == "elbow"} == {"no claim"}
     assert "slip" not in {key[0] for key in found}
     assert len(found) == 4 * 3
-    few = verdicts(make_frames, seeds=range(3))
+    few = verdicts(make_frames, minigrid, seeds=range(3))
     assert set(few.values()) == {"undecided", "no claim"}
 
 
-def test_paper_table_ties_are_undecided(make_frames):
+def test_paper_table_ties_are_undecided(make_frames, minigrid):
     runs, _, evaluation = make_frames()
     evaluation["success"] = 0.5
-    claimed = report.paper_table(runs, evaluation).query("verdict != 'no claim'")
+    claimed = report.paper_table(runs, evaluation, minigrid).query("verdict != 'no claim'")
     assert set(claimed["verdict"]) == {"undecided"} and set(claimed["probability"]) == {0.5}
 
 
-def test_paper_table_compares_variants_among_themselves(make_frames):
+def test_paper_table_compares_variants_among_themselves(make_frames, minigrid):
     rates = {"none": 0.1, "policy_entropy": 0.3, "state_entropy": 0.8}
     rates |= {"policy_entropy[paper]": 0.9, "state_entropy[paper]": 0.4}
-    found = verdicts(make_frames, rates=rates)
+    found = verdicts(make_frames, minigrid, rates=rates)
     assert found["wall", "state_entropy[paper]", "policy_entropy[paper]"] == "disagrees"
     assert found["wall", "state_entropy[paper]", "none"] == "agrees"
     assert ("wall", "state_entropy", "policy_entropy[paper]") not in found
     assert len(found) == 2 * 4 * 3
 
 
-def test_claims_follow_the_printed_orders():
+@pytest.mark.parametrize("name", ["minigrid", "minigrid_fidelity"])
+def test_claims_follow_the_printed_orders(manifests, name):
+    paper = Paper.read(manifests(name))
     words = {"none": "none", "policy_entropy": "policy", "state_entropy": "state"}
-    assert set(paper.CLAIMS) == set(paper.ORDERS) < set(paper.MAGNITUDES)
-    for name, claims in paper.CLAIMS.items():
+    assert paper.compared == tuple(words) and paper.figure == 4 and paper.seeds == 25
+    assert set(paper.claims) == set(paper.orders) < set(paper.magnitudes)
+    assert paper.magnitudes == {"wall": 6, "random_walls": 7, "goal_shift": 7, "elbow": 5}
+    assert sum(map(len, paper.claims.values())) == 8
+    for perturbation, claims in paper.claims.items():
         for better, relation, worse in claims:
-            order = paper.ORDERS[name]
+            order = paper.orders[perturbation]
             assert relation in order[order.index(words[better]) : order.index(words[worse])]
+
+
+def test_no_facts_are_no_facts(make_frames):
+    runs, _, evaluation = make_frames()
+    assert Paper.read({}) == Paper() and Paper.read({"paper": {}}) == Paper()
+    assert Paper.read({"paper": {"what a later version knows": 1, "seeds": 3}}).seeds == 3
+    assert report.paper_table(runs, evaluation, Paper()).empty
 
 
 @pytest.mark.parametrize(
@@ -187,9 +202,10 @@ def test_claims_follow_the_printed_orders():
     ],
     ids=["diverged", "one-method-diffuse", "one-seed-one-magnitude", "all-diverged"],
 )
-def test_write_report(make_frames, tmp_path, kwargs, recwarn):
+def test_write_report(make_frames, manifests, tmp_path, kwargs, recwarn):
     runs, curves, evaluation = make_frames(**kwargs)
     manifest = {"experiment": "minigrid", "preset": "smoke", "versions": {"jax": "0.10.2"}}
+    manifest |= {"paper": manifests("minigrid")["paper"]}
     path = report.write_report(tmp_path, runs, curves, evaluation, manifest)
     page = path.read_text(encoding="utf-8")
     assert page.startswith("# minigrid, preset smoke\n")
@@ -197,6 +213,7 @@ def test_write_report(make_frames, tmp_path, kwargs, recwarn):
     assert ("seed 0, at update 17: loss is NaN" in page) == bool(kwargs.get("diverged"))
     links = re.findall(r"\]\((\S+)\)", page)
     assert "figures/figure4.png" in links
+    assert ("figures/training.png" in links) == ("finished" in set(runs["status"]))
     for link in links:
         assert (tmp_path / link).stat().st_size > 1000
     expected = {"nominal", "success", "robustness"}
@@ -208,7 +225,9 @@ def test_write_report(make_frames, tmp_path, kwargs, recwarn):
 def test_report_without_evaluation(make_frames, tmp_path):
     runs, curves, evaluation = make_frames(seeds=[0, 1])
     path = report.write_report(tmp_path, runs, curves, evaluation.iloc[:0], {})
-    assert "## Nominal performance" in path.read_text() and "## Success" not in path.read_text()
+    page = path.read_text()
+    assert "## Nominal performance" in page and "## Success" not in page
+    assert "figures/horizon.png" in page and "bars.png" not in page
 
 
 def test_report_is_reproducible_and_shows_occupancy(make_frames, tmp_path):

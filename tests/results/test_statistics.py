@@ -179,3 +179,22 @@ def test_cvar():
     assert np.isnan(statistics.cvar([1.0, np.nan]))
     with pytest.raises(ValueError, match="fraction"):
         statistics.cvar(values, 0)
+
+
+def test_welch_interval_is_scipys():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(0.4, 0.3, 20), generator.normal(0.2, 0.1, 5)
+    stats = [f(s) for s in (x, y) for f in (np.mean, lambda s: np.std(s, ddof=1), len)]
+    found = statistics.welch_interval(*stats)
+    interval = scipy.stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose(found[1:], interval)
+    assert found.value == pytest.approx(x.mean() - y.mean())
+    pvalue = scipy.stats.ttest_ind_from_stats(*stats, equal_var=False).pvalue
+    assert (found.low > 0 or found.high < 0) == (pvalue < 0.05)
+
+
+def test_welch_interval_needs_two_of_each_and_deviations():
+    for one in ((0.5, 0.1, 1), (0.5, np.nan, 0), (np.nan, np.nan, 0)):
+        assert np.isnan(statistics.welch_interval(*one, 0.4, 0.1, 20)[1:]).all()
+    assert np.isnan(statistics.welch_interval(0.5, 0.1, 5, 0.4, np.nan, 0).low)
+    assert statistics.welch_interval(1.0, 0.0, 5, 0.75, 0.0, 9) == (0.25, 0.25, 0.25)

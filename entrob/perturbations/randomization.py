@@ -1,0 +1,147 @@
+"""Domain randomization: a perturbation that is drawn anew in every episode, for training.
+
+Nothing else in this package lets training see a perturbation. An agent trained so is the oracle
+that has seen what the others are tested on; it is tested in the plain environment like they are.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from entrob.errors import EntrobError
+from entrob.perturbations.base import Params, check_magnitude, perturb, perturbations
+from entrob.perturbations.wrapping import narrow, widen, wrap
+
+# Folded into the reset's key to draw the perturbation, for the reason that noise has one.
+SALT = 0x72616E64
+#: What an environment computes from a state and its params.
+READERS = (
+    "is_truncated",
+    "is_terminated",
+    "is_terminal",
+    "is_success",
+    "entropy_features",
+    "trace",
+    "discount",
+    "get_obs",
+)
+
+
+@struct.dataclass
+class Range:
+    """The range that the magnitude of one perturbation is drawn from.
+
+    Attributes:
+      low: float32[], the smallest magnitude.
+      high: float32[], the largest one, at least `low`.
+    """
+
+    low: jax.Array
+    high: jax.Array
+
+
+class RandomizedEnvironment:
+    """What `with_randomization` puts before an environment's own class.
+
+    `reset` draws magnitudes and instances from its key and keeps the perturbed params in the
+    state, as `drawn`; steps and everything in `READERS` use them instead of the params given.
+    """
+
+    #: Every episode has its own observations and transitions, so no one table holds them.
+    finite = False
+    #: Names of the perturbations, in the order in which they act.
+    randomized: tuple[str, ...]
+
+    @property
+    def default_params(self) -> Params:
+        return widen(super().default_params, "Randomized", randomization=self._ranges)
+
+    def reset_env(self, key: jax.Array, params: Params) -> tuple[Any, Any]:
+        drawn = self._draw(jax.random.fold_in(key, SALT), params)
+        observation, state = super().reset_env(key, drawn)
+        return observation, widen(state, "Randomized", drawn=drawn)
+
+    def step_env(
+        self, key: jax.Array, state: Any, action: jax.Array, params: Params
+    ) -> tuple[Any, Any, jax.Array, jax.Array, dict[str, Any]]:
+        drawn = state.drawn
+        observation, after, *rest = super().step_env(key, narrow(state), action, drawn)
+        return observation, widen(after, "Randomized", drawn=drawn), *rest
+
+    def _draw(self, key: jax.Array, params: Params) -> Params:
+        """The nominal params, perturbed; all leaves are arrays, as a state's must be."""
+        drawn = narrow(params)
+        for position, name in enumerate(self.randomized):
+            key_magnitude, key_instance = jax.random.split(jax.random.fold_in(key, position))
+            low, high = params.randomization[name].low, params.randomization[name].high
+            whole = perturbations.get(name, drawn).integer
+            magnitude = jax.random.uniform(key_magnitude, minval=low, maxval=high + whole)
+            magnitude = jnp.clip(jnp.floor(magnitude) if whole else magnitude, low, high)
+            drawn = perturb(key_instance, drawn, name, magnitude)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), drawn)
+
+
+def _reader(inherited: Callable) -> Callable:
+    """A method ``(state, params, ...)`` which, given params, uses the state's instead."""
+
+    @functools.wraps(inherited)
+    def method(self, state, *given, **named):
+        # The wrapped environment calls it too, with drawn params and states without them.
+        if hasattr(state, "drawn"):
+            given = (state.drawn, *given[1:]) if given else ()
+            named = {**named, "params": state.drawn} if "params" in named else named
+        return inherited(self, state, *given, **named)
+
+    return method
+
+
+@functools.cache
+def _randomized_class(native: type, names: tuple[str, ...]) -> type:
+    methods = {m: _reader(getattr(native, m)) for m in READERS if hasattr(native, m)}
+    body = {"randomized": names, **methods}
+    return type(f"Randomized{native.__name__}", (RandomizedEnvironment, native), body)
+
+
+def with_randomization(
+    env: Any, params: Params, name: str, low: float, high: float
+) -> tuple[Any, Params]:
+    """Draw a perturbation's magnitude and instance anew at every reset; for training only.
+
+    Applied to its own result, it adds a perturbation, which acts after the earlier ones.
+
+    Args:
+      env: any gymnax `Environment`; it is not changed. For a diffuse perturbation, one with noise.
+      params: its nominal `EnvParams`.
+      name: a registered perturbation that fits them.
+      low: smallest magnitude.
+      high: largest magnitude. Magnitudes are uniform over [low, high], over its whole numbers
+        where the perturbation is `integer`; 0 is the nominal environment.
+
+    Returns:
+      ``(env, params)``: the params have one more field, `randomization`, a `Range` by name whose
+      `low` and `high` are traced leaves; the state has one more, `drawn`, the perturbed params of
+      the episode.
+
+    Raises:
+      EntrobError: the name is unknown, does not fit the params or is randomized already, the range
+        is empty or not within the perturbation's, or noise was added after randomization.
+    """
+    entry = perturbations.get(name, params)
+    low, high = (check_magnitude(entry, params, magnitude) for magnitude in (low, high))
+    if low > high:
+        raise EntrobError(f"cannot draw {name!r} from {low:g} to {high:g}: the range is empty")
+    native, names, ranges = type(env), (), {}
+    if "randomized" in vars(native):
+        native, names, ranges = native.__bases__[1], env.randomized, params.randomization
+        params = narrow(params)
+    elif isinstance(env, RandomizedEnvironment):
+        raise EntrobError(f"{env.name} must be given noise before it is randomized, not after")
+    if name in names:
+        raise EntrobError(f"{name!r} is randomized already")
+    ranges = {**ranges, name: Range(low, high)}
+    randomized = wrap(env, _randomized_class(native, (*names, name)), _ranges=ranges)
+    return randomized, widen(params, "Randomized", randomization=ranges)

@@ -1,0 +1,106 @@
+"""What a method trains in besides its regularizers: params, adversaries, randomization."""
+
+import json
+
+import numpy as np
+import pytest
+
+from entrob.errors import EntrobError
+from entrob.results.store import Store
+from entrob.sweep import experiment as experiments
+from entrob.sweep.groups import group_methods
+from entrob.sweep.program import program
+from entrob.sweep.runner import run
+
+PENDULUM = """
+title = "continuous"
+environment = "gymnax:Pendulum-v1"
+algorithm = "ppo"
+network = "mlp"
+normalize = true
+num_envs = 4
+num_steps = 8
+epochs = 2
+minibatches = 2
+chunk = 2
+points = 2
+instances = 3
+
+[params]
+max_steps_in_episode = 12
+
+[[methods]]
+name = "none"
+
+[[methods]]
+name = "state_entropy"
+coefficients = { state_entropy = 0.1 }
+options = { state_entropy = { statistic = "kth", normalizer = "reward_std", groups = 2 } }
+
+[[methods]]
+name = "both"
+adversary = { kind = "probabilistic", strength = 0.1 }
+randomize = { observation_noise = [0, 0.5] }
+
+[perturbations]
+action_noise = [0, 0.5]
+
+[presets.smoke]
+seeds = 2
+frames = 128
+"""
+
+
+def load(tmp_path, text=PENDULUM):
+    path = tmp_path / "continuous.toml"
+    path.write_text(text)
+    return experiments.load(str(path), "smoke")
+
+
+def test_every_setting_trains_and_is_tested_without_it(tmp_path):
+    experiment = load(tmp_path)
+    store = Store(tmp_path / "out")
+    manifest = run(experiment, store, "test")
+    runs, tests = store.gather("runs"), store.gather("evaluation")
+    assert set(runs.method) == {"none", "state_entropy", "both"}
+    assert (runs.status == "finished").all() and len(runs) == 6
+    assert np.isfinite(tests.return_mean).all() and len(tests) == 12
+    # Instances, episodes and start are the same for all methods; only the policies differ.
+    nominal = tests[tests.magnitude == 0].set_index(["method", "seed"]).return_mean
+    assert nominal.nunique() == 6
+    assert manifest["frames_per_run"] == 128
+    json.dumps(manifest)
+
+
+def test_settings_are_never_mixed_within_a_program(tmp_path):
+    experiment = load(tmp_path)
+    groups = group_methods(experiment.methods)
+    names = [sorted(m.name for m in group.methods) for group in groups]
+    assert sorted(names) == [["both"], ["none", "state_entropy"]]
+    for group, name in zip(groups, names):
+        prog = program(experiment, group)
+        assert int(prog.env_params.max_steps_in_episode) == 12
+        assert (prog.agent.spec.adversary is not None) == (name == ["both"])
+        assert hasattr(prog.env_params, "randomization") == (name == ["both"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('kind = "probabilistic"', 'kind = "probable"', "did you mean 'probabilistic'"),
+        ("strength = 0.1", "strength = 1.5", r"strength must be in 0\.\.1, not 1\.5"),
+        ("strength = 0.1", "force = 0.1", "unknown key in continuous.toml: adversary .force."),
+        ("[0, 0.5] }", "[0.5, 0] }", "needs \\[low, high\\]"),
+        ("observation_noise = [0, 0.5]", "observation_noise = [0, -1]", "must be in 0"),
+        ("max_steps_in_episode = 12", 'max_steps_in_episode = "12"', "must be a number"),
+        ('network = "mlp"', 'network = "mlpp"', "did you mean 'mlp'"),
+        ("normalize = true", 'normalize = "yes"', "must be true or false"),
+        ("minibatches = 2", "minibatches = 3", "minibatches must divide"),
+        ("groups = 2", "groups = 3", "3 groups do not divide 4 environments"),
+    ],
+)
+def test_bad_settings_are_one_line(tmp_path, old, new, message):
+    assert old in PENDULUM
+    with pytest.raises(EntrobError, match=message) as error:
+        run(load(tmp_path, PENDULUM.replace(old, new)), Store(tmp_path / "out"), "test")
+    assert "\n" not in str(error.value)
