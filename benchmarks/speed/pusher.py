@@ -32,12 +32,17 @@ import numpy as np
 from entrob.envs import make
 
 # Steps per timed call: enough to time, few enough to take turns often.
-CALL_STEPS, GYMNASIUM_STEPS = 6400, 1000
+CALL_STEPS, GYMNASIUM_STEPS = 3200, 1000
 # More copies than these take minutes to create, and are no faster.
 MOST_SYNC, MOST_ASYNC = 256, 32
 BACKENDS = ("generalized", "spring", "positional", "mjx")
-# Without it XLA takes long over the kinematic chains of MJX and brax, to compile or to run.
-OPTIONS = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+# With its newer emitters XLA takes long over the kinematic chains of MJX and brax, to compile or to
+# run; and it splits even small operations among threads, at twice the cost in all.
+FLAGS = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+}
+OPTIONS = FLAGS if jax.default_backend() == "cpu" else {}
 FOLDED = "entrob, one shard per core"
 
 
@@ -50,7 +55,7 @@ def scanned(reset: Callable, step: Callable, copies: int, calls: int):
       copies: environments side by side, over all devices.
       calls: steps per timed call.
     """
-    steps = max(5, calls // copies)
+    steps = max(2, calls // copies)
     key = jax.random.PRNGKey(0)
     actions = jax.random.uniform(key, (steps, copies, 7), minval=-1, maxval=1)
     shard = copies // jax.device_count()
@@ -177,7 +182,7 @@ def folded(copies: int, options: argparse.Namespace) -> dict:
             check=True,
         )
         rows = json.load(file)["rows"]
-    return {FOLDED: cell for row in rows.values() for cell in row.values()}
+    return {FOLDED: rows["entrob"][str(copies)]} if rows else {}
 
 
 def rates(options: argparse.Namespace) -> dict:

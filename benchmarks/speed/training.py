@@ -151,8 +151,7 @@ def main() -> None:
 
     plain = {"none": chain(), "policy entropy": chain(policy_entropy())}
     ablations = {
-        name: compiled(spec._replace(regularizer=reg), agents=side)
-        for name, reg in plain.items()
+        name: compiled(spec._replace(regularizer=reg), agents=side) for name, reg in plain.items()
     }
     ablations["policy + state entropy"] = compiled(spec, agents=side)
     if tabulate(spec, agent.model, env_params):

@@ -1,6 +1,8 @@
 """Environments: gymnax `Environment`s whose every knob is a traced leaf of their params."""
 
+import contextlib
 import importlib
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +30,9 @@ libraries.register("brax", adapters.Brax)
 def _mujoco(module: str):
     """A module of `entrob.envs.mujoco`, imported when it is needed: MuJoCo is optional."""
     try:
-        return importlib.import_module(f"entrob.envs.mujoco.{module}")
+        # MJX prints that optional parts of its own are missing.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return importlib.import_module(f"entrob.envs.mujoco.{module}")
     except ImportError as error:
         if not (error.name or "").startswith("mujoco"):
             raise

@@ -129,7 +129,7 @@ def read_tree(path: Path, like: Any) -> Any:
     leaves = [stored.get(str(i)) for i in range(len(wanted))]
     for leaf, want in zip(leaves, wanted):
         if leaf is None or leaf.shape != np.shape(want) or leaf.dtype != np.asarray(want).dtype:
-            raise Damaged(path, "written by another version")
+            raise Damaged(path, "of another network or version")
     return jax.tree.unflatten(structure, leaves)
 
 

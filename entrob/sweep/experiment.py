@@ -31,7 +31,8 @@ class Method:
       name: its name in tables and figures.
       coefficients: coefficient by regularizer; empty for ``none``.
       options: options by regularizer, fixed when the program is compiled.
-      params: environment params that training and testing change, e.g. ``reward_decay``.
+      params: environment params that training and testing change, e.g. ``reward_decay``: a number,
+        which an array is filled with, or a (nested) list of its shape.
       training: perturbations of the training environment, magnitude by name (``reward_noise``).
       randomize: perturbations of the training environment drawn anew in every episode, the range
         of magnitudes ``[low, high]`` by name.
@@ -43,7 +44,7 @@ class Method:
     name: str
     coefficients: dict[str, float] = dataclasses.field(default_factory=dict)
     options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    params: dict[str, float] = dataclasses.field(default_factory=dict)
+    params: dict[str, Any] = dataclasses.field(default_factory=dict)
     training: dict[str, float] = dataclasses.field(default_factory=dict)
     randomize: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -214,7 +215,7 @@ def load(name: str, preset: str) -> Experiment:
         raise EntrobError(f"{path.name}: minibatches must divide {what}")
     _known(f"{path.name}: hyper", data["hyper"], _HYPER)
     _numbers(f"{path.name}: hyper", data["hyper"])
-    _numbers(f"{path.name}: params", data["params"])
+    _numbers(f"{path.name}: params", data["params"], lists=True)
     common = data.pop("params")
     methods = tuple(_method(path.name, entry, common, env_params) for entry in data.pop("methods"))
     names = [method.name for method in methods]
@@ -242,9 +243,12 @@ def _typed(where: str, table: dict, types: dict[str, type]) -> None:
             raise EntrobError(f"{where}: {key} must be {_WORDS[kind]}, not {table[key]!r}")
 
 
-def _numbers(where: str, table: dict) -> None:
+def _numbers(where: str, table: dict, lists: bool = False) -> None:
+    """Raise `EntrobError` unless values are numbers or, with `lists`, (nested) lists of them."""
     for key, value in table.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if lists and isinstance(value, list):
+            _numbers(where, {f"{key}[{i}]": item for i, item in enumerate(value)}, lists)
+        elif isinstance(value, bool) or not isinstance(value, int | float):
             raise EntrobError(f"{where}: {key} must be a number, not {value!r}")
 
 
@@ -289,7 +293,7 @@ def magnitudes_of(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
     return tuple(sorted({float(v) for v in values}))
 
 
-def _method(where: str, entry: dict[str, Any], params: dict[str, float], env_params: Any) -> Method:
+def _method(where: str, entry: dict[str, Any], params: dict[str, Any], env_params: Any) -> Method:
     """One method of a file, whose own params override those that the file gives to all."""
     _typed(where, {"a method": entry}, {"a method": dict})
     _known(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
@@ -297,7 +301,7 @@ def _method(where: str, entry: dict[str, Any], params: dict[str, float], env_par
     tables = ("coefficients", "options", "params", "training", "randomize", "adversary")
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
     for key in ("params", "training"):
-        _numbers(f"{where}: {key}", entry.get(key, {}))
+        _numbers(f"{where}: {key}", entry.get(key, {}), lists=key == "params")
     if "name" not in entry:
         raise EntrobError(f"{where}: a method has no name")
     method = Method(**{**entry, "params": params | entry.get("params", {})})

@@ -59,9 +59,7 @@ class Tester:
     def test(self, store: Store, batch: Batch, prog: Program, names: list[str]) -> None:
         """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""
         experiment, runs = self.experiment, len(batch.runs)
-        policy = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).policy
-        like = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), policy)
-        params = read_tree(store.part("policies", batch.id, ".msgpack"), like)
+        params = policies(store, batch, prog)
         short = padded(runs) - runs
         params = jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), params)
         for name in names:
@@ -133,6 +131,17 @@ class Tester:
         if key not in self._compiled:
             self._compiled[key] = make_it()
         return self._compiled[key]
+
+
+def policies(store: Store, batch: Batch, prog: Program) -> Any:
+    """What acts in each run of a trained batch: `PolicyParams`, leaves [runs, ...].
+
+    Raises:
+      Damaged: the file cannot be read, or holds policies of another network.
+    """
+    policy = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).policy
+    like = jax.tree.map(lambda x: np.zeros((len(batch.runs), *x.shape), x.dtype), policy)
+    return read_tree(store.part("policies", batch.id, ".msgpack"), like)
 
 
 def _visits(batch: Batch, env: Any, params: Any, occupancy: np.ndarray) -> pd.DataFrame:

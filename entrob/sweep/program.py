@@ -44,14 +44,20 @@ def nominal(experiment: Experiment, group: Group, noise: bool) -> tuple[Any, Any
     for name, value in group.setting["params"].items():
         if not hasattr(params, name):
             raise EntrobError(f"{experiment.environment} has no param {name!r}")
-        dtype = jnp.asarray(getattr(params, name)).dtype
-        params = params.replace(**{name: jnp.asarray(value, dtype)})
+        old = jnp.asarray(getattr(params, name))
+        try:
+            new = np.broadcast_to(np.array(value), old.shape).astype(old.dtype)
+        except ValueError:
+            shape = f"{experiment.environment}: param {name!r} must be a number or of shape"
+            raise EntrobError(f"{shape} {list(old.shape)}") from None
+        params = params.replace(**{name: jnp.asarray(new)})
     return env, params
 
 
 def program(experiment: Experiment, group: Group) -> Program:
     """The agent and environment of a group; raises `EntrobError` for what cannot be built."""
     training, randomize = group.setting["training"], group.setting["randomize"]
+    _check(experiment, group)
     noise = bool(training) or any(needs_noise(name) for name in randomize)
     env, params = nominal(experiment, group, noise)
     for name, magnitude in training.items():
@@ -74,6 +80,18 @@ def program(experiment: Experiment, group: Group) -> Program:
     return Program(make_agent(spec), params)
 
 
+def _check(experiment: Experiment, group: Group) -> None:
+    """Raise `EntrobError` for a task that cannot be played, nominal or in a test."""
+    env, params = nominal(experiment, group, noise=True)
+    if not hasattr(env, "check_params"):
+        return
+    env.check_params(params)
+    key = jax.random.key(experiment.evaluation_seed)
+    for name, magnitudes in experiment.perturbations.items():
+        for magnitude in magnitudes:
+            env.check_params(perturb(key, params, name, magnitude))
+
+
 def hypers(experiment: Experiment, batch: Batch, width: int) -> tuple[jax.Array, Hyper]:
     """Seeds int32[width] and hyper-parameters, leaves [width]; short batches repeat their last."""
     runs = [*batch.runs, *[batch.runs[-1]] * (width - len(batch.runs))]
@@ -91,8 +109,15 @@ def mesh() -> jax.sharding.Mesh:
 
 
 def compiler_options() -> dict[str, Any]:
-    """On a CPU the fusion emitters make small matrix products slower, not faster."""
-    return {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+    """Options for a CPU, where two things that XLA does by default cost more than they gain.
+
+    Its fusion emitters make small matrix products slower and long kinematic chains very slow to
+    compile; splitting operations among threads takes cores that other shards work on.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    disabled = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
+    return {"xla_cpu_use_fusion_emitters": False, **disabled}
 
 
 def sharded(f: Callable, over: tuple[bool, ...]) -> Callable:

@@ -21,7 +21,11 @@ pusher = pytest.importorskip("entrob.envs.mujoco.pusher")
 ENV, NOMINAL = make("mujoco/pusher")
 WALLED = NOMINAL.replace(block_on=jnp.float32(1))
 KEY = jax.random.key(0)
-OPTIONS = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+FLAGS = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+}
+OPTIONS = FLAGS if jax.default_backend() == "cpu" else {}
 STEPS = 60
 
 

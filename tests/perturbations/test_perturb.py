@@ -111,9 +111,8 @@ def test_one_compilation_serves_all_magnitudes_and_keys(name, nominal):
 def test_vmap_over_magnitudes_and_keys_equals_one_at_a_time(name, nominal):
     keys = jax.random.split(jax.random.key(3), 4)
     magnitudes = np.array([0, 1, EXPECTED[name][1]], np.float32)
-    grid = jax.vmap(
-        lambda m: jax.vmap(lambda key: perturb(key, nominal, name, m))(keys),
-    )(magnitudes)
+    draw = lambda m: jax.vmap(lambda key: perturb(key, nominal, name, m))(keys)
+    grid = jax.jit(jax.vmap(draw))(magnitudes)
     for i, magnitude in enumerate(magnitudes):
         for j in range(4):
             cell = jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], grid)

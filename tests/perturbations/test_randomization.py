@@ -131,8 +131,8 @@ def test_the_drawn_layout_lasts_an_episode_and_another_follows():
 def test_steps_and_observations_are_those_of_the_drawn_params():
     env, params = walled()
     bare, _ = plain()
-    step = jax.jit(jax.vmap(env.step_env, (None, 0, None, None)))
-    bare_step = jax.jit(jax.vmap(bare.step_env, (None, 0, None, 0)))
+    step = jax.jit(jax.vmap(env.step_env, (None, 0, None, None)), compiler_options=QUICK)
+    bare_step = jax.jit(jax.vmap(bare.step_env, (None, 0, None, 0)), compiler_options=QUICK)
     keys = jax.random.split(jax.random.key(3), 64)
     _, state = reset_many(env, keys, with_range(params, 6, 6))
     key, forward = jax.random.key(0), 2

@@ -74,7 +74,7 @@ def test_a_damaged_tree_is_noticed(tmp_path, harm):
     path = tmp_path / "tree.msgpack"
     write_tree(path, tree)
     np.testing.assert_array_equal(read_tree(path, tree)["a"], tree["a"])
-    with pytest.raises(Damaged, match="another version"):
+    with pytest.raises(Damaged, match="another network or version"):
         read_tree(path, {"a": np.arange(99.0), "b": np.int32(3)})
     harm(path)
     with pytest.raises(Damaged, match="checksum"):

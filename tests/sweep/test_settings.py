@@ -104,3 +104,36 @@ def test_bad_settings_are_one_line(tmp_path, old, new, message):
     with pytest.raises(EntrobError, match=message) as error:
         run(load(tmp_path, PENDULUM.replace(old, new)), Store(tmp_path / "out"), "test")
     assert "\n" not in str(error.value)
+
+
+BLOCKS = PENDULUM.replace("gymnax:Pendulum-v1", "mujoco/pusher").replace(
+    "max_steps_in_episode = 12",
+    "block_on = 1\nblock_pos = [[0.65, -0.35], [0.55, -0.21], [0.58, -0.18]]",
+)
+BLOCKS = BLOCKS.replace("action_noise = [0, 0.5]", "wall = [0, 1]")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("", "", "block 0 overlaps the puck's start"),
+        ("[[0.65, -0.35]", "[[0.45, -0.05]", "block 0 overlaps the goal"),
+        (", [0.58, -0.18]]", "]", r"must be a number or of shape \[3, 2\]"),
+        ("[0.65, -0.35], ", "[0.65], ", r"must be a number or of shape \[3, 2\]"),
+        ("[0.65, -0.35]", '[0.65, "-0.35"]', r"block_pos\[0\]\[1\] must be a number"),
+        (
+            "block_pos = [[0.65, -0.35], ",
+            "block_size = -0.01\n#",
+            "block_size must not be negative",
+        ),
+        ("block_pos", "block_position", "has no param 'block_position'"),
+        ("wall = [0, 1]", "wall = [0, 3]", "must be in 0..2"),
+        ("wall = [0, 1]", "hurdle = [0, 0.3]", "hurdle"),
+    ],
+)
+def test_a_task_that_cannot_be_played_is_one_line(tmp_path, old, new, message):
+    assert old in BLOCKS
+    with pytest.raises(EntrobError, match=message) as error:
+        run(load(tmp_path, BLOCKS.replace(old, new)), Store(tmp_path / "out"), "test")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()

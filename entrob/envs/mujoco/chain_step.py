@@ -19,6 +19,9 @@ from entrob.envs.mujoco.chain import Chain, Knobs, Soft, last
 from entrob.envs.mujoco.contacts import Shape
 from entrob.envs.mujoco.physics import Pairs, State
 
+# Copies that a CPU takes at once: with more, what passes between operations outgrows its caches.
+BLOCK = 16
+
 
 def simulate(
     chain: Chain, knobs: Knobs, state: State, ctrl: jax.Array, substeps: int
@@ -46,6 +49,8 @@ def simulate(
         seen = jnp.zeros((len(chain.watched), 3, ctrl.shape[-1]))
         return jax.lax.fori_loop(0, substeps, substep, (state, seen))
 
+    if jax.default_backend() == "cpu":
+        run = dense.in_blocks(run, BLOCK)
     copies = jax.tree.map(lambda x: jnp.asarray(x)[..., None], (knobs, state, ctrl))
     return jax.tree.map(lambda x: x[..., 0], dense.side_by_side(run)(*copies))
 

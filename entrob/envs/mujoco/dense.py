@@ -33,6 +33,30 @@ def side_by_side(f: Callable) -> Callable:
     return f
 
 
+def in_blocks(f: Callable, size: int) -> Callable:
+    """Make a function of arrays [..., B] take B in turns of `size`, which caches hold."""
+
+    def blocked(*args):
+        copies = jax.tree.leaves(args)[0].shape[-1]
+        blocks = -(-copies // size)
+        if blocks == 1:
+            return f(*args)
+
+        def split(x):
+            rest = [(0, 0)] * (x.ndim - 1)
+            x = jnp.pad(x, [*rest, (0, blocks * size - copies)], mode="edge")
+            return jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, size), -2, 0)
+
+        def join(x):
+            x = jnp.moveaxis(x, 0, -2)
+            return x.reshape(*x.shape[:-2], -1)[..., :copies]
+
+        out = jax.lax.map(lambda block: f(*block), jax.tree.map(split, args))
+        return jax.tree.map(join, out)
+
+    return blocked
+
+
 def solve(a: jax.Array, b: jax.Array) -> jax.Array:
     """Solve symmetric positive definite systems [n, n, B] by Gauss-Jordan elimination."""
     n = len(a)

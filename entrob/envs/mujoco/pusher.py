@@ -116,6 +116,11 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
     Termination: never; success, the puck within `success_radius` of the goal, is for evaluation.
     Truncation: after `max_steps_in_episode` steps.
 
+    On a CPU this runs twice as fast, and compiles in half the time, in programs compiled with
+    ``compiler_options={"xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+    "xla_cpu_use_fusion_emitters": False}``: XLA otherwise splits small operations among threads. To
+    use several cores, give each a shard of the copies or a process.
+
     Args:
       model: the model, as `physics.load` takes it, with the names of ours.
       iterations: Newton steps of the constraint solver per timestep; 4 always suffice here.

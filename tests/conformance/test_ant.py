@@ -1,0 +1,300 @@
+"""`mujoco/ant` against Gymnasium's Ant-v5 in C MuJoCo, on the same controls, and over a wall.
+
+Motors this strong on a body this light make contact chaotic within ten steps: there single steps
+from the same states are compared, and what many episodes come to.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+from scipy import stats
+
+from entrob.envs import make
+
+gymnasium = pytest.importorskip("gymnasium")
+pytest.importorskip("entrob.envs.mujoco.ant")
+
+ENV, NOMINAL = make("mujoco/ant")
+WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))
+OPTIONS = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+RELAXED, FREE, FLOOR, STEPS = 6, 18, 108, 100
+#: Steps that are also compared one by one.
+SOME = 30
+
+
+@functools.partial(jax.jit, compiler_options=OPTIONS)
+def program(params, qpos, qvel, actions, count, forced):
+    """The first `count` steps of episodes [n, t]: qpos, qvel, obs and rewards after each action.
+
+    They begin at the first of the states [n, t], and go on from their own or, if `forced`, from
+    the one that is given at every step. Params have a leading axis [n].
+    """
+
+    def episode(params, qpos, qvel, actions):
+        _, start = ENV.reset_env(jax.random.key(0), params)
+
+        def step(t, carry):
+            state, seen = carry
+            given = state.replace(qpos=qpos[t], qvel=qvel[t], seen=qpos[t, :3])
+            state = jax.tree.map(functools.partial(jnp.where, forced | (t == 0)), given, state)
+            obs, state, reward, *_ = ENV.step_env(jax.random.key(0), state, actions[t], params)
+            after = state.qpos, state.qvel, obs, reward
+            return state, jax.tree.map(lambda x, y: x.at[t].set(y), seen, after)
+
+        seen = [jnp.zeros((STEPS, *shape)) for shape in ((15,), (14,), (27,), ())]
+        return jax.lax.fori_loop(0, count, step, (start, tuple(seen)))[1]
+
+    return jax.vmap(episode)(params, qpos, qvel, actions)
+
+
+def play(params, qpos, qvel, actions, forced=False):
+    """See `program`; one params for all or several for as many equal parts."""
+    params = params if isinstance(params, list) else [params]
+    share = np.arange(len(qpos)) * len(params) // len(qpos)
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves)[share], *params)
+    if not forced:
+        qpos, qvel = qpos[:, None], qvel[:, None]
+    count = actions.shape[1]
+    states = [
+        jnp.asarray(np.pad(x, ((0, 0), (0, STEPS - x.shape[1]), (0, 0))), jnp.float32)
+        for x in (qpos, qvel, actions)
+    ]
+    return [np.asarray(x)[:, :count] for x in program(params, *states, count, forced)]
+
+
+def ant_v5(params=None):
+    """Gymnasium's, with the reward and the observation that ours has; in our world if given."""
+    env = gymnasium.make(
+        "Ant-v5",
+        healthy_reward=0,
+        ctrl_cost_weight=0,
+        contact_cost_weight=0,
+        terminate_when_unhealthy=False,
+        include_cfrc_ext_in_observation=False,
+    ).unwrapped
+    env.reset(seed=0)
+    if params is not None:
+        env.model = ENV.world(params)
+        env.data = mujoco.MjData(env.model)
+    return env
+
+
+def play_in_gymnasium(env, qpos, qvel, actions):
+    """The same as `play`, and how many contacts, those with the wall, and rows of constraints."""
+    wall = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_GEOM, "wall")
+    out = []
+    for q, v, controls in zip(qpos, qvel, actions):
+        mujoco.mj_resetData(env.model, env.data)
+        env.set_state(q, v)
+        episode = []
+        for action in controls:
+            obs, reward, terminated, *_ = env.step(action)
+            assert not terminated
+            geom = env.data.contact.geom
+            seen = env.data.ncon, (geom == wall).any(1).sum(), env.data.nefc
+            episode.append((env.data.qpos.copy(), env.data.qvel.copy(), obs, reward, *seen))
+        out.append(list(map(np.array, zip(*episode))))
+    return [np.stack(x) for x in zip(*out)]
+
+
+def starts(n, seed):
+    """Gymnasium's random starts, and actions of which a third are held for half a second."""
+    rng = np.random.default_rng(seed)
+    qpos = ENV.legged.host.qpos0 + rng.uniform(-0.1, 0.1, (n, 15))
+    actions = rng.uniform(-1, 1, (n, STEPS, 8))
+    actions[::3] = np.repeat(actions[::3, ::10], 10, axis=1)
+    return qpos, 0.1 * rng.standard_normal((n, 14)), actions
+
+
+def rush(n, seed):
+    """Starts close before the wall, thrown at it from various heights and angles."""
+    qpos, qvel, actions = starts(n, seed)
+    rng = np.random.default_rng(seed)
+    qpos[:, 0] = 3 - rng.uniform(0, 0.6, n)
+    qpos[:, 2] = rng.uniform(0.4, 0.9, n)
+    qpos[:, 3:7] += rng.normal(0, 0.3, (n, 4))
+    qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+    qvel[:, 0] = rng.uniform(2, 6, n)
+    return qpos, qvel, actions
+
+
+def apart(ours, theirs):
+    """Largest difference of a state's positions, and of its velocities, [n, t]."""
+    return [np.abs(a - b).max(-1) for a, b in zip(ours[:2], theirs[:2])]
+
+
+def quantiles(name, x, at=(0.5, 0.9, 0.95, 1)):
+    print(f"{name}: " + ", ".join(f"{q:.0%} {v:.2g}" for q, v in zip(at, np.quantile(x, at))))
+
+
+def single_steps(params, start, theirs):
+    """Every step of Gymnasium's episodes, from its states: errors of positions, velocities, obs."""
+    before = [np.concatenate([s[:, None], x[:, :-1]], 1) for s, x in zip(start[:2], theirs)]
+    ours = play(params, *before, start[2][:, : before[0].shape[1]], forced=True)
+    return *apart(ours, theirs), np.abs(ours[2] - theirs[2]).max(-1)
+
+
+@pytest.fixture(scope="module")
+def gym():
+    return ant_v5()
+
+
+@pytest.fixture(scope="module")
+def nominal(gym):
+    """Starts, ours and Gymnasium's; the first `FREE` thrown up, and `RELAXED` of them relaxed."""
+    qpos, qvel, actions = starts(FREE + FLOOR, seed=0)
+    qpos[:FREE, 2] += 3
+    qvel[:FREE, 2] += 0.5 * 9.81 * 2.5
+    # Joints in the middle of their ranges, and controls that leave them there.
+    qpos[:RELAXED, 8::2] += np.deg2rad([50, -50, -50, 50])
+    qvel[:RELAXED, 6:] = 0
+    actions[:RELAXED] *= 0.002
+    start = qpos, qvel, actions
+    return start, play(NOMINAL, *start), play_in_gymnasium(gym, *start)
+
+
+@pytest.fixture(scope="module")
+def walled():
+    start = rush(FREE + FLOOR, seed=1)
+    start = *start[:2], start[2][:, :60]
+    return start, play(WALLED, *start), play_in_gymnasium(ant_v5(WALLED), *start)
+
+
+def test_the_model_has_gymnasiums_numbers(gym):
+    ours, theirs = ENV.legged.host, gym.model
+    for name in (
+        *("body_mass", "body_inertia", "body_pos", "body_ipos", "body_iquat", "body_invweight0"),
+        *("jnt_type", "jnt_axis", "jnt_range", "jnt_limited", "jnt_solref", "jnt_solimp"),
+        *("dof_armature", "dof_damping", "dof_invweight0", "qpos0", "opt.timestep", "opt.gravity"),
+        *("actuator_gear", "actuator_gainprm", "actuator_ctrlrange", "actuator_trnid", "opt.cone"),
+        *("opt.integrator", "opt.impratio", "opt.solver"),
+    ):
+        a, b = (functools.reduce(getattr, name.split("."), m) for m in (ours, theirs))
+        np.testing.assert_allclose(a, b, atol=1e-12, err_msg=name)
+    own, body = (np.flatnonzero(m.geom_bodyid > 0) for m in (ours, theirs))
+    for name in ("size", "pos", "quat", "friction", "margin", "condim", "solref", "solimp"):
+        a, b = (getattr(m, f"geom_{name}") for m in (ours, theirs))
+        np.testing.assert_allclose(a[own], b[body], atol=1e-12, err_msg=name)
+
+
+def test_free_motion_is_equal_over_50_steps(nominal):
+    _, ours, theirs = nominal
+    relaxed = slice(RELAXED), slice(50)
+    assert theirs[6][relaxed].max() == 0  # no constraint of any kind
+    qpos, qvel = (e[relaxed] for e in apart(ours, theirs))
+    quantiles("free motion, 50 steps, positions", qpos[:, -1])
+    assert qpos.max() < 1e-4 and qvel.max() < 1e-4
+    np.testing.assert_allclose(ours[2][relaxed], theirs[2][relaxed], atol=1e-4)
+    np.testing.assert_allclose(ours[3][relaxed], theirs[3][relaxed], atol=1e-4)
+
+
+def test_in_the_air_only_rounding_and_joint_limits_tell(nominal):
+    _, ours, theirs = nominal
+    air = slice(RELAXED, FREE), slice(50)
+    assert theirs[4][air].max() == 0 and theirs[6][air].max() > 0
+    qpos = apart(ours, theirs)[0][air][:, -1]
+    quantiles("thrown up, full controls, 50 steps, positions", qpos)
+    assert np.quantile(qpos, 0.5) < 1e-4 and np.quantile(qpos, 0.9) < 3e-4
+
+
+def test_no_more_contacts_at_once_than_are_kept(nominal, walled):
+    most = max(nominal[2][4].max(), walled[2][4].max())
+    print(f"at most {most} contacts at once, {ENV.legged.contacts} are kept")
+    assert most <= ENV.legged.contacts
+
+
+def test_single_steps_on_the_floor(nominal):
+    start, _, theirs = nominal
+    theirs = [x[:, :SOME] for x in theirs]
+    errors = single_steps(NOMINAL, start, theirs)
+    touching = theirs[4] > 0
+    assert touching.sum() > 1000
+    qpos, qvel, obs = (error[touching] for error in errors)
+    print(f"{touching.sum()} steps that end with floor contact")
+    for name, error in (("positions", qpos), ("velocities", qvel)):
+        quantiles(f"one step from the same state, {name}", error, (0.5, 0.9, 0.99, 1))
+    assert np.quantile(qpos, 0.5) < 3e-5 and np.quantile(qpos, 0.99) < 1e-3
+    np.testing.assert_array_less(obs, np.maximum(qpos, qvel) + 1e-5)
+
+
+def test_episodes_on_the_floor_come_to_the_same(nominal, gym):
+    start, ours, theirs = nominal
+    nudged = start[0].copy()
+    nudged[:, 7:] += 1e-6
+    again = play_in_gymnasium(gym, nudged[FREE:], start[1][FREE:], start[2][FREE:])
+    for t in (3, 5, 10, 20, 50, 100):
+        for name, other in (("ours", ours[0][FREE:]), ("C, angles 1e-6 rad off", again[0])):
+            off = np.linalg.norm(other[:, t - 1, :3] - theirs[0][FREE:, t - 1, :3], axis=-1)
+            quantiles(f"torso after {t} steps in m, {name}", off)
+            if t == 5:
+                assert np.median(off) < 1e-4
+    # Then it is chance: a millionth of a radian parts C MuJoCo from itself, and float32, which
+    # begins with ten times as much, does so sooner. On the whole they do the same.
+    for column in (0, 2):
+        mine, gyms = (x[0][-FLOOR:, 49::50, column].T for x in (ours, theirs))
+        for a, b in zip(mine, gyms):
+            off = a - b
+            print(f"paired difference {off.mean():.3f} ± {stats.sem(off):.3f} m")
+            assert abs(off.mean()) < 3 * stats.sem(off)
+            assert stats.ks_2samp(a, b).pvalue > 0.01
+    mine, gyms = (x[3][-FLOOR:].sum(1) for x in (ours, theirs))
+    assert stats.ks_2samp(mine, gyms).pvalue > 0.01
+
+
+def test_single_steps_against_the_wall(walled):
+    start, _, theirs = walled
+    theirs = [x[:, :SOME] for x in theirs]
+    errors = single_steps(WALLED, start, theirs)
+    touching = theirs[5] > 0
+    assert touching.sum() > 300
+    qpos, qvel, _ = (error[touching] for error in errors)
+    print(f"{touching.sum()} steps that end with wall contact")
+    for name, error in (("positions", qpos), ("velocities", qvel)):
+        quantiles(f"one step from the same state, {name}", error, (0.5, 0.9, 0.95, 0.99))
+    assert np.quantile(qpos, 0.5) < 1e-4
+    assert np.quantile(qpos, 0.95) < 5e-3
+
+
+def test_episodes_over_the_wall_come_to_the_same(walled):
+    _, ours, theirs = walled
+    mine, gyms = (x[0][:, -1, 0] for x in (ours, theirs))
+    over = [np.mean(x > 5) for x in (mine, gyms)]
+    print(f"past the wall: ours {over[0]:.2f}, C {over[1]:.2f}")
+    assert 0.05 < over[1] < 0.95
+    both = (mine > 5) & (gyms <= 5), (mine <= 5) & (gyms > 5)
+    # As often the one without the other as the other way round.
+    assert stats.binomtest(both[0].sum(), max(sum(b.sum() for b in both), 1)).pvalue > 0.01
+    assert stats.ks_2samp(mine, gyms).pvalue > 0.01
+
+
+def test_changed_models_are_the_same_world():
+    names = ["torso_mass", "friction", "actuator_gain"]
+    changed = [NOMINAL.replace(**{n: getattr(NOMINAL, n) * jnp.float32(0.3)}) for n in names]
+    each = (FREE + FLOOR) // len(names)
+    start = starts(FREE + FLOOR, seed=2)
+    start = *start[:2], start[2][:, :15]
+    theirs = [
+        play_in_gymnasium(ant_v5(params), *(x[each * i : each * (i + 1)] for x in start))
+        for i, params in enumerate(changed)
+    ]
+    theirs = [np.concatenate(x) for x in zip(*theirs)]
+    right = single_steps(changed, start, theirs)[0]
+    for i, name in enumerate(names):
+        part = slice(each * i, each * (i + 1))
+        quantiles(f"one step with another {name}, positions", right[part])
+        assert np.quantile(right[part], 0.95) < 1e-3
+
+
+def test_the_start_is_drawn_and_observed_as_in_gymnasium(gym):
+    reset = jax.jit(jax.vmap(ENV.reset_env, (0, None)))
+    obs, states = reset(jax.random.split(jax.random.key(0), 150), NOMINAL)
+    theirs = np.array([gym.reset(seed=i)[0] for i in range(150)])
+    for a, b in zip(np.asarray(obs).T, theirs.T):
+        assert stats.ks_2samp(a, b).pvalue > 1e-4
+    for q, v, o in zip(states.qpos[:5], states.qvel, obs):
+        gym.set_state(np.asarray(q), np.asarray(v))
+        np.testing.assert_allclose(o, gym._get_obs(), atol=1e-6)

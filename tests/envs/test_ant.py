@@ -1,0 +1,294 @@
+"""`mujoco/ant` by itself: reward, success, params that reach the dynamics, the wall, bad input.
+
+tests/conformance/test_ant.py compares it with Gymnasium's.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from entrob.envs import make
+from entrob.errors import EntrobError
+from entrob.perturbations import perturb
+
+pytest.importorskip("entrob.envs.mujoco.ant")
+
+from mujoco import mjx
+
+from entrob.envs.mujoco import legged, track
+
+ENV, NOMINAL = make("mujoco/ant")
+KEY = jax.random.key(0)
+OPTIONS = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+STEPS, BATCH = 30, 12
+
+
+def episode(params, start, actions):
+    """The observations, states and rewards of an episode."""
+
+    def step(state, action):
+        obs, state, reward, terminated, _ = ENV.step_env(KEY, state, action, params)
+        return state, (obs, state, reward, terminated)
+
+    return jax.lax.scan(step, start, actions)[1]
+
+
+#: The one program for all tests: a batch of episodes, of as many params and starts.
+traced = chex.assert_max_traces(episode, n=1)
+episodes = jax.jit(jax.vmap(traced), compiler_options=OPTIONS)
+
+
+def start(params=NOMINAL, **changes):
+    """A state to begin with; `changes` to the first numbers of qpos and qvel."""
+    state = ENV.reset_env(KEY, params)[1]
+    for name, value in changes.items():
+        values = getattr(state, name)
+        state = state.replace(**{name: values.at[: len(value)].set(jnp.array(value))})
+    return state.replace(seen=state.qpos[:3])
+
+
+def played(*variants, before=None):
+    """Episodes of up to `BATCH` params, with the same actions and from the same start."""
+    fill = BATCH - len(variants)
+    params = jax.tree.map(lambda *x: jnp.stack(x), *variants, *[NOMINAL] * fill)
+    before = start() if before is None else before
+    before = jax.tree.map(lambda x: jnp.tile(x, (BATCH,) + (1,) * x.ndim), before)
+    actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 8))
+    return episodes(params, before, jnp.tile(jnp.float32(actions), (BATCH, 1, 1)))
+
+
+def test_spaces_and_shapes():
+    obs, state = ENV.reset_env(KEY, NOMINAL)
+    assert ENV.observation_space(NOMINAL).contains(obs)
+    assert obs.shape == (27,) and obs.dtype == jnp.float32
+    space = ENV.action_space(NOMINAL)
+    assert space.shape == (8,) and (space.low, space.high) == (-1, 1)
+    # The state is small: all that an episode carries.
+    assert sum(x.size for x in jax.tree.leaves(state)) == 1 + 15 + 14 + 14 + 3
+    np.testing.assert_array_equal(ENV.trace(state), state.qpos[jnp.array([0, 2])])
+
+
+def test_reset_noise():
+    still = NOMINAL.replace(reset_noise=jnp.float32(0))
+    _, state = ENV.reset_env(KEY, still)
+    np.testing.assert_allclose(state.qpos, [0, 0, 0.75, 1] + [0] * 11, atol=1e-7)
+    assert not state.qvel.any()
+    states = jax.vmap(ENV.reset_env, (0, None))(jax.random.split(KEY, 500), NOMINAL)[1]
+    off = states.qpos - state.qpos
+    assert 0.099 < jnp.abs(off).max() < 0.1 + 1e-6
+    np.testing.assert_allclose(states.qvel.std(0), 0.1, rtol=0.15)
+
+
+def test_reward_is_the_torso_velocity_along_x_and_episodes_end_in_time_only():
+    before = start(qvel=[3.0])
+    weights = [NOMINAL.replace(forward_weight=jnp.float32(w)) for w in (1, 2)]
+    _, states, rewards, terminated = played(*weights, before=before)
+    moved = jnp.diff(states.seen[0, :, 0], prepend=before.seen[0])
+    np.testing.assert_allclose(rewards[0], moved / 0.05, atol=1e-5)
+    np.testing.assert_allclose(rewards[1], 2 * rewards[0], atol=1e-5)
+    # What is read is off by a timestep's error only.
+    np.testing.assert_allclose(states.seen[0], states.qpos[0, :, :3], atol=0.02)
+    assert rewards[0].max() > 1
+    assert not terminated.any()
+    late = jax.tree.map(lambda x: x[0, -1], states).replace(time=jnp.int32(1000))
+    assert ENV.is_truncated(late, NOMINAL) and not ENV.is_truncated(before, NOMINAL)
+
+
+@pytest.mark.parametrize(
+    ("name", "magnitude"),
+    [("leg_failure", 1), ("actuator_gain", 0.5), ("friction", 0.9), ("torso_mass", 2)],
+)
+def test_perturbations_reach_the_dynamics(name, magnitude):
+    some = perturb(KEY, NOMINAL, name, magnitude)
+    _, states, *_ = played(NOMINAL, perturb(KEY, NOMINAL, name, 0), some)
+    np.testing.assert_array_equal(states.qpos[0], states.qpos[1])
+    assert jnp.abs(states.qpos[2] - states.qpos[0])[-1].max() > 0.05
+    if name == "friction":
+        # Nothing slips before it touches the floor.
+        np.testing.assert_array_equal(states.qpos[2, 0], states.qpos[0, 0])
+
+
+def test_leg_failure_is_a_limp_leg():
+    failed = perturb(KEY, NOMINAL, "leg_failure", 1)
+    hips = jnp.flatnonzero(failed.actuator_gain == 0) // 2
+    assert len(hips) == 2 and hips[0] == hips[1]
+    # In Gymnasium's order the actuators begin with the fourth leg.
+    joint = 7 + 2 * ((int(hips[0]) + 3) % 4)
+    before = start(qpos=[0.0, 0, 5])
+    _, states, *_ = played(NOMINAL, failed, before=before)
+    turned = jnp.abs(jnp.diff(states.qpos[:, :10, joint], axis=1)).max(1)
+    assert turned[1] < 0.5 * turned[0]
+
+
+def test_without_a_height_there_is_no_wall():
+    on_it = start(qpos=[4.5, 0, 0.6])
+    variants = [
+        NOMINAL.replace(wall_pos=jnp.float32(p), wall_depth=jnp.float32(d))
+        for p, d in ((4, 1), (1000, 1), (3.9, 3))
+    ]
+    high = NOMINAL.replace(wall_height=jnp.float32(0.4))
+    _, states, rewards, _ = played(*variants, high, before=on_it)
+    for other in (1, 2):
+        np.testing.assert_array_equal(states.qpos[other], states.qpos[0])
+        np.testing.assert_array_equal(rewards[other], rewards[0])
+    assert jnp.abs(states.qpos[3] - states.qpos[0]).max() > 0.05
+
+
+def test_a_wall_stops_what_runs_into_it_and_holds_what_stands_on_it():
+    walls = [NOMINAL.replace(wall_height=jnp.float32(h)) for h in (0, 0.3, 3.0)]
+    walls.append(walls[2].replace(wall_pos=jnp.float32(6.0)))
+    _, states, *_ = played(*walls, before=start(qpos=[2.5, 0, 0.6], qvel=[8.0]))
+    far = states.qpos[:, :, 0].max(1)
+    assert far[0] > 6.5
+    assert far[2] < 4 and 4 < far[3] < 6
+    # Observations tell nothing of a wall that is not reached: two episodes up to the nearer one.
+    apart = jnp.abs(states.qpos[2] - states.qpos[3]).max(1) > 0
+    first = int(jnp.argmax(apart))
+    assert apart.any() and first > 0
+    assert states.qpos[2, first - 1, 0] > 2.5
+
+    _, states, *_ = played(*walls, before=start(qpos=[4.5, 0, 1.3]))
+    height = states.qpos[:, -10:, 2].min(1)
+    assert height[1] > 0.3 + 0.2 and height[0] < height[1]
+
+
+def test_success_is_past_the_far_face():
+    walled = NOMINAL.replace(wall_depth=jnp.float32(2))
+    for x, yes in ((5.9, False), (6.1, True)):
+        assert bool(ENV.is_success(start(qpos=[x]), walled)) == yes
+        assert bool(ENV.is_success(start(qpos=[x]), NOMINAL))
+
+
+def test_entropy_features_are_height_and_orientation():
+    state = start(qpos=[3.0, 2, 0.5, -0.6, 0, 0, -1.6])
+    features = ENV.entropy_features(state, NOMINAL)
+    np.testing.assert_allclose(features, [0.5, 0.351123, 0, 0, 0.936329], atol=1e-5)
+    other = state.replace(qpos=state.qpos.at[3:7].multiply(-1))
+    np.testing.assert_allclose(ENV.entropy_features(other, NOMINAL), features, atol=1e-6)
+
+
+def test_scene_shows_the_wall_from_the_side():
+    assert ENV.scene(NOMINAL)["blocks"].shape == (0, 4)
+    walled = perturb(KEY, NOMINAL, "hurdle", 0.3)
+    np.testing.assert_allclose(ENV.scene(walled)["blocks"], [[4.5, 0.15, 0.5, 0.15]], atol=1e-6)
+
+
+def test_world_is_the_same_for_c_mujoco():
+    changed = NOMINAL.replace(
+        wall_height=jnp.float32(0.5), wall_pos=jnp.float32(7), torso_mass=jnp.float32(0.8)
+    )
+    model, plain = ENV.world(changed), ENV.world(NOMINAL)
+    data = mujoco.MjData(model)
+    data.qpos[:3] = [7.5, 0, 0.74]  # the torso just into the wall's top
+    mujoco.mj_forward(model, data)
+    assert (data.contact.geom == model.geom("wall").id).any()
+    data = mujoco.MjData(plain)
+    data.qpos[:3] = [4.5, 0, 0.4]
+    mujoco.mj_forward(plain, data)
+    assert not (data.contact.geom == plain.geom("wall").id).any()
+    # The model stepped here gives way as the one that MuJoCo derives from the changed mass.
+    ours = ENV._model(changed)
+    np.testing.assert_allclose(ours.body_invweight0[:, 0], model.body_invweight0[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(ours.dof_invweight0, model.dof_invweight0, rtol=1e-4)
+    assert abs(model.dof_invweight0[0] / plain.dof_invweight0[0] - 1) > 0.1
+
+
+def test_capsules_touch_the_wall_as_in_c_mujoco():
+    xml = """<mujoco><worldbody><geom name="w" type="box" size=".5 50 .15" pos="0 0 .15"/>
+      <body><freejoint/><geom type="capsule" size=".08 .2" mass="1"/></body>
+      </worldbody></mujoco>"""
+    model = mujoco.MjModel.from_xml_string(xml)
+    model.geom_margin[:] = 0.1
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+
+    @jax.jit
+    def touch(ends):
+        capsules = track.Capsules(ends, np.array([0.08], np.float32), np.array([1]))
+        return track.wall(capsules, jnp.array([0, 0.15]), jnp.array([0.5, 0.15]), 1.0)
+
+    agreed, twice, n = 0, 0, 0
+    for _ in range(600):
+        data.qpos[:3] = rng.uniform([-0.8, -1, 0.2], [0.8, 1, 0.6])
+        data.qpos[3:] = rng.normal(size=4)
+        mujoco.mj_forward(model, data)
+        # With its axis within the wall a leg would have been through its surface by 8 cm.
+        if not data.ncon or data.contact.dist.min() < -0.08:
+            continue
+        half = 0.2 * data.geom_xmat[1].reshape(3, 3)[:, 2]
+        found = touch(jnp.array([[data.qpos[:3] - half, data.qpos[:3] + half]], jnp.float32))
+        near = np.flatnonzero(np.asarray(found.dist) < 0.2)
+        order = near[np.argsort(np.asarray(found.dist)[near])]
+        theirs = np.argsort(data.contact.dist)
+        n += 1
+        twice += data.ncon == 2
+        agreed += len(order) == data.ncon and all(
+            abs(found.dist[i] - data.contact.dist[j]) < 1e-4
+            and np.abs(found.pos[i] - data.contact.pos[j]).max() < 1e-3
+            and abs(found.frame[i, 0] @ data.contact.frame[j, :3]) > 0.999
+            for i, j in zip(order, theirs)
+        )
+    print(f"{agreed} of {n} agree, {twice} with two contacts")
+    assert n > 200 and twice > 50
+    assert agreed > 0.99 * n
+
+
+def test_the_solver_has_converged():
+    """What it returns is least: the slope of the cost is 0."""
+    _, states, *_ = played(NOMINAL)
+    env, model = ENV.legged, ENV._model(NOMINAL)
+    rng = np.random.default_rng(1)
+
+    def residual(state, acc):
+        data = env.data.replace(qpos=state.qpos, qvel=state.qvel)
+        data = mjx.crb(model, mjx.com_pos(model, mjx.kinematics(model, data)))
+        contacts = legged.nearest(ENV._touch(data, NOMINAL), env.contacts)
+        limits = legged.constrain(env, model, data, contacts)
+        acc = legged.solve(env, data._impl.M, jnp.zeros(14), limits, acc)
+        excess = jnp.concatenate([limits.side * acc[6:], limits.jacobian @ acc]) - limits.target
+        push = limits.weight * jnp.minimum(excess, 0)
+        pull = jnp.pad(limits.side * push[:8], (6, 0)) + push[8:] @ limits.jacobian
+        return jnp.linalg.norm(data._impl.M @ acc + pull) / (1 + jnp.linalg.norm(pull)), pull
+
+    some = jax.tree.map(lambda x: x[0], states)
+    starts = some.warmstart + jnp.float32(rng.normal(0, 5, some.warmstart.shape))
+    slope, pull = jax.jit(jax.vmap(residual), compiler_options=OPTIONS)(some, starts)
+    assert (jnp.abs(pull).max(1) > 1).sum() > 10
+    print(f"slopes at the end: {np.quantile(slope, [0.5, 0.9, 1])}")
+    assert jnp.quantile(slope, 0.9) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"wall_height": -0.1}, "wall_height must not be negative"),
+        ({"wall_depth": -1}, "wall_depth must be positive"),
+        ({"wall_depth": float("nan")}, "wall_depth must be positive"),
+        ({"friction": 0}, "friction must be positive"),
+        ({"torso_mass": 0}, "torso_mass must be positive"),
+        ({"reset_noise": -1}, "reset_noise must not be negative"),
+        ({"wall_pos": 1.0}, "the wall overlaps the start: wall_pos must be above 1.3"),
+        ({"wall_pos": -3.0}, "the wall overlaps the start"),
+        ({"actuator_gain": [float("nan")] * 8}, "actuator_gain must be finite"),
+    ],
+)
+def test_bad_params_are_one_line(change, says):
+    params = NOMINAL.replace(**{name: jnp.float32(value) for name, value in change.items()})
+    ENV.check_params(NOMINAL)
+    ENV.check_params(perturb(KEY, NOMINAL, "hurdle", 0.6))
+    with pytest.raises(EntrobError, match=says) as error:
+        ENV.check_params(params)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_models_are_one_line(tmp_path):
+    Ant = type(ENV)
+    with pytest.raises(EntrobError, match="no_such"):
+        Ant(model="no_such.xml")
+    with pytest.raises(EntrobError, match="unknown body 'torso'"):
+        Ant(model="pusher.xml")
+    with pytest.raises(EntrobError, match="contacts and iterations must be positive"):
+        Ant(iterations=0)
