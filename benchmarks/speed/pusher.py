@@ -30,19 +30,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from entrob.envs import make
+from entrob.sweep.program import compiler_options
 
 # Steps per timed call: enough to time, few enough to take turns often.
 CALL_STEPS, GYMNASIUM_STEPS = 3200, 1000
 # More copies than these take minutes to create, and are no faster.
 MOST_SYNC, MOST_ASYNC = 256, 32
 BACKENDS = ("generalized", "spring", "positional", "mjx")
-# With its newer emitters XLA takes long over the kinematic chains of MJX and brax, to compile or to
-# run; and it splits even small operations among threads, at twice the cost in all.
-FLAGS = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-}
-OPTIONS = FLAGS if jax.default_backend() == "cpu" else {}
+OPTIONS = compiler_options()
 FOLDED = "entrob, one shard per core"
 
 

@@ -14,13 +14,14 @@ import pytest
 from scipy import stats
 
 from entrob.envs import make
+from entrob.sweep.program import compiler_options
 
 gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("entrob.envs.mujoco.ant")
 
 ENV, NOMINAL = make("mujoco/ant")
 WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))
-OPTIONS = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+OPTIONS = compiler_options()
 RELAXED, FREE, FLOOR, STEPS = 6, 18, 108, 100
 #: Steps that are also compared one by one.
 SOME = 30

@@ -6,8 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
+from entrob.agents.actor_critic import make_agent
+from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
+from entrob.evaluation.batch import evaluate
+from entrob.regularizers import chain
+from entrob.sweep.program import compiler_options
 
 pytest.importorskip("gymnasium")
 reference = pytest.importorskip("entrob.envs.mujoco.reference")
@@ -16,12 +22,7 @@ gymnasium_pusher, record = reference.gymnasium_pusher, reference.record
 ENV, NOMINAL = make("mujoco/pusher")
 GYMNASIUM = NOMINAL.replace(control_weight=jnp.float32(0.1))
 WALLED = GYMNASIUM.replace(block_on=jnp.float32(1))
-# On CPUs this compiles and runs in half the time.
-FLAGS = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-}
-OPTIONS = FLAGS if jax.default_backend() == "cpu" else {}
+OPTIONS = compiler_options()
 
 
 @functools.partial(jax.jit, compiler_options=OPTIONS)
@@ -167,3 +168,20 @@ def test_changed_params_are_changed_models(pushes, change):
     assert np.quantile(np.abs(rewards[:, :40] - paid[:, :40]).max(1), 0.75) < 1e-3
     # The param matters at all.
     assert np.median(np.abs(paid - pushes.rewards[few]).max(1)) > 1e-4
+
+
+def test_a_policy_does_the_same_in_gymnasium():
+    """An untrained recurrent policy; trained ones meet in benchmarks/pusher_in_gymnasium.py."""
+    agent = make_agent(Spec(ENV, chain(), network="lstm", num_envs=4, normalize=True))
+    policy, n = agent.init(jax.random.PRNGKey(0), Hyper(), WALLED).policy, 100
+    keys = jax.random.split(jax.random.key(1), n)
+    instances = jax.tree.map(lambda x: jnp.stack([x] * n), WALLED)
+    test = lambda policy: evaluate(ENV, agent.actor, 100, policy, instances, keys)
+    here = jax.jit(test, compiler_options=OPTIONS)(jax.tree.map(lambda x: x[None], policy))
+    success, returns = reference.play(
+        lambda key, memory, obs: agent.act(key, policy, memory, obs), agent.start(), WALLED, n
+    )
+    print(f"return {here.episode_return.mean():.2f} here, {returns.mean():.2f} in Gymnasium")
+    assert not success.any() and not here.steps_to_success.any()
+    assert returns.std() > 0.5
+    assert scipy.stats.ks_2samp(np.asarray(here.episode_return[0]), returns).pvalue > 1e-3

@@ -19,10 +19,11 @@ pytest.importorskip("entrob.envs.mujoco.ant")
 from mujoco import mjx
 
 from entrob.envs.mujoco import legged, track
+from entrob.sweep.program import compiler_options
 
 ENV, NOMINAL = make("mujoco/ant")
 KEY = jax.random.key(0)
-OPTIONS = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+OPTIONS = compiler_options()
 STEPS, BATCH = 30, 12
 
 

@@ -15,17 +15,14 @@ import pytest
 from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.perturbations import perturb
+from entrob.sweep.program import compiler_options
 
 pusher = pytest.importorskip("entrob.envs.mujoco.pusher")
 
 ENV, NOMINAL = make("mujoco/pusher")
 WALLED = NOMINAL.replace(block_on=jnp.float32(1))
 KEY = jax.random.key(0)
-FLAGS = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-}
-OPTIONS = FLAGS if jax.default_backend() == "cpu" else {}
+OPTIONS = compiler_options()
 STEPS = 60
 
 

@@ -1,4 +1,4 @@
-"""Gymnasium's own Pusher-v5 with the paper's blocks, in C MuJoCo, and pushes recorded in it.
+"""Gymnasium's own Pusher-v5 with the paper's blocks, in C MuJoCo: policies and pushes in it.
 
 What `mujoco/pusher` is compared with. Needs gymnasium, which entrob itself does not.
 """
@@ -7,10 +7,11 @@ import pathlib
 import tempfile
 from typing import NamedTuple
 
+import jax
 import mujoco
 import numpy as np
 
-from entrob.envs.mujoco.pusher import ARM, FRAME_SKIP, PusherParams
+from entrob.envs.mujoco.pusher import ARM, FRAME_SKIP, PAPER_START, PusherParams
 
 # Where the puck is when its slides are at 0, and half the blocks' height and their center's.
 HOME, HALF_HEIGHT, HEIGHT = np.array([0.45, -0.05]), 0.05, -0.275
@@ -69,6 +70,46 @@ def _change(model: mujoco.MjModel, params: PusherParams) -> None:
     model.body_inertia[puck] *= float(params.puck_mass) / model.body_mass[puck]
     model.body_mass[puck] = params.puck_mass
     model.body_pos[model.body("goal").id, :2] = params.goal_pos
+
+
+def play(act, memory, params: PusherParams, episodes: int, seed: int = 0, at_once: int = 20):
+    """Let a policy push the puck from the paper's start in C MuJoCo.
+
+    Args:
+      act: ``(key, memory, obs float32[23]) -> (action float32[7], memory)``, the policy.
+      memory: what an episode begins with.
+      params: what `gymnasium_pusher` is built with; episodes end at success or after
+        `max_steps_in_episode`.
+      episodes: how many, rounded up to a multiple of `at_once`.
+      seed: of the policy's noise.
+      at_once: simulators side by side, for which the policy is evaluated together.
+
+    Returns:
+      Success bool[episodes], and the undiscounted return float[episodes] until the end.
+    """
+    act = jax.jit(jax.vmap(act))
+    envs = [gymnasium_pusher(params) for _ in range(at_once)]
+    start = np.r_[np.zeros(len(ARM)), PAPER_START, 0, 0]
+    goal, key = np.asarray(params.goal_pos), jax.random.key(seed)
+    successes, returns = [], []
+    for _ in range(-(-episodes // at_once)):
+        for env in envs:
+            env.reset(seed=0)
+            env.set_state(start, np.zeros(len(start)))
+        obs = np.stack([env._get_obs() for env in envs])
+        memories = jax.tree.map(lambda x: np.stack([x] * at_once), memory)
+        success, total = np.zeros(at_once, bool), np.zeros(at_once)
+        for _ in range(int(params.max_steps_in_episode)):
+            key, key_act = jax.random.split(key)
+            actions, memories = act(jax.random.split(key_act, at_once), memories, obs)
+            obs, rewards = zip(*(env.step(a)[:2] for env, a in zip(envs, np.asarray(actions))))
+            obs = np.stack(obs)
+            total += np.where(success, 0, rewards)
+            # The puck's (x, y) as it is observed.
+            success |= np.linalg.norm(obs[:, 17:19] - goal, axis=1) < params.success_radius
+        successes.append(success)
+        returns.append(total)
+    return np.concatenate(successes)[:episodes], np.concatenate(returns)[:episodes]
 
 
 class Pushes(NamedTuple):
