@@ -1,5 +1,7 @@
 """The tanh-normal policy, normalization, schedules of the learning rate, value clipping."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from entrob.agents.actor_critic import make_agent
+from entrob.agents.actor_critic import AGENT, make_agent
 from entrob.agents.distributions import TanhNormal
 from entrob.agents.model import make_model
 from entrob.agents.normalizer import Normalizer, standardize
@@ -133,15 +135,23 @@ class Name(environment.Environment):
         return spaces.Box(-1000.0, 1000.0, (1,), jnp.float32)
 
 
-def train(updates=400, **hyper):
-    env = Name()
+@functools.cache
+def learner(env):
     spec = Spec(env, chain(), None, "ppo", num_envs=32, num_steps=16, epochs=4, minibatches=4,
                 normalize=True)  # fmt: skip
     agent = make_agent(spec)
+    return agent, jax.jit(agent.train_chunk, static_argnums=3)
+
+
+ENV = Name()
+
+
+def train(updates=400, **hyper):
+    agent, chunk = learner(ENV)
     hyper = Hyper(learning_rate=1e-3, total_updates=updates, max_grad_norm=0.5).replace(**hyper)
-    params = env.default_params
+    params = ENV.default_params
     state = agent.init(jax.random.PRNGKey(0), hyper, params)
-    return agent, *jax.jit(agent.train_chunk, static_argnums=3)(state, hyper, params, updates)
+    return agent, *chunk(state, hyper, params, updates)
 
 
 def test_continuous_actions_are_learned_from_observations_and_rewards_of_any_scale():
@@ -158,14 +168,50 @@ def test_annealing_ends_at_zero_and_value_clip_acts():
     for other in (annealed, clipped):
         pairs = zip(jax.tree.leaves(state.network), jax.tree.leaves(other.network))
         assert any((a != b).any() for a, b in pairs)
-    env = Name()
-    agent = make_agent(Spec(env, chain(), None, "ppo", num_envs=4, num_steps=4, normalize=True))
-    hyper = Hyper(anneal=1.0, total_updates=10)
-    begin = agent.init(jax.random.PRNGKey(0), hyper, env.default_params)
+    agent, chunk = learner(ENV)
+    hyper = Hyper(learning_rate=1e-3, anneal=1.0, total_updates=10, max_grad_norm=0.5)
+    begin = agent.init(jax.random.PRNGKey(0), hyper, ENV.default_params)
     end = begin.replace(update=jnp.int32(10))
-    after, _ = agent.train_chunk(end, hyper, env.default_params, 1)
+    after, _ = chunk(end, hyper, ENV.default_params, 1)
     for a, b in zip(jax.tree.leaves(end.network), jax.tree.leaves(after.network)):
         np.testing.assert_allclose(a, b, atol=1e-8)
+
+
+@struct.dataclass
+class Fragile(environment.EnvParams):
+    chance: jax.Array = 0.0
+
+
+class Breaking(Name):
+    """Its simulation turns NaN at some steps."""
+
+    @property
+    def default_params(self):
+        return Fragile(max_steps_in_episode=10)
+
+    def step_env(self, key, state, action, params):
+        broken = jax.random.bernoulli(key, params.chance)
+        state = state.replace(target=jnp.where(broken, jnp.nan, state.target))
+        return super().step_env(key, state, action, params)
+
+
+def test_a_simulation_that_breaks_freezes_its_run_and_spares_the_rest():
+    agent, _ = learner(Breaking())
+    hyper, keys = Hyper(total_updates=4), jax.random.split(jax.random.PRNGKey(3), 6)
+
+    @jax.jit
+    def runs(params):
+        state = jax.vmap(agent.init, (0, None, None))(keys, hyper, params)
+        return jax.vmap(lambda s: agent.train_chunk(s, hyper, params, 4))(state)
+
+    (sick, curves), (well, _) = runs(Fragile(chance=4e-4)), runs(Fragile(chance=0.0))
+    broken = np.asarray(sick.diverged_at >= 0)
+    assert 0 < broken.sum() < 6 and not (well.diverged_at >= 0).any()
+    assert (sick.cause[broken] == AGENT).all()
+    assert (np.isnan(curves["value_loss"]).any(1) == broken).all()
+    for a, b in zip(jax.tree.leaves(sick.policy), jax.tree.leaves(well.policy)):
+        assert np.isfinite(a).all()
+        np.testing.assert_array_equal(a[~broken], b[~broken])
 
 
 def test_unbounded_actions_are_refused():
