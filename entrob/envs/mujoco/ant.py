@@ -100,6 +100,9 @@ class Ant(environment.Environment[AntState, AntParams]):
         positive.
     """
 
+    #: What `trace` gives.
+    trace_axes = ("x", "z")
+
     def __init__(self, model: str = "ant.xml", contacts: int = 8, iterations: int = 5):
         if contacts < 1 or iterations < 1:
             raise EntrobError("contacts and iterations must be positive")
