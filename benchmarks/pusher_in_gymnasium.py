@@ -76,12 +76,12 @@ def main() -> None:
                             "method": run.method.name,
                             "seed": run.seed,
                             "wall": magnitude,
-                            "success_here": ours.success,
-                            "success_gymnasium": success.mean(),
+                            "success_here": float(ours.success),
+                            "success_gymnasium": float(success.mean()),
                             "difference_low": low,
                             "difference_high": high,
-                            "return_here": ours.return_mean,
-                            "return_gymnasium": returns.mean(),
+                            "return_here": float(ours.return_mean),
+                            "return_gymnasium": float(returns.mean()),
                             "episodes": n,
                         }
                     )

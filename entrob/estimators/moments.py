@@ -5,6 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+#: Relative spread that cannot be told from rounding, some hundred float32 roundings.
+RESOLUTION = 1e-5
+
 
 class Moments(NamedTuple):
     """Mean and spread of a stream, merged batch by batch (Chan et al. 1979).
@@ -43,6 +46,11 @@ class Moments(NamedTuple):
 
     @property
     def std(self) -> jax.Array:
-        """Population standard deviation, 1 where nothing has varied yet: float32[...]."""
+        """Population standard deviation, 1 where nothing has varied yet: float32[...].
+
+        A spread below `RESOLUTION` times the mean counts as none: float32's rounding leaves as much
+        of a constant, and dividing by it would blow up the least change of that constant.
+        """
         variance = self.m2 / jnp.maximum(self.count, 1.0)
-        return jnp.where(variance > 0, jnp.sqrt(jnp.maximum(variance, 1e-12)), 1.0)
+        varied = variance > (RESOLUTION * self.mean) ** 2
+        return jnp.where(varied, jnp.sqrt(jnp.maximum(variance, 1e-12)), 1.0)

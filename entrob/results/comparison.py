@@ -69,7 +69,7 @@ def bars(
         rows = finished(runs, at_headline(evaluation, name, paper))[["method", "success"]]
         magnitude = headline_magnitude(evaluation, name, paper)
         there = np.isclose(magnitude, paper.magnitudes.get(name, magnitude))
-        groups[f"{label(name)} {magnitude:g}"] = (name if there else "", rows)
+        groups[f"{label(name)}\n{magnitude:g}"] = (name if there else "", rows)
     groups = {title: group for title, group in groups.items() if len(group[1])}
     if not groups:
         return None
@@ -81,7 +81,7 @@ def bars(
         some = dict(list(groups.items())[i * per_line : (i + 1) * per_line])
         for place, (condition, rows) in enumerate(some.values()):
             _group(axis, place, condition, rows, methods, paper, level)
-        axis.set_xticks(range(len(some)), list(some))
+        axis.set_xticks(range(len(some)), list(some), fontsize=8 if len(some) <= 8 else 7)
         axis.set(xlim=(-0.5, per_line - 0.5), ylim=(0, 1), ylabel="success rate")
         axis.grid(axis="x", visible=False)
         axis.tick_params(axis="x", length=0)

@@ -163,8 +163,8 @@ def table_captions(level: float) -> dict[str, str]:
         "sampled success, if the 95 % bootstrap interval of the paired probability of improvement "
         "excludes 0.5 and at least six seed pairs stand behind it.",
         "numbers": "Success rates, ours and the paper's: mean ± sample standard deviation over n "
-        "seeds. The difference is ours minus the paper's with its Welch 95 % interval; agrees: the "
-        "interval holds 0, which with few seeds says little.",
+        "seeds. The difference is ours minus the paper's with its Welch 95 % interval; compatible: "
+        "it holds 0, which with few seeds says little.",
         "nominal": f"The unperturbed task. {band}; IQM is the interquartile mean with its 95 % "
         "bootstrap interval; return in training is over the last 10 % of frames.",
         "success": f"Success at the end of the horizon. {band}; IQM is the interquartile mean with "

@@ -195,9 +195,9 @@ def numbers_table(
 ) -> pd.DataFrame:
     """Every success rate that the paper reports beside ours: mean and sample deviation over seeds.
 
-    `difference` is ours minus the paper's with its Welch interval.  `verdict` is "agrees" if that
-    interval holds 0, "differs" if not, "too few seeds" if ours (or the paper's) are fewer than two,
-    "no spread" if the paper shows none, and "not tested" if no run was tested at its magnitude.
+    `difference` is ours minus the paper's with its Welch interval.  `verdict` is "compatible" if
+    that interval holds 0, "differs" if not, "too few seeds" if ours (or the paper's) are fewer than
+    two, "no spread" if the paper shows none, and "not tested" if no run was tested at its magnitude.
     """
     nominal = nominal_scores(runs, evaluation)["success"]
     rows = []
@@ -235,7 +235,7 @@ def _number_verdict(n: int, published: Number, found: statistics.Difference) -> 
         return "no spread"
     if np.isnan(found.low):
         return "too few seeds"
-    return "agrees" if found.low <= 0 <= found.high else "differs"
+    return "compatible" if found.low <= 0 <= found.high else "differs"
 
 
 def improvement_table(

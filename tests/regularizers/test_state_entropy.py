@@ -168,3 +168,14 @@ def test_states_that_never_change_earn_nothing(normalizer):
     still = data.replace(features=jnp.ones_like(data.features))
     bonus, _ = state_entropy(normalizer=normalizer).reward(None, Moments.empty(), still, 1.0)
     np.testing.assert_array_equal(bonus, 0.0)
+
+
+def test_what_rounding_leaves_of_a_constant_is_no_spread():
+    # 0.45 is no float32: batch means differ from it and from each other by roundings.
+    moments, rng = Moments.empty((2,)), np.random.default_rng(0)
+    for _ in range(50):
+        batch = np.stack([np.full(999, 0.45), 0.45 + 1e-4 * rng.normal(size=999)], -1)
+        moments = moments.add(jnp.asarray(batch, jnp.float32))
+    assert moments.m2[0] > 0
+    assert moments.std[0] == 1
+    np.testing.assert_allclose(moments.std[1], 1e-4, rtol=0.05)

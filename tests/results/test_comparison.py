@@ -61,9 +61,9 @@ def test_bars_are_ours_and_marks_the_papers(frames, pusher):
     figure = comparison.bars(runs, evaluation, pusher, level=0.95)
     (axis,) = figure.axes
     drawn = groups(axis)
-    assert list(drawn) == ["nominal", "wall 1", "goal shift 0.15", "puck mass 3"]
+    assert list(drawn) == ["nominal", "wall\n1", "goal shift\n0.15", "puck mass\n3"]
     at = evaluation.query("perturbation == 'wall' and magnitude == 1").groupby("method")["success"]
-    np.testing.assert_allclose(drawn["wall 1"], at.mean()[METHODS])
+    np.testing.assert_allclose(drawn["wall\n1"], at.mean()[METHODS])
     assert drawn["nominal"] == [1, 1, 1]
     band = statistics.normal_quantile(0.95) * 0.317 / np.sqrt(20)
     blue = marks(axis)[drawing.COLORS["state_entropy"]]
@@ -79,7 +79,7 @@ def test_bars_are_ours_and_marks_the_papers(frames, pusher):
 def test_bars_only_quote_the_paper_at_its_own_magnitude(make_frames, pusher):
     runs, _, evaluation = make_frames(perturbations={"wall": (0, 2)}, exact=False)
     (axis,) = comparison.bars(runs, evaluation, pusher).axes
-    assert list(groups(axis)) == ["nominal", "wall 2"]
+    assert list(groups(axis)) == ["nominal", "wall\n2"]
     assert {len(found) for found in marks(axis).values()} == {1}  # the nominal one
     assert not marks(comparison.bars(runs, evaluation, Paper()).axes[0])
 

@@ -205,7 +205,7 @@ def test_numbers_table(make_frames, pusher):
     assert row["ours"] == pytest.approx(0.35)
     assert row["ours_std"] == pytest.approx(np.std([1, 2, 3, 4, 5, 6], ddof=1) / 10)
     assert (row["ours_n"], row["paper"], row["paper_std"], row["paper_n"]) == (6, 0.363, 0.317, 20)
-    assert row["difference"] == pytest.approx(-0.013) and row["verdict"] == "agrees"
+    assert row["difference"] == pytest.approx(-0.013) and row["verdict"] == "compatible"
     none = pick(table, condition="wall", method="none")
     assert none["ours_n"] == 5 and none["verdict"] == "differs"  # without the run that diverged
     nominal = pick(table, condition="nominal", method="policy_entropy")
