@@ -197,7 +197,8 @@ def numbers_table(
 
     `difference` is ours minus the paper's with its Welch interval.  `verdict` is "compatible" if
     that interval holds 0, "differs" if not, "too few seeds" if ours (or the paper's) are fewer than
-    two, "no spread" if the paper shows none, and "not tested" if no run was tested at its magnitude.
+    two, "no spread" if the paper shows none, and "not tested" if no run was tested at its
+    magnitude.
     """
     nominal = nominal_scores(runs, evaluation)["success"]
     rows = []
