@@ -1,4 +1,4 @@
-"""The command line: ``entrob list | run | tune | report | status``."""
+"""The command line: ``entrob list | run | tune | report | status | theory``."""
 
 import contextlib
 import dataclasses
@@ -115,16 +115,29 @@ class Status:
     """Output folder of a run."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Theory:
+    """Check every statement of the paper's theory on random MDPs; exits with 1 if one fails.
+
+    Example: entrob theory --mdps 10000
+    """
+
+    mdps: int = 10_000
+    """Random MDPs, each with a policy, a coefficient and a size of the uncertainty set."""
+    out: Path = Path("runs/theory")
+    """Output folder."""
+    export: Path | None = None
+    """Also copy report, tables, figures and manifest there."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
     arguments = sys.argv[1:] if argv is None else argv
-    command = tyro.cli(List | Run | Tune | Report | Status, prog="entrob", args=arguments)
+    command = tyro.cli(List | Run | Tune | Report | Status | Theory, prog="entrob", args=arguments)
     line = shlex.join(["entrob", *arguments])
     setup()
     try:
-        {List: _list, Run: _run, Tune: _tune, Report: _report, Status: _status}[type(command)](
-            command, line
-        )
+        _COMMANDS[type(command)](command, line)
     except KeyboardInterrupt:
         print("entrob: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -255,6 +268,33 @@ def _status(command: Status, line: str) -> None:
             f"  {wanted - len(runs)} of {wanted} runs are missing; go on with: "
             f"{manifest['command']}"
         )
+
+
+def _theory(command: Theory, line: str) -> None:
+    from entrob.sweep.experiment import positive_int
+    from entrob.theory.statements import failed
+    from entrob.theory.suite import run
+
+    positive_int("--mdps", command.mdps)
+    say = lambda text: print(text, file=sys.stderr, flush=True)
+    table = run(command.mdps, command.out, line, say)
+    if command.export:
+        _export(command.out, command.export, ("report.md", "tables", "figures"))
+    print((command.out / "tables" / "statements.md").read_text())
+    print(f"report: {command.out / 'report.md'}")
+    if len(wrong := failed(table)):
+        print(f"entrob: {len(wrong)} statements are violated", file=sys.stderr)
+        sys.exit(1)
+
+
+_COMMANDS = {
+    List: _list,
+    Run: _run,
+    Tune: _tune,
+    Report: _report,
+    Status: _status,
+    Theory: _theory,
+}
 
 
 def report(store, level: float = 0.96) -> Path:

@@ -44,6 +44,14 @@ def test_the_added_regularizer_trains_and_shows_in_the_tables(tmp_path, monkeypa
     assert "l2_logits@0," in table and "l2_logits@0.001," in table and "none," in table
 
 
+def test_the_theory_example_runs():
+    found = {}
+    exec(block("theory example"), found)
+    best, worst, kernel, robust = (found[n] for n in ("best", "worst", "kernel", "robust"))
+    assert best.converged and robust.converged
+    assert worst.value < best.value and 0 < kernel.value and abs(kernel.gap) < 1e-10
+
+
 def test_the_regularizer_example_is_short():
     assert len(block("regularizer example").splitlines()) <= 15
 

@@ -1,15 +1,10 @@
 """Running an experiment: train what is missing, test it, gather the records."""
 
-import importlib.metadata
-import os
-import platform
-import subprocess
 import sys
 import time
 from typing import Any
 
-import jax
-
+from entrob.results.provenance import provenance
 from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_json
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
@@ -20,7 +15,6 @@ from entrob.sweep.progress import Progress
 from entrob.sweep.train import Timing, train
 
 _KINDS = ("runs", "curves", "evaluation", "occupancy", "traces")
-_PACKAGES = ("entrob", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "pandas", "pyarrow")
 
 
 def run(
@@ -176,30 +170,8 @@ def _manifest(experiment, store, command, spent: Spent, wall: float) -> dict[str
         "test_time_s": round(old.get("test_time_s", 0.0) + spent.test_s, 2),
         "wall_time_s": round(old.get("wall_time_s", 0.0) + wall, 2),
         "frames_per_s": round(frames / train_s) if train_s else None,
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "git_commit": _git_commit(),
-        "device": f"{jax.devices()[0].device_kind} × {len(jax.devices())}",
-        "platform": jax.default_backend(),
-        "cores": os.cpu_count(),
+        **provenance(),
         "precision": "float32",
     }
     write_json(store.manifest_path, manifest)
     return manifest
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git_commit() -> str:
-    """The commit of the code that runs, marked if it was changed since; empty outside of git."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    ask = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
-    try:
-        return subprocess.run(ask, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
