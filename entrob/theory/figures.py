@@ -44,8 +44,8 @@ def reward_sets(folder: Path, soft_mean) -> None:
         axis.plot([], [], color=color, label=name)
     axis.plot(1, 0, "k*", markersize=9, label=r"nominal $r^\pi$")
     axis.set(xlabel=r"$\tilde r^\pi(s_1)$", ylabel=r"$\tilde r^\pi(s_2)$", aspect="equal")
-    axis.set_title("Uncertainty sets (above and right of each line), ε = 2")
-    axis.legend(loc="upper right")
+    axis.set_title("reward sets, above each line; ε = 2")
+    axis.legend(loc="lower left")
     save(figure, folder, "figure2")
 
 
@@ -181,7 +181,7 @@ def convergence(folder: Path, left: dict[float, np.ndarray], promised: dict[floa
     axis.plot([], [], "k:", lw=1, label="guaranteed rate")
     axis.set_ylim(1e-12, None)
     axis.set(xlabel="step", ylabel="f* − f (reward)")
-    axis.set_title("Policy mirror descent, policy entropy, α = 0.1, γ = 0.9")
+    axis.set_title("mirror descent: α = 0.1, γ = 0.9")
     axis.legend(loc="upper right")
     save(figure, folder, "mirror_descent")
 
@@ -253,7 +253,7 @@ def recovery(folder: Path, found: Recovery) -> None:
             axis.set(xscale="log", xlabel="coefficient α", ylim=(-0.5, 1.08))
             axis.set_title(title)
         axes[0].set_ylabel("share of the robust gain")
-        axes[-1].legend(title="entropy", loc="lower left")
+        axes[0].legend(title="entropy", loc="upper left")
         save(figure, folder, "recovery")
 
 

@@ -41,8 +41,15 @@ def mdp():
 
 
 @pytest.fixture(scope="module")
-def factor_model():
-    return factored(KEY, STATES, ACTIONS, 3, GAMMA)
+def factor_models():
+    """Four of them, stacked."""
+    draw = lambda key: factored(key, STATES, ACTIONS, 3, GAMMA)
+    return in_numpy(float64(jax.jit(jax.vmap(draw))))(jax.random.split(KEY, 4))
+
+
+@pytest.fixture(scope="module")
+def factor_model(factor_models):
+    return jax.tree.map(lambda x: x[0], factor_models)
 
 
 @functools.cache
@@ -226,14 +233,11 @@ def test_vmap_over_sizes_is_one_by_one_and_monotone(mdp, name):
         np.testing.assert_array_equal(together.policy[i], alone.policy)
 
 
-def test_vmap_over_mdps_is_one_by_one():
-    keys = jax.random.split(KEY, 5)
-    with jax.enable_x64(True):
-        models = jax.vmap(lambda key: factored(key, 5, 2, 3, 0.9))(keys)
-        solve = lambda model: robust.robust_value_iteration(model, "tv", 0.3)
-        together = jax.jit(jax.vmap(solve))(models)
-    for i in range(5):
-        alone = solve(jax.tree.map(lambda x, i=i: x[i], models))
+def test_vmap_over_models_is_one_by_one(factor_models):
+    solve = lambda model: robust.robust_value_iteration(model, "tv", 0.3)
+    together = in_numpy(float64(jax.jit(jax.vmap(solve))))(factor_models)
+    for i in range(4):
+        alone = solve(jax.tree.map(lambda x, i=i: x[i], factor_models))
         np.testing.assert_allclose(together.values[i], alone.values, atol=1e-10)
 
 
@@ -310,10 +314,9 @@ def test_shared_factors_are_less_conservative(factor_model):
 def test_one_factor_per_pair_is_rectangular(mdp):
     u = np.eye(STATES * ACTIONS).reshape(STATES, ACTIONS, -1)
     model = FactoredMDP(mdp, u, np.asarray(mdp.P).reshape(-1, STATES))
-    for name in ("tv", "kl_penalty"):
-        shared = robust_value_iteration(model, name, SIZES[name]).values
-        free = robust_value_iteration(mdp, name, SIZES[name]).values
-        np.testing.assert_allclose(shared, free, atol=1e-10)
+    shared = robust_value_iteration(model, "kl_penalty", 2.0).values
+    free = robust_value_iteration(mdp, "kl_penalty", 2.0).values
+    np.testing.assert_allclose(shared, free, atol=1e-10)
 
 
 def test_the_adversary_descends_and_the_error_bounds_it(mdp):
