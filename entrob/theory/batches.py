@@ -37,6 +37,9 @@ def over(function: Callable, *batch: Any, block: int = BLOCK) -> Any:
         # The last block is filled up with its last instance, so that nothing is compiled twice.
         index = np.minimum(np.arange(start, start + width), count - 1)
         part = mapped(*jax.tree.map(lambda x: x[index], batch))
+        # Gathered on one device: cutting and joining what is spread over several would make them
+        # wait for each other in collectives, which may never end on as many cores.
+        part = jax.device_put(part, jax.devices()[0])
         return jax.tree.map(lambda x: x[: count - start], part)
 
     parts = [run(start) for start in range(0, count, width)]
