@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from entrob.theory.mdp import float64
 
@@ -36,7 +36,8 @@ def over(function: Callable, *batch: Any, block: int = BLOCK) -> Any:
     def run(start: int) -> Any:
         # The last block is filled up with its last instance, so that nothing is compiled twice.
         index = np.minimum(np.arange(start, start + width), count - 1)
-        part = mapped(*jax.tree.map(lambda x: x[index], batch))
+        part = jax.tree.map(lambda x: jnp.asarray(x)[index], batch)
+        part = mapped(*jax.device_put(part, NamedSharding(mesh, rows)))
         # Gathered on one device: cutting and joining what is spread over several would make them
         # wait for each other in collectives, which may never end on as many cores.
         part = jax.device_put(part, jax.devices()[0])
