@@ -119,7 +119,7 @@ def _poolings(rollouts: Sequence[float], moves: int) -> _Pooling:
     """Stacked along a leading axis."""
     numbers = [0 if math.isinf(n) else int(n) for n in rollouts]
     # Odd, so that no frequency is its own mirror image; long enough that no sum wraps around.
-    length = 2 * max(*numbers, 1) * (moves + 1) + 1
+    length = max(*numbers, 1) * (moves + 1) // 2 * 2 + 3
     h = np.zeros((len(numbers), length))
     for row, n in zip(h, numbers):
         share = np.arange(1, n * (moves + 1) + 1) / max(n * (moves + 1), 1)
@@ -232,9 +232,9 @@ def rollout_optima(
     start: int = 0,
     moves: int = MOVES,
     starts: int = 16,
-    iterations: int = 1000,
+    iterations: int = 1500,
     simulated: int = 64_000,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
 ) -> RolloutOptima:
     """Maximize F_n over stationary Markov policies for several n, from random policies.
 
