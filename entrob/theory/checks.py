@@ -15,12 +15,13 @@ from entrob.theory.generators import dense, garnet, random_rows
 from entrob.theory.interior_point import interior_point
 from entrob.theory.mdp import (
     TabularMDP,
+    occupancy,
     policy_entropy,
     state_action_entropy,
     state_distribution,
     state_entropy,
 )
-from entrob.theory.regularized import REGULARIZERS, Weights, objective
+from entrob.theory.regularized import Weights, objective, weights
 
 ROUNDING = 1e-9
 """What float64 leaves of an equality or inequality between numbers of order 1."""
@@ -78,7 +79,7 @@ def reward_duality(i: Instance, regularizer: str) -> Outcome:
     args = (i.mdp, i.policy, regularizer, i.alpha, i.epsilon)
     worst = reward_uncertainty.worst_case_reward(*args)
     found = reward_uncertainty.minimize_reward(*args)
-    rho = state_distribution(i.mdp, i.policy)[:, None] * i.policy
+    rho = occupancy(i.mdp, i.policy)
     inside = reward_uncertainty.in_uncertainty_set(i.mdp, i.policy, worst.reward, *args[2:])
     # Another member, on the boundary: nothing in the set may fall below the closed form.
     delta = i.alpha * jax.random.normal(i.key, rho.shape) + i.mdp.r
@@ -93,7 +94,7 @@ def reward_as_printed(i: Instance) -> Outcome:
     """Theorem 3.1 with the worst reward as printed, without α log S: is the bound attained?"""
     args = (i.mdp, i.policy, "state", i.alpha, i.epsilon)
     worst = reward_uncertainty.worst_case_reward(*args)
-    rho = state_distribution(i.mdp, i.policy)[:, None] * i.policy
+    rho = occupancy(i.mdp, i.policy)
     printed = worst.reward + i.alpha * jnp.log(len(rho))
     error = jnp.abs(jnp.sum(rho * printed) - worst.value)
     return Outcome(error, error > 1e-6)
@@ -131,9 +132,9 @@ def kernel_bound(i: Instance, with_policy: bool) -> Outcome:
 
 def optimum(i: Instance, regularizer: str) -> Outcome:
     """The regularized optimum is found: its duality gap, and no random policy does better."""
-    w = Weights(*(i.alpha * x for x in REGULARIZERS[regularizer]))
+    w = weights(regularizer, i.alpha)
     found = interior_point(i.mdp, w, 1e-8)
-    rho = state_distribution(i.mdp, i.policy)[:, None] * i.policy
+    rho = occupancy(i.mdp, i.policy)
     better = objective(i.mdp, w, rho) > found.value + found.gap + ROUNDING
     return Outcome(found.gap, ~found.converged | better)
 
@@ -142,7 +143,7 @@ def solvers_agree(i: Instance, regularizer: str) -> Outcome:
     """Interior point and mirror descent find the same optimum, where the second converges."""
     # Mirror descent is sublinear for strong state entropy: coefficients up to 1.
     alpha = jnp.minimum(i.alpha, 1.0)
-    w = Weights(*(alpha * x for x in REGULARIZERS[regularizer]))
+    w = weights(regularizer, alpha)
     first = interior_point(i.mdp, w, 1e-9)
     second = mirror_descent.mirror_descent(i.mdp, w, 1e-7, 3_000)
     error = jnp.abs(first.value - second.value)
@@ -172,7 +173,7 @@ def linear_rate(i: Instance, rate: float = 0.3, steps: int = 40) -> Outcome:
 
 def no_regularizer(i: Instance) -> Outcome:
     """Theorem 4.1: three entropies, their negatives, and 0 are all refuted as kernel robustness."""
-    rho = state_distribution(i.mdp, i.policy)[:, None] * i.policy
+    rho = occupancy(i.mdp, i.policy)
     entropies = jnp.stack([policy_entropy(rho), state_entropy(rho), state_action_entropy(rho)])
     claims = i.alpha * jnp.concatenate([entropies, -entropies, jnp.zeros(1)])
     kernel = random_rows(i.key, (*rho.shape, len(rho)))

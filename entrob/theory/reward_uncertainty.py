@@ -26,13 +26,11 @@ from entrob.theory.mdp import (
     TabularMDP,
     as_float64,
     check_number,
-    checked,
-    checked_policy,
     entropy,
     float64,
+    occupancy,
     policy_entropy,
     policy_of,
-    state_distribution,
 )
 from entrob.theory.regularized import REGULARIZERS
 
@@ -100,7 +98,7 @@ def in_uncertainty_set(
     """
     epsilon = check_number("epsilon", epsilon, strict=False)
     alpha = check_number("alpha", alpha)
-    rho = _occupancy(mdp, policy)
+    rho = occupancy(mdp, policy)
     reward = as_float64("reward", reward, rho.shape)
     return gauge(rho, mdp.r - reward, regularizer, alpha) <= epsilon + tolerance
 
@@ -120,7 +118,7 @@ def worst_case_reward(mdp: TabularMDP, policy, regularizer: str, alpha, epsilon)
       ValueError: an argument out of its range; the message names it.
     """
     alpha, epsilon = check_number("alpha", alpha), check_number("epsilon", epsilon, strict=False)
-    rho = _occupancy(mdp, policy)
+    rho = occupancy(mdp, policy)
     target, _ = _distribution(rho, regularizer)
     count = target.size if regularizer == "state_action" else target.shape[-1]
     delta = alpha * jnp.log(count * target) + epsilon
@@ -142,7 +140,7 @@ def minimize_reward(
     `worst_case_reward`.
     """
     alpha, epsilon = check_number("alpha", alpha), check_number("epsilon", epsilon, strict=False)
-    rho = _occupancy(mdp, policy)
+    rho = occupancy(mdp, policy)
     reward = mdp.r - _least(rho, regularizer, alpha, epsilon, iterations)
     return WorstReward(reward, jnp.sum(rho * reward))
 
@@ -164,12 +162,6 @@ def _least(rho: jax.Array, regularizer: str, alpha, epsilon, iterations: int) ->
     delta = jax.lax.scan(newton, jnp.zeros(target.shape), length=iterations)[0]
     delta = expand(delta) * jnp.ones(rho.shape)
     return delta + epsilon - gauge(rho, delta, regularizer, alpha)
-
-
-def _occupancy(mdp: TabularMDP, policy) -> jax.Array:
-    mdp = checked(mdp)
-    policy = checked_policy(mdp, policy)
-    return state_distribution(mdp, policy)[:, None] * policy
 
 
 def _distribution(rho: jax.Array, regularizer: str) -> tuple[jax.Array, int | tuple[int, ...]]:
