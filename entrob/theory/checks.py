@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 
 def instance(key: jax.Array, states: int = STATES, actions: int = ACTIONS) -> Instance:
     """Draw an instance."""
-    keys = jax.random.split(key, 8)
+    keys = jax.random.split(key, 9)
     gamma = jax.random.uniform(keys[0], minval=0.5, maxval=0.99)
     sparse = garnet(keys[1], states, actions, min(BRANCHING, states), gamma)
     full = dense(keys[2], states, actions, gamma)
@@ -71,7 +71,7 @@ def instance(key: jax.Array, states: int = STATES, actions: int = ACTIONS) -> In
     sharpness = jnp.exp(jax.random.uniform(keys[4], minval=np.log(0.05), maxval=np.log(20)))
     policy = jax.nn.softmax(sharpness * jax.random.normal(keys[5], (states, actions)), -1)
     alpha = jnp.exp(jax.random.uniform(keys[6], minval=np.log(0.01), maxval=np.log(10)))
-    return Instance(mdp, policy, alpha, jax.random.uniform(keys[7]), keys[0])
+    return Instance(mdp, policy, alpha, jax.random.uniform(keys[7]), keys[8])
 
 
 def reward_duality(i: Instance, regularizer: str) -> Outcome:
@@ -119,8 +119,9 @@ def kernel_bound(i: Instance, with_policy: bool) -> Outcome:
     d = state_distribution(i.mdp._replace(P=worst.P), i.policy)
     rebuilt = jnp.abs(d @ jnp.sum(i.policy * i.mdp.r, -1) - worst.value)
     # A random kernel, if it is in the set at all, must not be worse.
-    share = jax.random.uniform(i.key)
-    mixed = (1 - share) * i.mdp.P + share * random_rows(i.key, (len(d), 1, len(d)))
+    key_share, key_rows = jax.random.split(i.key)
+    share = jax.random.uniform(key_share)
+    mixed = (1 - share) * i.mdp.P + share * random_rows(key_rows, (len(d), 1, len(d)))
     other = state_distribution(i.mdp._replace(P=mixed), i.policy)
     gauge = kernel_uncertainty.kernel_gauge(state_distribution(i.mdp, i.policy), other, i.alpha)
     lower = other @ jnp.sum(i.policy * i.mdp.r, -1) < worst.value - ROUNDING

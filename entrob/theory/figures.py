@@ -10,9 +10,9 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from entrob.results.drawing import RC, save
 from entrob.theory.limits import RiskyMDP
-from entrob.theory.recovery import ADVERSARIES, Recovery, shares
+from entrob.theory.recovery import CHANGES, FORMS, Recovery, shares
 from entrob.theory.regularized import REGULARIZERS
-from entrob.theory.rollouts import RolloutOptima
+from entrob.theory.rollout_optima import RolloutOptima
 
 COLORS = {"policy": "#e08a00", "state": "#0072b2", "state_action": "#009e73"}
 """As in the figures of runs: policy entropy orange, state entropy blue."""
@@ -171,7 +171,7 @@ def convergence(folder: Path, left: dict[float, np.ndarray], promised: dict[floa
       left: ητ -> float64[K], f* - f after each step, median over MDPs.
       promised: ητ -> the guaranteed contraction.
     """
-    figure, axis = _new(4.8, 3.4)
+    figure, axis = _new(6.0, 3.4)
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(left)))
     for (rate, distance), color in zip(left.items(), colors):
         axis.semilogy(distance, color=color, label=rf"$\eta\alpha = {rate:g}$")
@@ -182,7 +182,7 @@ def convergence(folder: Path, left: dict[float, np.ndarray], promised: dict[floa
     axis.set_ylim(1e-12, None)
     axis.set(xlabel="step", ylabel="f* − f (reward)")
     axis.set_title("mirror descent: α = 0.1, γ = 0.9")
-    axis.legend(loc="upper right")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     save(figure, folder, "mirror_descent")
 
 
@@ -240,20 +240,24 @@ def estimation(folder: Path, errors: pd.DataFrame, slopes: pd.DataFrame) -> None
 
 def recovery(folder: Path, found: Recovery) -> None:
     """The headline: recovered share of the exactly robust value against the coefficient."""
-    share = shares(found)
+    share, gain = shares(found), (found.robust - found.nominal).mean(-1)
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(11, 3.2), layout="constrained")
-        axes = figure.subplots(1, len(ADVERSARIES), sharey=True)
-        for axis, title, rows in zip(axes, ADVERSARIES, share):
-            for name, (middle, low, high) in zip(REGULARIZERS, np.moveaxis(rows, -1, 1)):
+        figure = Figure(figsize=(11, 5.6), layout="constrained")
+        axes = figure.subplots(2, len(CHANGES), sharex=True, sharey=True)
+        for i, j in np.ndindex(axes.shape):
+            axis = axes[i, j]
+            for name, (middle, low, high) in zip(REGULARIZERS, np.moveaxis(share[i, j], -1, 1)):
                 axis.plot(found.alphas, middle, "o-", color=COLORS[name], label=LABELS[name])
                 axis.fill_between(found.alphas, low, high, color=COLORS[name], alpha=0.2, lw=0)
             axis.axhline(1, color="k", lw=0.8)
             axis.axhline(0, color="k", lw=0.8, ls=":")
-            axis.set(xscale="log", xlabel="coefficient α", ylim=(-0.5, 1.08))
-            axis.set_title(title)
-        axes[0].set_ylabel("share of the robust gain")
-        axes[0].legend(title="entropy", loc="upper left")
+            axis.set(xscale="log", ylim=(-0.5, 1.08))
+            axis.set_title(f"{CHANGES[j]}, {FORMS[i]}: gain {gain[i, j]:.3f}")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("share of the robust gain")
+        for axis in axes[-1]:
+            axis.set_xlabel("coefficient α")
+        axes[0, -1].legend(title="entropy", loc="upper right")
         save(figure, folder, "recovery")
 
 

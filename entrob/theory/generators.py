@@ -33,13 +33,9 @@ def garnet(key: jax.Array, states: int, actions: int, branching: int, gamma=0.9)
     _check_counts(states, actions)
     if not 1 <= branching <= states:
         raise ValueError(f"branching must be in 1..{states}, not {branching}")
-    to, weights, rewards = jax.random.split(key, 3)
-    # The `branching` largest of S uniform numbers are a draw without replacement, and gaps between
-    # sorted uniform numbers are distributed as normalized exponential ones.
-    drawn = jax.random.uniform(to, (states, actions, states))
-    chosen = drawn >= jax.lax.top_k(drawn, branching)[0][..., -1:]
-    shares = jax.random.exponential(weights, chosen.shape) * chosen
-    return _with_rewards(rewards, shares / shares.sum(-1, keepdims=True), gamma)
+    moves, rewards = jax.random.split(key)
+    P = random_rows(moves, (states, actions, states), branching)
+    return _with_rewards(rewards, P, gamma)
 
 
 @float64
@@ -54,9 +50,22 @@ def dense(key: jax.Array, states: int, actions: int, gamma=0.9) -> TabularMDP:
     return _with_rewards(rewards, random_rows(moves, (states, actions, states)), gamma)
 
 
-def random_rows(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Distributions over the last axis, uniform on the simplex: float64[shape]."""
-    weights = jax.random.exponential(key, shape)  # much cheaper to compile than a Dirichlet
+def random_rows(key: jax.Array, shape: tuple[int, ...], support: int | None = None) -> jax.Array:
+    """Distributions over the last axis, uniform on the simplex: float64[shape].
+
+    Args:
+      key: a JAX key.
+      shape: the last axis is what they are over.
+      support: on how many entries, drawn without replacement; None: on all.
+    """
+    to, weights = jax.random.split(key)
+    # Gaps between sorted uniform numbers are distributed as normalized exponential ones, which
+    # are much cheaper to compile than a Dirichlet.
+    weights = jax.random.exponential(weights, shape)
+    if support is not None:
+        # The largest of uniform numbers are a draw without replacement.
+        drawn = jax.random.uniform(to, shape)
+        weights *= drawn >= jax.lax.top_k(drawn, support)[0][..., -1:]
     return weights / weights.sum(-1, keepdims=True)
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from entrob.theory.divergences import AMBIGUITIES, check_ambiguity
-from entrob.theory.generators import dense
+from entrob.theory.generators import dense, random_rows
 from entrob.theory.mdp import (
     TOLERANCE,
     TabularMDP,
@@ -109,27 +109,37 @@ class Iterate(NamedTuple):
 
 
 @float64
-def factored(key: jax.Array, states: int, actions: int, factors: int, gamma=0.9) -> FactoredMDP:
-    """A random factor model: shares and factors uniform on their simplices.
+def factored(
+    key: jax.Array,
+    states: int,
+    actions: int,
+    factors: int,
+    branching: int | None = None,
+    gamma=0.9,
+) -> FactoredMDP:
+    """A random factor model: every pair mixes some of the factors, every factor some states.
 
-    Rewards are uniform in [0.05, 1] and the first state is uniform, as in `generators.dense`.
+    Shares and factors are uniform on the simplices of `branching` random entries.  Rewards are
+    uniform in [0.05, 1] and the first state is uniform, as in `generators.dense`.
 
     Args:
       key: a JAX key.
       states: S, at least 1.
       actions: A, at least 1.
       factors: R, at least 1.
+      branching: factors of a pair and states of a factor, at least 1; None: all of them.
       gamma: discount in [0, 1).
 
     Raises:
       ValueError: a count out of range.
     """
     check_number("factors", factors, 1, strict=False)
+    if branching is not None and not 1 <= branching <= min(factors, states):
+        raise ValueError(f"branching must be in 1..{min(factors, states)}, not {branching}")
     rest, shares, rows = jax.random.split(key, 3)
     mdp = dense(rest, states, actions, gamma)
-    u = jax.random.dirichlet(shares, jnp.ones(factors), (states, actions))
-    w = jax.random.dirichlet(rows, jnp.ones(states), (factors,))
-    u, w = u / u.sum(-1, keepdims=True), w / w.sum(-1, keepdims=True)
+    u = random_rows(shares, (states, actions, factors), branching)
+    w = random_rows(rows, (factors, states), branching)
     P = u @ w
     return FactoredMDP(mdp._replace(P=P / P.sum(-1, keepdims=True)), u, w)
 

@@ -13,9 +13,9 @@ from entrob.theory import checks, limits
 from entrob.theory.batches import over
 from entrob.theory.interior_point import interior_point
 from entrob.theory.mdp import float64
-from entrob.theory.recovery import ADVERSARIES, Recovery
+from entrob.theory.recovery import CHANGES, FORMS, Recovery
 from entrob.theory.regularized import REGULARIZERS, Weights
-from entrob.theory.rollouts import RolloutOptima
+from entrob.theory.rollout_optima import RolloutOptima
 
 SUBSET = 1000
 """Instances of the checks that cost the most: mirror descent and sampled trajectories."""
@@ -242,12 +242,13 @@ def rollout_row(title: str, found: RolloutOptima) -> Row:
 
 def robust_rows(found: Recovery) -> list[Row]:
     """Robust baselines: no regularized policy has more than the exactly robust value."""
+    excess = found.regularized - (found.robust + found.certificate)[..., None, None, :]
     rows = []
-    for i, name in enumerate(ADVERSARIES):
-        excess = found.regularized[i] - (found.robust[i] + found.certificate[i])
-        claim = f"{name}: no regularized policy exceeds the exactly robust value"
-        violations = int((excess > 1e-8).sum())
-        rows.append(Row("robust baseline", claim, excess.size, violations, max(excess.max(), 0.0)))
+    for form, parts in zip(FORMS, excess):
+        for change, part in zip(CHANGES, parts):
+            claim = f"{change}, {form}: no regularized policy exceeds the exactly robust value"
+            violations = int((part > 1e-8).sum())
+            rows.append(Row("robust baseline", claim, part.size, violations, max(part.max(), 0.0)))
     return rows
 
 

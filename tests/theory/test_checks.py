@@ -125,8 +125,8 @@ def small(monkeypatch):
     monkeypatch.setattr(suite, "ROBUST_MDPS", 2)
     monkeypatch.setattr(suite, "HORIZONS", {"3 moves": 3})
     budget = {"starts": 2, "iterations": 5, "simulated": 100}
-    optima = functools.partial(suite.rollouts.rollout_optima, **budget)
-    monkeypatch.setattr(suite.rollouts, "rollout_optima", optima)
+    optima = functools.partial(suite.rollout_optima, **budget)
+    monkeypatch.setattr(suite, "rollout_optima", optima)
     errors = functools.partial(
         suite.estimation.estimation_errors, sizes=(16, 32), points=64, fewest=2, most=3
     )

@@ -36,19 +36,20 @@ def test_no_regularizer_recovers_more_than_there_is(monkeypatch):
     monkeypatch.setattr(recovery, "STATES", 6)
     monkeypatch.setattr(recovery, "FACTORS", 3)
     found = recovery.recover(jax.random.key(0), 3, np.array([0.01, 0.3]))
-    assert found.regularized.shape == (4, 3, 2, 3)
-    assert (found.regularized <= (found.robust + found.certificate)[:, None, None] + 1e-7).all()
+    assert found.regularized.shape == (2, 4, 3, 2, 3)
+    highest = (found.robust + found.certificate)[..., None, None, :]
+    assert (found.regularized <= highest + 1e-7).all()
     assert (found.nominal <= found.robust + found.certificate + 1e-9).all()
     assert (found.price >= -1e-7).all()
     share = recovery.shares(found)
-    assert share.shape == (4, 3, 2, 3)
+    assert share.shape == (2, 4, 3, 2, 3)
     assert (share[..., 1] <= share[..., 0] + 1e-12).all()
     assert (share[..., 0] <= share[..., 2] + 1e-12).all() and (share[..., 0] <= 1 + 1e-6).all()
 
 
 def test_shares_of_known_values():
-    alphas, ones = np.array([1.0]), np.ones((4, 2))
+    alphas, ones = np.array([1.0]), np.ones((2, 4, 2))
     found = recovery.Recovery(
-        alphas, np.full((4, 3, 1, 2), 1.5), ones, 3 * ones, 0 * ones, np.zeros((4, 3, 1, 2))
+        alphas, np.full((2, 4, 3, 1, 2), 1.5), ones, 3 * ones, 0 * ones, np.zeros((2, 4, 3, 1, 2))
     )
     np.testing.assert_allclose(recovery.shares(found), 0.25)

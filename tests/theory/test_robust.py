@@ -43,7 +43,7 @@ def mdp():
 @pytest.fixture(scope="module")
 def factor_models():
     """Four of them, stacked."""
-    draw = lambda key: factored(key, STATES, ACTIONS, 3, GAMMA)
+    draw = lambda key: factored(key, STATES, ACTIONS, 3, 2, GAMMA)
     return in_numpy(float64(jax.jit(jax.vmap(draw))))(jax.random.split(KEY, 4))
 
 
@@ -381,3 +381,5 @@ def test_bad_input(mdp, factor_model):
         robust_value_iteration(factor_model._replace(u=np.ones((STATES, ACTIONS, 2))), "tv", 0.1)
     with pytest.raises(ValueError, match="factors must be >= 1"):
         factored(KEY, 3, 2, 0)
+    with pytest.raises(ValueError, match=r"branching must be in 1\.\.2"):
+        factored(KEY, 3, 2, 2, 3)

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr
 
-from entrob.theory import rollouts
+from entrob.theory.rollout_optima import ROLLOUTS, rollout_optima
 from entrob.theory.rollouts import (
     CELLS,
+    MOVES,
     entropy_bound,
     next_cells,
     pooled_entropy,
-    rollout_optima,
     sampled_entropy,
     visit_counts,
 )
@@ -229,4 +229,4 @@ def test_bad_input(call, name):
 
 
 def test_the_default_horizon_is_the_longest_path():
-    assert len(rollouts.ROLLOUTS) == 7 and rollouts.MOVES + 1 == CELLS
+    assert len(ROLLOUTS) == 7 and MOVES + 1 == CELLS

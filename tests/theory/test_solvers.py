@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import entr
 
 from entrob import theory
 from entrob.theory.mirror_descent import trajectory
@@ -152,3 +153,19 @@ def test_mirror_descent_is_at_least_as_fast_as_promised(mdp):
 def test_bad_input(mdp, arguments, message):
     with pytest.raises(ValueError, match=message):
         theory.solve(mdp, *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_two_thousand_states(name):
+    mdp = jax.tree.map(np.asarray, theory.garnet(jax.random.key(0), 2000, 4, 5, 0.95))
+    found = theory.solve(mdp, name, 0.1)
+    assert found.converged and found.gap < 1e-9
+    # The value of the policy, computed anew: the gap then bounds how much any other can have.
+    policy = np.asarray(found.policy)
+    moves = np.einsum("sat,sa->st", mdp.P, policy)
+    d = np.linalg.solve(np.eye(2000) - 0.95 * moves.T, 0.05 * mdp.mu)
+    entropies = {"state": entr(d).sum(), "policy": d @ entr(policy).sum(-1)}
+    entropies["state_action"] = entropies["state"] + entropies["policy"]
+    value = (d[:, None] * policy * mdp.r).sum() + 0.1 * entropies[name]
+    np.testing.assert_allclose(found.value, value, atol=1e-9)
