@@ -27,7 +27,7 @@ def reward_sets(folder: Path, soft_mean) -> None:
       folder: where it is written.
       soft_mean: (Δ float64[..., 2], α) -> the gauge.
     """
-    figure, axis = _new(4.6, 4.2)
+    figure, axis = _new(5.8, 4.2)
     side = np.linspace(-6, 5, 600)
     x, y = np.meshgrid(side, side)
     delta = np.stack([1 - x, 0 - y], -1)
@@ -45,7 +45,7 @@ def reward_sets(folder: Path, soft_mean) -> None:
     axis.plot(1, 0, "k*", markersize=9, label=r"nominal $r^\pi$")
     axis.set(xlabel=r"$\tilde r^\pi(s_1)$", ylabel=r"$\tilde r^\pi(s_2)$", aspect="equal")
     axis.set_title("reward sets, above each line; ε = 2")
-    axis.legend(loc="lower left")
+    _legend_beside(axis)
     save(figure, folder, "figure2")
 
 
@@ -57,8 +57,8 @@ def rollouts(folder: Path, found: dict[str, RolloutOptima]) -> None:
       found: title of a horizon -> its optima; a row of panels each.
     """
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(9.6, 2.5 * len(found)), layout="constrained")
-        grid = figure.subplots(len(found), 3, squeeze=False, width_ratios=[1, 1, 0.9])
+        figure = Figure(figsize=(10.4, 1.8 * len(found)), layout="constrained")
+        grid = figure.subplots(len(found), 3, squeeze=False, width_ratios=[1, 1, 0.7])
         for (title, optima), row in zip(found.items(), grid):
             for column, axis in ((0, row[0]), (len(optima.rollouts) - 1, row[1])):
                 _grid_policy(axis, optima.policy[column], optima.visits[column])
@@ -70,19 +70,23 @@ def rollouts(folder: Path, found: dict[str, RolloutOptima]) -> None:
             row[2].set_xticks(x, names)
             row[2].set(xlabel="rollouts n", ylabel="policy entropy (nats)")
             row[2].set_ylim(0, max(1.0, 1.05 * optima.policy_entropy.max()))
-            row[2].set_title("randomness of the optimum")
+            row[2].set_title(f"{title}: randomness of the optimum")
         save(figure, folder, "figure3")
 
 
 def _grid_policy(axis, policy: np.ndarray, visits: np.ndarray) -> None:
-    """Cells shaded by their share of visits; arrows as wide as their action is likely."""
+    """Cells shaded by their share of visits; arrows as wide as their action is likely.
+
+    A square marks where no move is made, a dot the start.
+    """
     steps = [(0, -1), (1, 0), (0, 1), (-1, 0)]
     rows, columns = visits.shape
     for y in range(rows):
         for x in range(columns):
             shade = 1 - 0.55 * visits[y, x] / visits.max()
             axis.add_patch(Rectangle((x, y), 1, 1, facecolor=(shade, shade, 1), edgecolor="0.6"))
-            if visits[y, x] < 1e-6:
+            if np.ptp(policy[y, x]) == 0:  # no move is made from here
+                axis.plot(x + 0.5, y + 0.5, "ks", markersize=4)
                 continue
             for p, (dx, dy) in zip(policy[y, x], steps):
                 if p > 0.02:
@@ -122,13 +126,16 @@ def risk(folder: Path, risky: RiskyMDP, gap: float, beta: float, name: str, swee
         middle.bar(at - width / 2, [1, 0, 0], width, color="0.55", label="no regularizer")
         look = {"color": COLORS[name], "label": f"{LABELS[name]} entropy"}
         middle.bar(at + width / 2, mass, width, **look)
-        middle.axvline(bad, color="k", lw=0.8, ls=":")
+        middle.axvline(
+            bad, color="k", lw=0.8, ls=":", label=rf"its mean over the lowest {beta:.0%}"
+        )
         middle.set(xlabel="discounted return", ylabel="probability")
-        middle.set_title(f"returns; lowest {beta:.0%} are {gap:g} below the safe one")
+        middle.set_title(f"returns: M = {gap:g}, β = {beta:g}")
         middle.legend(loc="upper center")
-        for regularizer, rows in sweep.groupby("regularizer", sort=False):
-            look = {"color": COLORS[regularizer], "label": LABELS[regularizer]}
-            right.plot(rows.wanted, rows.lost, "o", markersize=4, alpha=0.6, **look)
+        marks = zip(sweep.groupby("regularizer", sort=False), ("o", "s", "^"), (9, 6, 3))
+        for (regularizer, rows), mark, size in marks:
+            look = {"color": COLORS[regularizer], "label": LABELS[regularizer], "mew": 0}
+            right.plot(rows.wanted, rows.lost, mark, markersize=size, **look)
         ends = np.array([sweep.wanted.min(), sweep.wanted.max()])
         right.plot(ends, ends, "k-", lw=0.8, label="lost = M")
         right.set(
@@ -155,9 +162,11 @@ def _diagram(axis, risky: RiskyMDP) -> None:
     }
     for (start, end), text in arrows.items():
         look = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 18, "shrinkB": 22}
-        axis.add_patch(FancyArrowPatch(start, end, **look))
+        axis.add_patch(FancyArrowPatch(start, end, color="k", **look))
         x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        axis.text(x, y + 0.09, text, ha="center", fontsize=7)
+        look = {"ha": "center", "va": "center", "fontsize": 8}
+        axis.text(x, y, text, bbox={"fc": "white", "ec": "none", "pad": 1}, **look)
+    axis.spines[:].set_visible(False)
     axis.set(xlim=(-0.5, 2.6), ylim=(-1.4, 1.4), xticks=[], yticks=[])
     axis.grid(False)
     axis.set_title(f"optimum risks with probability {risky.risky:.2f}")
@@ -182,7 +191,7 @@ def convergence(folder: Path, left: dict[float, np.ndarray], promised: dict[floa
     axis.set_ylim(1e-12, None)
     axis.set(xlabel="step", ylabel="f* − f (reward)")
     axis.set_title("mirror descent: α = 0.1, γ = 0.9")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    _legend_beside(axis)
     save(figure, folder, "mirror_descent")
 
 
@@ -200,13 +209,15 @@ def kernel_bounds(folder: Path, frame: pd.DataFrame) -> None:
     drawn = {"state": "Theorem 3.3", "state_action": "A.4.1: policy entropy added"}
     for name, text in drawn.items():
         low, half, high = (
-            frame.groupby(bins, observed=False)[name].quantile(q) for q in (0.05, 0.5, 0.95)
+            frame.groupby(bins, observed=False)[name].quantile(q) for q in (0.025, 0.5, 0.975)
         )
         axis.plot(middle, half, "o-", color=COLORS[name], label=text)
         axis.fill_between(middle, low, high, color=COLORS[name], alpha=0.18, lw=0)
     axis.axhline(1, color="k", lw=0.8)
-    axis.set(xscale="log", xlabel="α", ylabel="bound ÷ exact worst case", ylim=(0, 1.05))
-    axis.set_title(f"median and 5–95 % of {len(frame):,} instances")
+    axis.set(
+        xscale="log", xlabel="coefficient α", ylabel="bound ÷ exact worst case", ylim=(0, 1.05)
+    )
+    axis.set_title(f"median and central 95 % of {len(frame):,} instances")
     axis.legend(loc="lower left")
     save(figure, folder, "kernel_bounds")
 
@@ -259,6 +270,11 @@ def recovery(folder: Path, found: Recovery) -> None:
             axis.set_xlabel("coefficient α")
         axes[0, -1].legend(title="entropy", loc="upper right")
         save(figure, folder, "recovery")
+
+
+def _legend_beside(axis) -> None:
+    """A legend to the right of the axes, where it covers nothing."""
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
 def _new(width: float, height: float):

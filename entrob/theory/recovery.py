@@ -43,8 +43,8 @@ STRUCK = 4
 RADII = {"tv": 0.5, "kl": 1.0, "chi2": 4.0}
 """How far a row or a factor may move: so far that robustness is worth something on these MDPs. At a
 total variation of 0.2 the exactly robust policy gains only about 0.001 over the nominal one."""
-CHANGES = ("reward", *(f"kernel, {name}" for name in RADII))
-"""What changes."""
+CHANGES = ("reward", "kernel (TV)", "kernel (KL)", "kernel (χ²)")
+"""What changes; the kernel within the balls of `RADII`, in this order."""
 FORMS = ("unstructured", "structured")
 """Whether pairs change by themselves, or with all pairs of a state or of a factor."""
 

@@ -34,8 +34,8 @@ class Row(NamedTuple):
       violations: how many of them contradict it.
       error: the largest deviation, in units of reward if the claim names no other.
       tightness: bound over exact value, median; NaN for equalities.
-      tightness_low: 5 % quantile.
-      tightness_high: 95 % quantile.
+      tightness_low: 2.5 % quantile.
+      tightness_high: 97.5 % quantile.
       claimed: whether we claim it; False documents what fails as the paper prints it.
     """
 
@@ -174,7 +174,7 @@ def _row(statement: str, claim: str, found: checks.Outcome, claimed: bool = True
     tightness = np.asarray(found.tightness)
     spread = np.full(3, np.nan)
     if not np.isnan(tightness).all():
-        spread = np.nanquantile(tightness, [0.5, 0.05, 0.95])
+        spread = np.nanquantile(tightness, [0.5, 0.025, 0.975])
     violations = int(np.sum(found.violated))
     return Row(
         statement, claim, len(tightness), violations, float(np.max(found.error)), *spread, claimed

@@ -170,8 +170,9 @@ def _recovery_table(found: recovery.Recovery) -> pd.DataFrame:
 
 CAPTIONS = {
     "statements": "Errors in units of reward (0.05 to 1) unless the claim names another. "
-    "Tightness: bound over exact value, median and 5–95 % of instances; for Corollary A.1 bound "
-    "less exact value. A row that is not claimed documents what fails as the paper prints it.",
+    "Tightness: bound over exact value, median and the central 95 % of instances; for Corollary "
+    "A.1 bound less exact value. A row that is not claimed documents what fails as the paper "
+    "prints it.",
     "rollouts": "Entropies in nats: F_n of the best policy found, the bound that no policy "
     "exceeds, F_n of the uniform policy, policy entropy of the best, and what the best for n is "
     "worth for n = 1 (single) and n = ∞ (limit); sampled: F_n by simulation.",
