@@ -373,7 +373,8 @@ def _complain(store) -> None:
     bad = runs[(runs.status == "diverged") & (runs.cause != OWN_FAULT)]
     if len(bad):
         first = bad.iloc[0]
+        name, _, hook = first.cause.partition(": ")
         raise EntrobError(
-            f"regularizer {first.cause!r} returned NaN or infinity: {len(bad)} runs were frozen, "
-            f"the first at update {first.diverged_at} of {first.method}, seed {first.seed}"
+            f"regularizer {name!r}: {hook} returned NaN or infinity: {len(bad)} runs were "
+            f"frozen, the first at update {first.diverged_at} of {first.method}, seed {first.seed}"
         )

@@ -19,9 +19,10 @@ from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
 from entrob.agents.spec import Hyper, Spec, tabulate
+from entrob.regularizers.protocol import blame
 
 #: `AgentState.cause` of a run that did not diverge, and of one whose own loss or weights did;
-#: a value of 2 + i blames regularizer i of the chain.
+#: a value of 2 + i blames entry i of `entrob.regularizers.protocol.faults`.
 HEALTHY, AGENT = 0, 1
 
 
@@ -38,7 +39,7 @@ class AgentState:
       regularizers: per-regularizer states by name.
       update: int32[], updates done.
       diverged_at: int32[], the update at which the run was frozen, -1 if it was not.
-      cause: int32[], why: `HEALTHY`, `AGENT`, or 2 + the index of the regularizer.
+      cause: int32[], why: `HEALTHY`, `AGENT`, or 2 + the index of the fault.
     """
 
     key: jax.Array
@@ -147,8 +148,8 @@ def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState
     behavior = lambda dist: chain.behavior(state.regularizers, dist, coefs)
 
     actors, rollout, next_value, episodes = collect(
-        spec, model, finite, env_params, behavior, progress, state.policy,
-        state.actors, key_roll,
+        spec, model, finite, env_params, behavior, progress, hyper.gamma,
+        state.policy, state.actors, key_roll,
     )  # fmt: skip
     normalizer, rollout = _normalize(state.normalizer, rollout, hyper.gamma)
     bonus, reg_states, bad_bonus = chain.reward(key_reward, state.regularizers, rollout, coefs)
@@ -162,12 +163,14 @@ def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState
         hyper.gae_lambda,
     )
     rollout = rollout.replace(advantage=advantage, target=advantage + rollout.value)
+    bad_behavior = chain.behavior_faults(rollout, coefs)
     rollout, bad_advantage = chain.advantage(reg_states, rollout, coefs)
-    network, opt_state, metrics, bad_loss = learn(
+    rollout = rollout.replace(notes=chain.prepare(reg_states, rollout, coefs))
+    network, opt_state, metrics, bad = learn(
         spec, model, optimizer, hyper, coefs, reg_states, state.policy,
         state.opt_state, state.actors.memory, rollout, key_learn,
     )  # fmt: skip
-    reg_states = chain.update(key_reg, reg_states, rollout, metrics)
+    reg_states = chain.update(key_reg, reg_states, rollout.replace(notes=None), metrics)
 
     new = AgentState(
         key=key,
@@ -181,7 +184,8 @@ def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState
         cause=state.cause,
     )
     curves = {"bonus_mean": bonus.mean(), **metrics, **episodes}
-    return _freeze_if_diverged(state, new, curves, bad_bonus | bad_advantage | bad_loss)
+    bad |= {"behavior": bad_behavior, "reward": bad_bonus, "advantage": bad_advantage}
+    return _freeze_if_diverged(state, new, curves, blame(bad))
 
 
 def _normalize(normalizer, rollout, gamma):

@@ -47,6 +47,7 @@ def collect(
     env_params: Any,
     behavior: Callable,
     progress: jax.Array,
+    gamma: jax.Array,
     policy: PolicyParams,
     actors: Actors,
     key: jax.Array,
@@ -59,6 +60,7 @@ def collect(
       env_params: nominal params.
       behavior: ``dist -> dist`` that actions are sampled from.
       progress: float32[], fraction of training done.
+      gamma: float32[], discount; both are noted in the rollout only.
       policy: what acts.
       actors: where the environments stand.
       key: PRNG key.
@@ -95,11 +97,11 @@ def collect(
         env_state, obs, memory, ret, time = actors
         key_act, key_env = jax.random.split(key)
         dist, value, memory = heads(memory, obs, time == 0)
-        dist = behavior(dist)
-        action = dist.sample(key_act)
+        sampled = behavior(dist)
+        action = sampled.sample(key_act)
         keys = jax.random.split(key_env, n)
         new_env, new_obs, next_obs, reward, terminated, truncated, success = jax.vmap(env_step)(
-            keys, env_state, dist.execute(action)
+            keys, env_state, sampled.execute(action)
         )
         done = terminated | truncated
         ret, length = ret + reward, time + 1
@@ -109,14 +111,14 @@ def collect(
             "success_sum": success.sum(),
             "length_sum": jnp.where(done, length, 0).sum(),
         }
-        out = (obs, env_state, time, action, dist.log_prob(action), value, reward)
+        out = (obs, env_state, time, action, sampled.log_prob(action), dist, value, reward)
         out += (terminated, truncated, success, next_obs, memory, ended)
         left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length)
         return Actors(new_env, new_obs, memory, *left), out
 
     actors, out = jax.lax.scan(step, actors, jax.random.split(key, spec.num_steps))
-    obs, env_state, time, action, log_prob, value, reward = out[:7]
-    terminated, truncated, success, next_obs, memories, ended = out[7:]
+    obs, env_state, time, action, log_prob, dist, value, reward = out[:8]
+    terminated, truncated, success, next_obs, memories, ended = out[8:]
     # All steps' next values at once: each continues from its own memory.
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (memories, next_obs))
     next_value = heads(*flat, jnp.zeros(reward.size, bool))[1].reshape(reward.shape)
@@ -140,7 +142,9 @@ def collect(
         success=success,
         advantage=zero,
         target=zero,
+        dist=dist,
         progress=progress,
+        gamma=gamma,
         reward_scale=jnp.ones(()),
         index=obs if finite is not None else None,
         finite=finite,

@@ -39,18 +39,19 @@ def learn(
     their whole sequences, which begin with `memory` (leaves [N, ...]).
 
     Returns:
-      ``(network, opt_state, metrics, bad)``; bad is bool[R], the regularizers at fault.
+      ``(network, opt_state, metrics, bad)``; bad holds the regularizers at fault, bool[R] by hook.
     """
-    progress, scale, finite = rollout.progress, rollout.reward_scale, rollout.finite
-    steps = rollout.replace(progress=None, reward_scale=None, finite=None)
+    finite = rollout.finite
+    common = {name: getattr(rollout, name) for name in ("progress", "gamma", "reward_scale")}
+    steps = rollout.replace(finite=None, **dict.fromkeys(common))
 
     # A function that runs one at a time may close over nothing that is traced.
     def optimize(network, opt_state, moments, reg_states, steps, memory, finite, scalars, key):
-        coefs, hyper, progress, scale = scalars
+        coefs, hyper, common = scalars
 
         def loss_fn(network, piece, key):
             steps, memory = piece
-            batch = _flat(steps).replace(progress=progress, reward_scale=scale, finite=finite)
+            batch = _flat(steps).replace(finite=finite, **common)
             at = _evaluator(model, moments, memory, steps.time == 0)
             if finite is None:
                 dist, value = at(network, batch.obs)
@@ -60,7 +61,7 @@ def learn(
             policy = Policy(dist, value, network, at)
             return _loss(spec, hyper, coefs, reg_states, policy, batch, key)
 
-        rate = hyper.learning_rate * (1.0 - hyper.anneal * progress)
+        rate = hyper.learning_rate * (1.0 - hyper.anneal * common["progress"])
 
         def step(carry, inputs):
             network, opt_state = carry
@@ -84,9 +85,9 @@ def learn(
 
         keys = jax.random.split(key, spec.epochs)
         carry, (metrics, bad) = jax.lax.scan(epoch, (network, opt_state), keys)
-        return *carry, jax.tree.map(jnp.mean, metrics), bad.any((0, 1))
+        return *carry, jax.tree.map(jnp.mean, metrics), jax.tree.map(lambda x: x.any((0, 1)), bad)
 
-    scalars = coefs, hyper, progress, scale
+    scalars = coefs, hyper, common
     return one_at_a_time(optimize)(
         policy.network, opt_state, policy.moments, reg_states, steps, memory, finite, scalars, key
     )
@@ -128,9 +129,12 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
     chain = spec.regularizer
     key_surrogate, key_loss = jax.random.split(key)
     log_prob, old, advantage = policy.dist.log_prob(batch.action), batch.log_prob, batch.advantage
-    weight, low, high = chain.surrogate(key_surrogate, reg_states, policy, batch, coefs, hyper.clip)
     if spec.algorithm == "ppo":
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        batch = batch.replace(advantage=advantage)
+    (weight, low, high), bad_surrogate = chain.surrogate(
+        key_surrogate, reg_states, policy, batch, coefs, hyper.clip
+    )
     if spec.adversary:
         # [B, players]: what one gains, the other loses.
         advantage = advantage[:, None] * policy.dist.signs
@@ -143,7 +147,7 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
     moved = jnp.clip(policy.value - batch.value, -hyper.value_clip, hyper.value_clip)
     errors = (policy.value - batch.target) ** 2, (batch.value + moved - batch.target) ** 2
     value_loss = jnp.mean(jnp.maximum(*errors))
-    extra, bad = chain.loss(key_loss, reg_states, policy, batch, coefs)
+    extra, bad_loss = chain.loss(key_loss, reg_states, policy, batch, coefs)
     total = policy_loss + hyper.value_coef * value_loss + extra
     metrics = {
         "policy_loss": policy_loss,
@@ -151,4 +155,4 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
         "regularizer_loss": extra,
         "policy_entropy": policy.dist.entropy().mean(),
     }
-    return total, (metrics, bad)
+    return total, (metrics, {"surrogate": bad_surrogate, "loss": bad_loss})

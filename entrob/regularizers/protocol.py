@@ -1,9 +1,10 @@
-"""What a regularizer is: up to seven optional pure functions over explicit per-run state.
+"""What a regularizer is: up to eight optional pure functions over explicit per-run state.
 
 A regularizer is to the agent's objective what an optax transformation is to a gradient.
 `chain` composes several; the agent calls only the chain.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,10 +31,13 @@ class Rollout:
       success: bool[T, N], whether the step ended in success.
       advantage: float32[T, N], zero until the advantages are known.
       target: float32[T, N], what the value function is fitted to; zero until known.
+      dist: distribution over actions of the policy, batch shape [T, N], before any `behavior`.
       progress: float32[], fraction of training done, in [0, 1).
+      gamma: float32[], the agent's discount.
       reward_scale: float32[], what rewards were divided by; 1 without normalization.
       index: int32[T, N] or None, state index where the environment is finite.
       finite: `Finite` or None, the tables that `index` points into.
+      notes: what the regularizer's own `prepare` returned, leaves [T, N, ...].
     """
 
     obs: Any
@@ -48,10 +52,13 @@ class Rollout:
     success: jax.Array
     advantage: jax.Array
     target: jax.Array
+    dist: Any
     progress: jax.Array
+    gamma: jax.Array
     reward_scale: jax.Array | float = 1.0
     index: jax.Array | None = None
     finite: Any = None
+    notes: Any = None
 
 
 class Policy(NamedTuple):
@@ -97,6 +104,8 @@ class Regularizer(NamedTuple):
       behavior: ``(state, dist, coef) -> dist``, what actions are sampled from.
       reward: ``(key, state, rollout, coef) -> (bonus[T, N], state)``, added before GAE.
       advantage: ``(state, rollout, coef) -> advantage[T, N]`` or ``(advantage, target)``.
+      prepare: ``(state, rollout, coef) -> notes``, leaves [T, N, ...]: what surrogate and loss must
+        know of whole episodes. They find it as ``batch.notes``, cut into the same minibatches.
       surrogate: ``(key, state, policy, batch, coef) -> (weight[B], clip_low[B], clip_high[B])``.
       loss: ``(key, state, policy, batch, coef) -> scalar``, added to the loss.
       update: ``(key, state, rollout, metrics) -> state``, once after each update.
@@ -110,6 +119,7 @@ class Regularizer(NamedTuple):
     behavior: Callable | None = None
     reward: Callable | None = None
     advantage: Callable | None = None
+    prepare: Callable | None = None
     surrogate: Callable | None = None
     loss: Callable | None = None
     update: Callable | None = None
@@ -124,10 +134,24 @@ HOOKS = {
     "behavior": ("state", "dist", "coef"),
     "reward": ("key", "state", "rollout", "coef"),
     "advantage": ("state", "rollout", "coef"),
+    "prepare": ("state", "rollout", "coef"),
     "surrogate": ("key", "state", "policy", "batch", "coef"),
     "loss": ("key", "state", "policy", "batch", "coef"),
     "update": ("key", "state", "rollout", "metrics"),
 }
+
+#: The hooks whose values are watched while they are on, in the order of `faults`.
+WATCHED = ("behavior", "reward", "advantage", "surrogate", "loss")
+
+
+def faults(names: tuple[str, ...]) -> list[str]:
+    """What can be found broken in a chain of these regularizers, in the order of `blame`."""
+    return [f"{name}: {hook}" for hook in WATCHED for name in names]
+
+
+def blame(bad: dict[str, jax.Array]) -> jax.Array:
+    """bool[len(WATCHED) · R] from the regularizers at fault, bool[R] by hook."""
+    return jnp.concatenate([bad[hook] for hook in WATCHED])
 
 
 @jax.custom_vjp
@@ -151,6 +175,18 @@ def _gate(coef, on, otherwise):
 def _all_finite(*arrays):
     """bool[]: whether all elements of all arrays are finite."""
     return jnp.stack([jnp.isfinite(x).all() for x in arrays]).all()
+
+
+def _keeps_form(name: str, hook: str, old, new):
+    """The new state; raises `EntrobError` if its structure, shapes or dtypes are not the old's."""
+    leaf = lambda x: f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
+    form = lambda tree: jax.tree.map(leaf, tree)
+    if form(old) != form(new):
+        raise EntrobError(
+            f"regularizer {name!r}: {hook} must return a state like the one it was given, "
+            f"{form(old)}, got {form(new)}"
+        )
+    return new
 
 
 def _expect(name: str, hook: str, array, shape: tuple[int, ...]):
@@ -207,7 +243,7 @@ class Chain(NamedTuple):
                 if not (isinstance(out, tuple) and len(out) == 2):
                     raise EntrobError(f"regularizer {r.name!r}: reward must return (bonus, state)")
                 bonus = _expect(r.name, "reward", out[0], rollout.reward.shape)
-                states[r.name] = out[1]
+                states[r.name] = _keeps_form(r.name, "reward", states[r.name], out[1])
                 bonus = _gate(coefs[r.name], bonus, jnp.zeros_like(bonus))
                 bad = bad.at[i].set(~jnp.isfinite(bonus).all())
                 total = total + bonus
@@ -234,14 +270,38 @@ class Chain(NamedTuple):
                 rollout = rollout.replace(advantage=advantage, target=target)
         return rollout, bad
 
+    def prepare(self, states, rollout: Rollout, coefs) -> dict[str, Any]:
+        """Notes by name, leaves [T, N, ...]."""
+        notes = {}
+        for r in self.parts:
+            if r.prepare:
+                notes[r.name] = r.prepare(states[r.name], rollout, coefs[r.name])
+                for leaf in jax.tree.leaves(notes[r.name]):
+                    if jnp.shape(leaf)[:2] != rollout.reward.shape:
+                        raise EntrobError(
+                            f"regularizer {r.name!r}: prepare must return leaves of shape "
+                            f"{[*rollout.reward.shape, '...']}, got {list(jnp.shape(leaf))}"
+                        )
+        return notes
+
+    def behavior_faults(self, rollout: Rollout, coefs) -> jax.Array:
+        """bool[R]: whether actions were drawn from what is no distribution while one was on."""
+        broken = ~jnp.isfinite(rollout.log_prob).all()
+        on = [jnp.asarray(coefs[r.name] != 0) & (r.behavior is not None) for r in self.parts]
+        return jnp.stack(on) & broken if on else self._no_fault()
+
     def surrogate(self, key, states, policy, batch, coefs, clip: jax.Array):
-        """Weight and clip range of each sample's policy loss: three float32[B]."""
-        shape = batch.reward.shape
+        """Weight and clip range of each sample's policy loss: ``(three float32[B], bad)``.
+
+        A clip range may be infinite.
+        """
+        shape, bad = batch.reward.shape, self._no_fault()
         weight, low, high = jnp.ones(shape), jnp.full(shape, clip), jnp.full(shape, clip)
-        for r, k in zip(self.parts, self._keys(key)):
+        for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.surrogate:
                 shielded = policy.shield(coefs[r.name] == 0)
-                out = r.surrogate(k, states[r.name], shielded, batch, coefs[r.name])
+                own = batch.replace(notes=(batch.notes or {}).get(r.name))
+                out = r.surrogate(k, states[r.name], shielded, own, coefs[r.name])
                 if not (isinstance(out, tuple) and len(out) == 3):
                     raise EntrobError(
                         f"regularizer {r.name!r}: surrogate must return "
@@ -249,8 +309,9 @@ class Chain(NamedTuple):
                     )
                 w, lo, hi = (_expect(r.name, "surrogate", x, shape) for x in out)
                 w, low, high = _gate(coefs[r.name], (w, lo, hi), (jnp.ones(shape), low, high))
+                bad = bad.at[i].set(~_all_finite(w) | jnp.isnan(low + high).any())
                 weight = weight * w
-        return weight, low, high
+        return (weight, low, high), bad
 
     def loss(self, key, states, policy: "Policy", batch, coefs):
         """Sum of loss terms: ``(float32[], bad)``."""
@@ -259,7 +320,8 @@ class Chain(NamedTuple):
             if r.loss:
                 coef = coefs[r.name]
                 shielded = policy.shield(coef == 0)
-                term = r.loss(k, states[r.name], shielded, batch, coef)
+                own = batch.replace(notes=(batch.notes or {}).get(r.name))
+                term = r.loss(k, states[r.name], shielded, own, coef)
                 term = _expect(r.name, "loss", term, ())
                 term = _gate(coef, term, jnp.zeros(()))
                 bad = bad.at[i].set(~jnp.isfinite(term))
@@ -268,10 +330,12 @@ class Chain(NamedTuple):
 
     def update(self, key, states, rollout: Rollout, metrics):
         """States after an update."""
-        return {
-            r.name: r.update(k, states[r.name], rollout, metrics) if r.update else states[r.name]
-            for r, k in zip(self.parts, self._keys(key))
-        }
+        states = dict(states)
+        for r, k in zip(self.parts, self._keys(key)):
+            if r.update:
+                new = r.update(k, states[r.name], rollout, metrics)
+                states[r.name] = _keeps_form(r.name, "update", states[r.name], new)
+        return states
 
     def _keys(self, key):
         return [jax.random.fold_in(key, i) for i in range(len(self.parts))]
@@ -281,12 +345,36 @@ class Chain(NamedTuple):
 
 
 def chain(*parts: "Regularizer | Chain") -> Chain:
-    """Compose regularizers; chains are flattened. Raises `EntrobError` if a name comes twice."""
+    """Compose regularizers; chains are flattened.
+
+    Raises:
+      EntrobError: a name comes twice, or a hook cannot be called with its arguments.
+    """
     flat: list[Regularizer] = []
     for part in parts:
         flat.extend(part.parts if isinstance(part, Chain) else [part])
+    for part in flat:
+        for hook, arguments in HOOKS.items():
+            _check_signature(part.name, hook, getattr(part, hook), arguments)
     names = [part.name for part in flat]
     for name in names:
         if names.count(name) > 1:
             raise EntrobError(f"regularizer {name!r} comes twice in a chain")
     return Chain(tuple(flat))
+
+
+def _check_signature(name: str, hook: str, function, arguments: tuple[str, ...]) -> None:
+    """Raise `EntrobError` unless the hook is None or a function of its arguments, by position."""
+    if function is None:
+        return
+    wanted = f"regularizer {name!r}: {hook} takes ({', '.join(arguments)})"
+    if not callable(function):
+        raise EntrobError(f"{wanted}, got no function but {type(function).__name__}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a built-in: unknown
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise EntrobError(f"{wanted}, got {signature}") from None

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from entrob.agents.actor_critic import AGENT, HEALTHY
+from entrob.regularizers.protocol import faults
 from entrob.results.store import Damaged, Store, read_tree, write_frame, write_tree
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import Batch
@@ -112,7 +113,7 @@ def _run_records(experiment: Experiment, batch: Batch, state: Any) -> pd.DataFra
     """A row per run: what it was and how it ended."""
     diverged_at, causes = np.asarray(state.diverged_at), np.asarray(state.cause)
     names = {HEALTHY: "", AGENT: OWN_FAULT}
-    names |= {2 + i: name for i, name in enumerate(batch.group.regularizers)}
+    names |= {2 + i: fault for i, fault in enumerate(faults(batch.group.regularizers))}
     rows = []
     for run, at, cause in zip(batch.runs, diverged_at, causes):
         rows.append(

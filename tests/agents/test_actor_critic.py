@@ -14,6 +14,7 @@ from entrob.agents.actor_critic import AGENT, HEALTHY, make_agent
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.regularizers import Regularizer, chain, policy_entropy, state_entropy
+from entrob.regularizers.protocol import faults
 
 
 @struct.dataclass
@@ -217,7 +218,8 @@ def test_a_diverged_run_is_frozen_and_its_neighbors_unharmed(hook):
     sick, curves = batch_of(agent, params, [0, 1, 2], {**coefs, "spoiler": [1, 2, 1]}, updates=4)
     well, _ = batch_of(agent, params, [0, 1, 2], {**coefs, "spoiler": [1, 1, 1]}, updates=4)
     assert sick.diverged_at.tolist() == [-1, 2, -1]
-    assert sick.cause.tolist() == [HEALTHY, 3, HEALTHY]  # 2 + position in the chain
+    fault = faults(agent.spec.regularizer.names).index(f"spoiler: {hook}")
+    assert sick.cause.tolist() == [HEALTHY, 2 + fault, HEALTHY]
     assert sick.update.tolist() == [4, 2, 4]
     assert (
         np.isnan(curves["value_loss"][1, 2:]).all() and np.isfinite(curves["value_loss"][0]).all()

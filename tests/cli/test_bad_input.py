@@ -257,14 +257,17 @@ def test_a_regularizer_that_returns_nan(module, tiny_file, tmp_path, capsys):
         cli.main(["run", str(tiny_file), *arguments])
     assert exit.value.code == 2
     error = capsys.readouterr().err
-    assert "regularizer 'not_a_number' returned NaN or infinity: 1 runs" in error.splitlines()[-1]
+    assert (
+        "regularizer 'not_a_number': loss returned NaN or infinity: 1 runs"
+        in error.splitlines()[-1]
+    )
     assert "Traceback" not in error
     runs = read_frame(out / "runs.parquet").set_index("method")
     assert dict(runs.status) == {
         "none": "finished", "not_a_number@0": "finished", "not_a_number@1": "diverged"
     }  # fmt: skip
     lost = runs.loc["not_a_number@1"]
-    assert lost.cause == "not_a_number" and lost.diverged_at == 0
+    assert lost.cause == "not_a_number: loss" and lost.diverged_at == 0
     curves = read_frame(out / "curves.parquet")
     finite = np.isfinite(curves.policy_entropy).groupby(curves.method).all()
     assert dict(finite) == {"none": True, "not_a_number@0": True, "not_a_number@1": False}

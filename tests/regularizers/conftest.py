@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from entrob.agents.actor_critic import make_agent
+from entrob.agents.distributions import Categorical
 from entrob.agents.spec import Finite, Hyper, Spec
 from entrob.envs.minigrid import MiniGrid
 from entrob.estimators.counting import neighbors
@@ -47,7 +48,9 @@ def make_rollout():
             success=done(),
             advantage=number(),
             target=number(),
+            dist=Categorical(jnp.asarray(rng.normal(size=(*shape, 3)), jnp.float32)),
             progress=jnp.float32(0.5),
+            gamma=jnp.float32(0.9),
             reward_scale=jnp.float32(2.0),
             index=jnp.asarray(index, jnp.int32) if finite else None,
             finite=Finite(table, jnp.asarray(table), neighbors(jnp.asarray(table)))

@@ -9,8 +9,7 @@ import pytest
 from entrob.agents.distributions import Categorical
 from entrob.errors import EntrobError
 from entrob.regularizers import Policy, Regularizer, chain, policy_entropy, schedules
-
-HOOKS = ("behavior", "reward", "advantage", "surrogate", "loss")
+from entrob.regularizers.protocol import WATCHED, faults
 
 
 def meddler(*hooks) -> Regularizer:
@@ -36,8 +35,9 @@ def meddler(*hooks) -> Regularizer:
         elsewhere = policy.at(batch.obs + 1)
         return jnp.sqrt(state * (policy.logits**2).mean()) + state * elsewhere.value.mean()
 
-    made = Regularizer("meddler", init, behavior, reward, advantage, surrogate, loss)
-    return made._replace(**{hook: None for hook in HOOKS if hook not in hooks})
+    hooks_of = {"behavior": behavior, "reward": reward, "advantage": advantage}
+    made = Regularizer("meddler", init, surrogate=surrogate, loss=loss, **hooks_of)
+    return made._replace(**{hook: None for hook in WATCHED if hook not in hooks})
 
 
 def same_bits(tree, i, j):
@@ -49,7 +49,7 @@ def same_bits(tree, i, j):
 def test_switched_off_is_bit_identical_to_doing_nothing(train, algorithm):
     # One program; the states say to do nothing, to meddle in earnest, and to spoil everything.
     state, curves = train(
-        [policy_entropy(), meddler(*HOOKS)],
+        [policy_entropy(), meddler(*WATCHED)],
         {"policy_entropy": [0.01] * 3, "meddler": [0.0] * 3},
         states={"meddler": jnp.array([0.0, 50.0, jnp.nan])},
         algorithm=algorithm,
@@ -60,12 +60,12 @@ def test_switched_off_is_bit_identical_to_doing_nothing(train, algorithm):
 
 
 def test_switched_on_every_hook_matters(train):
-    parts = [meddler(hook)._replace(name=hook) for hook in HOOKS]
-    coefs = {hook: [0.0, *row] for hook, row in zip(HOOKS, np.eye(len(HOOKS)))}
-    states = {hook: jnp.full(len(HOOKS) + 1, 3.0) for hook in HOOKS}
+    parts = [meddler(hook)._replace(name=hook) for hook in WATCHED]
+    coefs = {hook: [0.0, *row] for hook, row in zip(WATCHED, np.eye(len(WATCHED)))}
+    states = {hook: jnp.full(len(WATCHED) + 1, 3.0) for hook in WATCHED}
     state, _ = train(parts, coefs, states=states, algorithm="ppo")
-    assert state.diverged_at.tolist() == [-1] * (len(HOOKS) + 1)
-    for run, hook in enumerate(HOOKS, 1):
+    assert state.diverged_at.tolist() == [-1] * (len(WATCHED) + 1)
+    for run, hook in enumerate(WATCHED, 1):
         assert not same_bits(state.network, 0, run), hook
 
 
@@ -157,7 +157,7 @@ def test_weights_multiply_and_the_last_clip_range_holds(make_rollout):
     for coefs, wanted in [((1.0, 1.0, 0.0), [6.0, 0.2, 0.4]), ((0.0, 0.0, 0.0), [1.0, 0.5, 0.5])]:
         named = dict(zip(part.names, coefs))
         key, batch = jax.random.PRNGKey(0), make_rollout(0)
-        out = part.surrogate(key, states, policy, batch, named, 0.5)
+        out, _ = part.surrogate(key, states, policy, batch, named, 0.5)
         assert [float(x.mean()) for x in out] == pytest.approx(wanted)
 
 
@@ -183,3 +183,65 @@ def test_a_schedule_runs_over_the_whole_training(train):
     _, curves = train(parts, coefs, updates=4, total_updates=4)
     wanted = [[2.0, 1.5, 1.0, 0.5], [0.5, 0.0, 0.0, 0.5]]
     np.testing.assert_allclose(curves["regularizer_loss"], wanted, atol=1e-6)
+
+
+def broken(hook) -> Regularizer:
+    """A regularizer whose hook returns NaN."""
+    nan = jnp.nan
+    spoil = {
+        "behavior": lambda state, dist, coef: Categorical(dist.logits * nan),
+        "reward": lambda key, state, rollout, coef: (rollout.reward * nan, state),
+        "advantage": lambda state, rollout, coef: rollout.advantage * nan,
+        "surrogate": lambda key, state, policy, batch, coef: (batch.reward * nan,) * 3,
+        "loss": lambda key, state, policy, batch, coef: nan * policy.value.mean(),
+    }
+    return Regularizer("broken", **{hook: spoil[hook]})
+
+
+@pytest.mark.parametrize("hook", WATCHED)
+def test_the_hook_that_returned_nan_is_named(train, hook):
+    parts = [policy_entropy(), broken(hook)]
+    state, _ = train(parts, {"policy_entropy": [0.1, 0.1], "broken": [0.0, 1.0]}, algorithm="ppo")
+    assert state.diverged_at.tolist() == [-1, 0]
+    assert faults(chain(*parts).names)[state.cause[1] - 2] == f"broken: {hook}"
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+def test_notes_go_with_their_steps(train, algorithm):
+    def prepare(state, rollout, coef):
+        return {"same": rollout.reward + rollout.advantage, "obs": rollout.obs}
+
+    def loss(key, state, policy, batch, coef):
+        expected = batch.reward + state * batch.advantage
+        moved = jnp.abs(batch.notes["same"] - expected).max()
+        return coef * (moved + jnp.abs(batch.notes["obs"] * 1.0 - batch.obs).max())
+
+    # PPO standardizes a minibatch's advantages before the hooks see them, so its notes differ.
+    part = Regularizer("notes", lambda *args: jnp.float32(1.0), prepare=prepare, loss=loss)
+    _, curves = train([part], {"notes": [1.0]}, algorithm=algorithm)
+    assert (curves["regularizer_loss"] < 1e-5).all() == (algorithm == "a2c")
+
+
+def test_notes_of_another_shape_are_named(make_rollout):
+    part = chain(Regularizer("short", prepare=lambda state, rollout, coef: rollout.reward[0]))
+    with pytest.raises(EntrobError, match=r"'short': prepare .* \[12, 4, '...'\], got \[4\]"):
+        part.prepare({"short": ()}, make_rollout(0), {"short": 1.0})
+
+
+@pytest.mark.parametrize("hook", ["reward", "update"])
+def test_a_state_that_changes_shape_is_named(make_rollout, hook):
+    grow = {
+        "reward": lambda key, state, rollout, coef: (rollout.reward, jnp.append(state, 1.0)),
+        "update": lambda key, state, rollout, metrics: jnp.append(state, 1.0),
+    }
+    part = chain(Regularizer("grows", **{hook: grow[hook]}))
+    args = (jax.random.PRNGKey(0), {"grows": jnp.zeros(2)}, make_rollout(0), {"grows": 1.0})
+    with pytest.raises(EntrobError, match=rf"'grows': {hook} .*float32\[2\], got float32\[3\]"):
+        getattr(part, hook)(*args)
+
+
+def test_a_hook_with_other_arguments_is_named():
+    with pytest.raises(EntrobError, match=r"loss takes \(key, state, policy, batch, coef\), got"):
+        chain(Regularizer("wrong", loss=lambda policy, coef: 0.0))
+    with pytest.raises(EntrobError, match=r"init takes .*got no function but float"):
+        chain(Regularizer("wrong", init=1.0))

@@ -26,7 +26,8 @@ def rollout(seed=0, finite=False):
         obs=zero, features=table[index], time=jnp.asarray(rng.integers(0, 9, (T, N))),
         action=zero, log_prob=zero, value=zero, reward=zero, terminated=zero > 0,
         truncated=zero > 0, success=zero > 0, advantage=zero + 1, target=zero + 2,
-        progress=jnp.float32(0), index=jnp.asarray(index) if finite else None,
+        dist=None, gamma=jnp.float32(1), progress=jnp.float32(0),
+        index=jnp.asarray(index) if finite else None,
         finite=Finite(table, table, neighbors(table)) if finite else None,
     )  # fmt: skip
 
