@@ -16,10 +16,10 @@ from typing import Any
 
 from entrob.errors import EntrobError
 from entrob.registry import Registry
-from entrob.regularizers import schedules
-from entrob.regularizers.policy_entropy import policy_entropy
+from entrob.regularizers import intrinsic, losses, schedules, shaping, temperature
+from entrob.regularizers.intrinsic import state_entropy
+from entrob.regularizers.losses import policy_entropy
 from entrob.regularizers.protocol import HOOKS, Chain, Policy, Regularizer, Rollout, chain
-from entrob.regularizers.state_entropy import state_entropy
 
 __all__ = [
     "HOOKS",
@@ -38,11 +38,18 @@ __all__ = [
 
 #: Name -> factory ``(**options) -> Regularizer``. The name ``none`` is the empty chain.
 regularizers: Registry[Callable[..., Regularizer]] = Registry("regularizer")
-regularizers.register("policy_entropy", policy_entropy)
-regularizers.register("state_entropy", state_entropy)
+for _family in (losses, shaping, temperature, intrinsic):
+    for _factory in _family.FACTORIES:
+        regularizers.register(_factory.__name__, _factory)
 
 
-def regularizer(name: str, coef: float = 1.0, hook: str = "loss", source: str = "") -> Callable:
+def regularizer(
+    name: str,
+    coef: float = 1.0,
+    hook: str = "loss",
+    source: str = "",
+    label: str = "faithful",
+) -> Callable:
     """Decorate one hook function to make it a registered regularizer.
 
     Args:
@@ -51,6 +58,7 @@ def regularizer(name: str, coef: float = 1.0, hook: str = "loss", source: str = 
       hook: which hook the function is, see `Regularizer`. The function takes the hook's
         arguments by name, in any order, and leaves out those it does not need.
       source: where the formula comes from.
+      label: how it stands to its source, see `Regularizer`.
 
     Returns:
       The decorator; the decorated function becomes a factory of the `Regularizer` and carries
@@ -76,7 +84,7 @@ def regularizer(name: str, coef: float = 1.0, hook: str = "loss", source: str = 
             return function(**{w: given[w] for w in wanted})
 
         def factory(schedule=None) -> Regularizer:
-            made = Regularizer(name, schedule=schedule, coef=coef, source=source)
+            made = Regularizer(name, schedule=schedule, coef=coef, source=source, label=label)
             return made._replace(**{hook: adapted})
 
         factory.__doc__ = function.__doc__

@@ -112,6 +112,8 @@ class Regularizer(NamedTuple):
       schedule: ``progress -> multiplier`` of the coefficient, or None for a constant one.
       coef: default coefficient.
       source: where the formula comes from.
+      label: ``"faithful"``, ``"adapted: ..."`` with the difference from the source, or
+        ``"degenerate: ..."`` with where and why.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Regularizer(NamedTuple):
     schedule: Callable | None = None
     coef: float = 0.0
     source: str = ""
+    label: str = "faithful"
 
 
 #: The hooks and the arguments each is called with.

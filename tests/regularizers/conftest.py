@@ -63,15 +63,17 @@ def make_rollout():
 
 @pytest.fixture
 def train():
-    """Function ``(parts, coefs, updates, states=None, ...) -> (AgentState, curves)``.
+    """Function ``(parts, coefs, updates, states=None, ..., **settings) -> (AgentState, curves)``.
 
     Coefficients are given by name as one number per run; the runs, all of seed 0, go side by side
-    through one compiled program. `states` replaces the states of regularizers by name.
+    through one compiled program. `states` replaces the states of regularizers by name; `settings`
+    are fields of the agent's `Spec`.
     """
 
-    def run(parts, coefs, updates=2, states=None, algorithm="a2c", total_updates=10):
+    def run(parts, coefs, updates=2, states=None, total_updates=10, **settings):
         env = MiniGrid(5, 5)
-        agent = make_agent(Spec(env, chain(*parts), Linear(), algorithm, num_envs=4, num_steps=12))
+        sizes = {"num_envs": 4, "num_steps": 12}
+        agent = make_agent(Spec(env, chain(*parts), Linear(), **sizes, **settings))
         width = len(next(iter(coefs.values()), [0.0]))
         coefs = {name: jnp.asarray(c, jnp.float32) for name, c in coefs.items()}
         wide = lambda x: jnp.full(width, x, jnp.float32)

@@ -1,0 +1,3 @@
+"""Adapted coefficients and temperatures by their definitions."""
+
+ORACLES = {}

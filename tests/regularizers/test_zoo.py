@@ -1,0 +1,177 @@
+"""Every registered regularizer: against NumPy, against finite differences, off, composed, at edges.
+
+A regularizer joins by being registered; one of entrob's own also needs an oracle in `oracles`.
+"""
+
+import functools
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import intrinsic, losses, shaping, temperature
+
+from entrob.regularizers import build, regularizers
+
+ORACLES = {
+    **losses.ORACLES,
+    **shaping.ORACLES,
+    **temperature.ORACLES,
+    **intrinsic.ORACLES,
+}
+OWN = [name for name in regularizers.names() if not name.startswith("tests_")]
+COEFS = (0.0, 1.0, 3.0)  # times the default coefficient
+STEP = 1e-5
+
+
+@functools.cache
+def part_of(name, options=()):
+    """One object per regularizer and options, so that compiled programs are shared."""
+    return build(name, **dict(options))
+
+
+def coefs_of(part):
+    return np.float32(COEFS) * np.float32(part.coef)
+
+
+def warmed(part, case, finite):
+    """The state after two updates on other rollouts."""
+    state = cases.initial_state(part, case)
+    for seed in (11, 12):
+        other = cases.make_case(seed, case.kind, finite)
+        out = cases.look(part, other, state, coefs_of(part))
+        state = jax.tree.map(lambda x: jnp.asarray(x[1]), out["updated"])
+    return state
+
+
+def comparisons():
+    """(name, options, kind, finite) for all that oracles cover."""
+    for name, oracle in ORACLES.items():
+        for options in oracle.options:
+            for kind in oracle.kinds:
+                for finite in oracle.finite:
+                    yield pytest.param(
+                        name, tuple(options.items()), kind, finite,
+                        id="-".join([name, *map(str, options.values()), kind, f"{finite}"]),
+                    )  # fmt: skip
+
+
+def test_every_regularizer_has_an_oracle():
+    assert sorted(ORACLES) == sorted(OWN)
+
+
+@pytest.mark.parametrize("name, options, kind, finite", list(comparisons()))
+def test_it_is_its_formula_and_so_is_its_gradient(name, options, kind, finite):
+    part, case = part_of(name, options), cases.make_case(0, kind, finite)
+    function = functools.partial(ORACLES[name].function, **dict(options))
+    for state in (cases.initial_state(part, case), warmed(part, case, finite)):
+        out = cases.look(part, case, state, coefs_of(part))
+        for i, coef in enumerate(coefs_of(part)):
+            if coef == 0:
+                continue
+            got = jax.tree.map(lambda x, i=i: x[i], out)
+            _compare(part, case, state, float(coef), got, function)
+
+
+def _compare(part, case, state, coef, got, function):
+    """One coefficient: every hook's value, then the gradient of the whole objective."""
+    state = jax.tree.map(lambda x: np.asarray(x, np.float64), state)
+    whole, _ = cases.numpy_rollout(case)
+    _, batch = cases.numpy_rollout(case, got["advantage"])
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), case.params)
+    frozen = cases.NumPyPolicy(case.kind, params, batch.obs)
+
+    def expected(params):
+        now = cases.NumPyPolicy(case.kind, params, batch.obs)
+        return function(cases.Seen(whole, batch, state, coef, now, frozen)), now
+
+    def objective(params):
+        want, now = expected(params)
+        fill = lambda key, value: want.get(key, np.full(batch.reward.shape, value))
+        ratio = np.exp(now.log_prob(batch.action) - batch.log_prob)
+        low, high = 1 - fill("low", cases.CLIP), 1 + fill("high", cases.CLIP)
+        gain = np.minimum(ratio * batch.advantage, np.clip(ratio, low, high) * batch.advantage)
+        return -np.mean(fill("weight", 1.0) * gain) + want.get("loss", 0.0)
+
+    want, _ = expected(params)
+    needed = {"behavior": "behavior", "reward": "bonus", "advantage": "advantage", "loss": "loss"}
+    needed |= {"surrogate": "weight", "update": "updated"}
+    for hook, key in needed.items():
+        assert getattr(part, hook) is None or key in want, f"the oracle does not cover {hook}"
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5)
+    for key in ("bonus", "advantage", "target", "weight", "low", "high", "loss"):
+        if key in want:
+            close(got[key], np.reshape(want[key], got[key].shape), err_msg=key)
+    if "behavior" in want:
+        for x, y in zip(jax.tree.leaves(got["behavior"]), want["behavior"]):
+            close(x, y, err_msg="behavior")
+    if "updated" in want:
+        leaves = jax.tree.leaves(got["updated"])
+        assert len(leaves) == len(want["updated"])
+        for x, y in zip(leaves, want["updated"]):
+            if y is not None:
+                close(x, y, err_msg="updated")
+    close(got["objective"], objective(params), err_msg="objective")
+    slopes = {name: np.zeros_like(x) for name, x in params.items()}
+    for name, x in params.items():
+        for where in np.ndindex(*x.shape):
+            ends = []
+            for step in (-STEP, STEP):
+                moved = {**params, name: x.copy()}
+                moved[name][where] += step
+                ends.append(objective(moved))
+            slopes[name][where] = (ends[1] - ends[0]) / (2 * STEP)
+    scale = max(np.abs(x).max() for x in slopes.values())
+    for name in params:
+        np.testing.assert_allclose(
+            got["gradient"][name], slopes[name], rtol=5e-3, atol=1e-3 * scale, err_msg=name
+        )
+
+
+def kinds_of(name):
+    return ORACLES[name].kinds if name in ORACLES else cases.KINDS
+
+
+@pytest.mark.parametrize("name, kind", [(name, kind) for name in OWN for kind in kinds_of(name)])
+def test_at_the_edges_nothing_is_nan_and_zero_is_off(name, kind):
+    part, oracle = part_of(name), ORACLES.get(name)
+    finite = oracle is not None and False not in oracle.finite
+    for edge in (None, *cases.EDGES):
+        case = cases.make_case(3, kind, finite, edge)
+        out = cases.look(part, case, cases.initial_state(part, case), coefs_of(part))
+        ranges = {key: out.pop(key) for key in ("low", "high")}
+        assert not any(np.isnan(x).any() for x in ranges.values()), edge
+        for path, leaf in jax.tree_util.tree_leaves_with_path(out):
+            if leaf.dtype.kind == "f":
+                assert np.isfinite(leaf).all(), (edge, jax.tree_util.keystr(path))
+        off = {"bonus": 0 * out["bonus"][0], "weight": 0 * out["weight"][0] + 1, "loss": 0.0}
+        off |= {"advantage": case.rollout.advantage, "target": case.rollout.target}
+        for key, value in off.items():
+            assert (out[key][0] == np.asarray(value)).all(), (edge, key)
+        for key, value in ranges.items():
+            assert (value[0] == np.float32(cases.CLIP)).all(), (edge, key)
+        for x, y in zip(jax.tree.leaves(out["behavior"]), jax.tree.leaves(case.rollout.dist)):
+            assert (x[0] == np.asarray(y)).all(), edge
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if "discrete" in kinds_of(name)])
+def test_beside_policy_and_state_entropy_it_trains_and_zero_is_none(train, name):
+    entropies = ("policy_entropy", "state_entropy")
+    others = [part_of(other) for other in entropies if other != name]
+    part = part_of(name)
+    coefs = {other.name: [0.01] * 3 for other in others}
+    coefs[name] = [0.0, 0.0, part.coef]
+    settings = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
+    clean, _ = train([*others, part], coefs, updates=0, **settings)
+    rubbish = jax.tree.map(
+        lambda x: x.at[1].set(jnp.nan) if x.dtype.kind == "f" else x, clean.regularizers[name]
+    )
+    state, _ = train([*others, part], coefs, states={name: rubbish}, **settings)
+    assert state.diverged_at.tolist() == [-1] * 3
+    alone, _ = train(others, {o.name: [0.01] for o in others}, **settings)
+    leaves = [jax.tree.leaves(x.network) for x in (state, alone)]
+    for x, z in zip(*leaves):
+        assert (x[0] == x[1]).all()
+        np.testing.assert_allclose(x[0], z[0], atol=2e-5)  # another program, several steps
+    assert any((x[0] != x[2]).any() for x in leaves[0])
