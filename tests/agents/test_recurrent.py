@@ -153,8 +153,8 @@ def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
     agent, hyper = make_agent(spec), Hyper()
     state = agent.init(jax.random.PRNGKey(0), hyper, params)
     _, rollout, next_value, _ = collect(
-        spec, agent.model, None, params, lambda d: d, jnp.float32(0), state.policy,
-        state.actors, jax.random.PRNGKey(1),
+        spec, agent.model, None, params, lambda d: d, jnp.float32(0), jnp.float32(0.9),
+        state.policy, state.actors, jax.random.PRNGKey(1),
     )  # fmt: skip
     # Within an episode the next value is the value at the next step.
     assert not (rollout.terminated | rollout.truncated)[:-1].any()
