@@ -167,7 +167,7 @@ def _list(command: List, line: str) -> None:
     from entrob.envs import environments, libraries
     from entrob.perturbations import perturbations
     from entrob.regularizers import regularizers
-    from entrob.sweep.experiment import names
+    from entrob.sweep.files import names
 
     def doc(thing) -> str:
         return (thing.__doc__ or "").strip().partition("\n")[0]
@@ -366,9 +366,11 @@ def _timing(manifest) -> str:
 
 
 def _complain(store) -> None:
-    """Fail, after everything else was kept, if a regularizer returned NaN or infinity."""
+    """Fail, after everything else was kept, if a method is broken or returned NaN or infinity."""
     from entrob.sweep.train import OWN_FAULT
 
+    for method, error in store.manifest().get("broken", {}).items():
+        raise EntrobError(f"method {method!r} was left out: {error}")
     runs = store.gather("runs")
     bad = runs[(runs.status == "diverged") & (runs.cause != OWN_FAULT)]
     if len(bad):

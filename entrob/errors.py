@@ -8,6 +8,10 @@ class EntrobError(Exception):
     """A mistake in what entrob was asked to do; its message is one line, fit to be shown."""
 
 
+class BrokenMethod(EntrobError):
+    """What one method's own code does wrong while it is traced; other methods can go on."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> EntrobError:
     """The error for a name that is not registered, with the nearest registered one.
 

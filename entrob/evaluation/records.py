@@ -10,18 +10,22 @@ from entrob.results.statistics import cvar
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def records(outcome: Outcome, horizon: int, cvar_fraction: float = 0.1) -> list[dict[str, Any]]:
+def records(
+    outcome: Outcome, horizon: int, cvar_fraction: float = 0.1, episodes: int = 1
+) -> list[dict[str, Any]]:
     """One record per run, of the fields of ``evaluation.parquet`` that tell what happened.
 
     Args:
       outcome: as returned by `evaluate`, arrays of NumPy.
       horizon: number of steps T.
       cvar_fraction: share of the worst instances that CVaR averages over.
+      episodes: of each instance, which stand side by side in the outcome's arrays.
 
     Returns:
       R dictionaries. ``steps_to_success`` is a histogram int32[T]: entry t - 1 counts the
       episodes that succeeded at step t. A fully solvable environment whose optimum is unknown
-      counts every instance as solvable.
+      counts every instance as solvable. ``return_worst`` and ``return_cvar`` are over instances'
+      mean returns, NaN with one episode each, whose luck they would measure.
     """
     known = outcome.optimum >= 0
     solvable = ~known | (outcome.optimum <= horizon)
@@ -33,6 +37,7 @@ def records(outcome: Outcome, horizon: int, cvar_fraction: float = 0.1) -> list[
         taken = np.where(success, steps, horizon)
         measured = exact[solvable & ~np.isnan(exact)]
         some = measured.size > 0
+        per_instance = returns.reshape(-1, episodes).mean(1)
         rows.append(
             {
                 "episodes": len(steps),
@@ -44,6 +49,8 @@ def records(outcome: Outcome, horizon: int, cvar_fraction: float = 0.1) -> list[
                 ),
                 "return_mean": returns.mean(),
                 **{f"return_q{round(100 * q):02d}": np.quantile(returns, q) for q in QUANTILES},
+                "return_worst": per_instance.min() if episodes > 1 else np.nan,
+                "return_cvar": cvar(per_instance, cvar_fraction) if episodes > 1 else np.nan,
                 "regret_mean": (taken - outcome.optimum)[solvable].mean()
                 if known.all() and solvable.any()
                 else np.nan,

@@ -4,13 +4,10 @@ import dataclasses
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import entrob
 from entrob.agents.adversary import Adversary, check_adversary
 from entrob.agents.model import NETWORKS
 from entrob.agents.spec import Hyper
@@ -18,6 +15,7 @@ from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import regularizers
+from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
 FIRST_TUNING_SEED = 1_000_000
@@ -67,7 +65,8 @@ class Experiment:
       points: logged points of a training curve.
       seeds: number of runs per method; the seeds are first_seed, first_seed + 1, …
       first_seed: 0 for reported runs.
-      instances: perturbation instances per magnitude, one episode each.
+      instances: perturbation instances per magnitude.
+      episodes: of each policy on each instance.
       evaluation_seed: where the keys of instances and episodes come from; the same for all runs.
       methods: what is compared.
       perturbations: magnitudes by perturbation.
@@ -94,6 +93,7 @@ class Experiment:
     seeds: int
     first_seed: int
     instances: int
+    episodes: int
     evaluation_seed: int
     methods: tuple[Method, ...]
     perturbations: dict[str, tuple[float, ...]]
@@ -120,36 +120,15 @@ class Experiment:
     @property
     def hash(self) -> str:
         """Identifies what may share an output folder."""
-        return digest(self.training_settings, self.instances, self.evaluation_seed)
+        # Older folders know nothing of episodes.
+        several = () if self.episodes == 1 else (self.episodes,)
+        return digest(self.training_settings, self.instances, self.evaluation_seed, *several)
 
 
 def digest(*parts: Any) -> str:
     """16 hexadecimal digits that identify JSON-like values."""
     text = json.dumps(parts, sort_keys=True, default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def folders() -> list[Path]:
-    """Where experiment files are looked for: ./benchmarks, then those shipped with entrob."""
-    package = Path(entrob.__file__).parent
-    return [Path("benchmarks"), package / "benchmarks", package.parent / "benchmarks"]
-
-
-def names() -> list[str]:
-    """The experiments that can be run by name."""
-    return sorted({path.stem for folder in folders() for path in folder.glob("*.toml")})
-
-
-def find(name: str) -> Path:
-    """The file of an experiment given by name or path; raises `EntrobError` if there is none."""
-    if name.endswith(".toml"):
-        if not Path(name).is_file():
-            raise EntrobError(f"there is no experiment file {name}")
-        return Path(name)
-    for folder in folders():
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
-    raise unknown("experiment", name, names())
 
 
 _TYPES = {
@@ -164,68 +143,87 @@ _PAPER = {
 }  # fmt: skip
 _CLAIM = ("perturbation", "better", "relation", "worse")
 _COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
-_COUNTS += ("instances",)
+_COUNTS += ("instances", "episodes")
 _TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
 _WORDS |= {bool: "true or false"}
 _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
-_PRESET = {"frames", "chunk", "points", "seeds", "instances", "perturbations", "num_envs"}
+_PRESET = {"frames", "chunk", "points", "seeds", "instances", "episodes"}
+_PRESET |= {"perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
 _DEFAULTS |= {"num_steps": 100, "epochs": 1, "minibatches": 1}
-_DEFAULTS |= {"chunk": 250, "points": 50, "instances": 200, "evaluation_seed": 0, "title": ""}
+_DEFAULTS |= {
+    "chunk": 250,
+    "points": 50,
+    "instances": 200,
+    "episodes": 1,
+    "evaluation_seed": 0,
+    "title": "",
+}
 
 
 def load(name: str, preset: str) -> Experiment:
     """Read an experiment file and one of its presets.
 
     Raises:
-      EntrobError: no such file or preset, malformed TOML (with the line), or a value that is
-        unknown, of the wrong type or out of range.
+      EntrobError: no such file or preset, malformed TOML (with the line), a suite, or a value that
+        is unknown, of the wrong type or out of range.
     """
-    path = find(name)
-    try:
-        data = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EntrobError(f"{path.name}: {error}") from error
-    _known(path.name, data, _TOP)
-    _typed(path.name, data, _TYPES)
+    path, data = read(name)
+    if "tasks" in data:
+        raise EntrobError(f"{path.name} is a suite of tasks, which only `entrob run` takes")
+    return from_table(path.name, path.stem, data, preset)
+
+
+def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Experiment:
+    """The experiment that a table declares; raises `EntrobError`.
+
+    Args:
+      where: what an error calls it.
+      name: the experiment's name, unless the table gives one.
+      data: the table, as from a file.
+      preset: one of its presets.
+    """
+    data = dict(data)
+    _known(where, data, _TOP)
+    _typed(where, data, _TYPES)
     presets = data.pop("presets", {})
     if preset not in presets:
         raise unknown("preset", preset, presets)
-    _typed(f"{path.name}: presets", presets, dict.fromkeys(presets, dict))
-    _known(f"{path.name}: presets.{preset}", presets[preset], _PRESET)
-    _typed(f"{path.name}: presets.{preset}", presets[preset], _TYPES)
+    _typed(f"{where}: presets", presets, dict.fromkeys(presets, dict))
+    _known(f"{where}: presets.{preset}", presets[preset], _PRESET)
+    _typed(f"{where}: presets.{preset}", presets[preset], _TYPES)
     # A preset may test less than the file declares.
     tested = [table.get("perturbations", {}) for table in (data, *presets.values())]
-    empty = {"name": path.stem, "hyper": {}, "params": {}, "tune": {}, "paper": {}}
+    empty = {"name": name, "hyper": {}, "params": {}, "tune": {}, "paper": {}}
     data = empty | _DEFAULTS | data | presets[preset]
     for key in ("environment", "frames", "seeds", "methods", "perturbations"):
         if data.get(key) in (None, [], {}):
-            raise EntrobError(f"{path.name}: {key!r} is missing")
+            raise EntrobError(f"{where}: {key!r} is missing")
     # With noise, so that every perturbation that can act on the environment fits its params.
     _, env_params = make(data["environment"], noise=True)
     for key in _COUNTS:
-        positive_int(f"{path.name}: {key}", data[key])
+        positive_int(f"{where}: {key}", data[key])
     for key, known in (("algorithm", ("a2c", "ppo")), ("network", ("auto", *NETWORKS))):
         if data[key] not in known:
             raise unknown(key, data[key], known)
     recurrent = data["network"] == "lstm"
     if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
         what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
-        raise EntrobError(f"{path.name}: minibatches must divide {what}")
-    _known(f"{path.name}: hyper", data["hyper"], _HYPER)
-    _numbers(f"{path.name}: hyper", data["hyper"])
-    _numbers(f"{path.name}: params", data["params"], lists=True)
+        raise EntrobError(f"{where}: minibatches must divide {what}")
+    _known(f"{where}: hyper", data["hyper"], _HYPER)
+    _numbers(f"{where}: hyper", data["hyper"])
+    _numbers(f"{where}: params", data["params"], lists=True)
     common = data.pop("params")
-    methods = tuple(_method(path.name, entry, common, env_params) for entry in data.pop("methods"))
+    methods = tuple(_method(where, entry, common, env_params) for entry in data.pop("methods"))
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:
-            raise EntrobError(f"{path.name}: there are two methods {name!r}")
+            raise EntrobError(f"{where}: there are two methods {name!r}")
     declared = data.pop("perturbations")
     magnitudes = {k: magnitudes_of(k, v, env_params) for k, v in declared.items()}
     known = {name for table in tested if isinstance(table, dict) for name in table}
-    data["paper"] = _paper(f"{path.name}: paper", data["paper"], names, known, env_params)
+    data["paper"] = _paper(f"{where}: paper", data["paper"], names, known, env_params)
     return Experiment(
         preset=preset, first_seed=0, methods=methods, perturbations=magnitudes, **data
     )

@@ -11,12 +11,13 @@ import pandas as pd
 
 from entrob.evaluation.batch import TRACED, evaluate
 from entrob.evaluation.records import records
+from entrob.evaluation.uniform import uniform_model
 from entrob.perturbations import needs_noise, perturb
 from entrob.results.store import Damaged, Store, read_frame, read_tree, write_frame
 from entrob.sweep.describe import headline
 from entrob.sweep.experiment import Experiment, digest
-from entrob.sweep.groups import Batch
-from entrob.sweep.program import Program, nominal, padded, sharded
+from entrob.sweep.groups import Batch, Group
+from entrob.sweep.program import Program, compiler_options, nominal, padded, sharded
 
 
 class Tester:
@@ -76,7 +77,7 @@ class Tester:
                 if cut.trace is not None and magnitude in self._traced(name):
                     part = store.part("traces", f"{batch.id}-{name}-{magnitude:g}")
                     write_frame(part, _traces(experiment, batch, name, magnitude, cut.trace))
-                for run, record in zip(batch.runs, records(cut, horizon)):
+                for run, record in zip(batch.runs, self._records(cut, horizon)):
                     who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
                     what = {"perturbation": name, "magnitude": magnitude}
                     rows.append({**who, **what, **record})
@@ -88,28 +89,49 @@ class Tester:
         nominal = next((other for other, values in tested.items() if 0.0 in values), None)
         return {headline(self.experiment, name)} | ({0.0} if name == nominal else set())
 
-    def _outcome(self, prog: Program, batch: Batch, policies, name: str, magnitude: float):
-        """All policies under one perturbation at one magnitude, and the horizon."""
+    def random_policy(self, group: Group) -> pd.DataFrame:
+        """The uniformly random policy under everything: a row per perturbation × magnitude."""
+        rows = []
+        for name in self.experiment.perturbations:
+            for magnitude in self.experiment.perturbations[name]:
+                env, instances, keys, horizon = self._instances(group, name, magnitude)
+                key = ("random", type(env), horizon)
+                play = self._cached(key, lambda env=env, t=horizon: _uniform(env, t))
+                outcome = jax.tree.map(np.asarray, play(instances, keys))
+                (record,) = self._records(outcome._replace(trace=None), horizon)
+                rows.append({"perturbation": name, "magnitude": magnitude, **record})
+        return pd.DataFrame(rows)
+
+    def _instances(self, group: Group, name: str, magnitude: float):
+        """``(env, params [I], keys of episodes [I], horizon)``; several episodes repeat params."""
         # What perturbs the training is no part of the test.
-        env, env_params = nominal(self.experiment, batch.group, noise=needs_noise(name))
+        env, env_params = nominal(self.experiment, group, noise=needs_noise(name))
         # The same keys for every method, seed and magnitude: comparisons are paired.
         key = jax.random.key(self.experiment.evaluation_seed)
         key_instance, key_episode = jax.random.split(key)
-        count = self.experiment.instances
+        count, episodes = self.experiment.instances, self.experiment.episodes
         draw = self._cached(
             ("draw", name, type(env)),
             lambda: jax.jit(lambda keys, p, m: jax.vmap(lambda k: perturb(k, p, name, m))(keys)),
         )
-        instances = draw(jax.random.split(key_instance, count), env_params, jnp.float32(magnitude))
-        keys = jax.random.split(key_episode, count)
-        horizon = int(env_params.max_steps_in_episode)
+        keys = jax.random.split(key_instance, count)[np.repeat(np.arange(count), episodes)]
+        instances = draw(keys, env_params, jnp.float32(magnitude))
+        keys = jax.random.split(key_episode, count * episodes)
+        return env, instances, keys, int(env_params.max_steps_in_episode)
+
+    def _outcome(self, prog: Program, batch: Batch, policies, name: str, magnitude: float):
+        """All policies under one perturbation at one magnitude, and the horizon."""
+        env, instances, keys, horizon = self._instances(batch.group, name, magnitude)
         args = (policies, instances, keys)
         shapes = tuple(x.shape for x in jax.tree.leaves(policies))
         play = self._cached(
-            ("play", type(env), horizon, count, shapes),
+            ("play", type(env), horizon, len(keys), shapes),
             lambda: self._compile(env, prog, horizon, args),
         )
         return play(*args), horizon
+
+    def _records(self, outcome, horizon: int) -> list[dict[str, Any]]:
+        return records(outcome, horizon, episodes=self.experiment.episodes)
 
     def _compile(self, env, prog: Program, horizon: int, args) -> Callable:
         started = time.perf_counter()
@@ -131,6 +153,17 @@ class Tester:
         if key not in self._compiled:
             self._compiled[key] = make_it()
         return self._compiled[key]
+
+
+def _uniform(env, horizon: int) -> Callable:
+    """What tests the uniformly random policy: ``(instances, keys) -> Outcome`` of one policy."""
+    model = uniform_model(env)
+    # One policy that has no parameters, but still an axis of policies.
+    only = {"none": jnp.zeros(1)}
+    return jax.jit(
+        lambda instances, keys: evaluate(env, model, horizon, only, instances, keys),
+        compiler_options=compiler_options(),
+    )
 
 
 def policies(store: Store, batch: Batch, prog: Program) -> Any:

@@ -17,7 +17,7 @@ from entrob.agents.actor_critic import Agent, make_agent
 from entrob.agents.adversary import Adversary
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
-from entrob.errors import EntrobError
+from entrob.errors import BrokenMethod, EntrobError
 from entrob.perturbations import needs_noise, perturb, with_randomization
 from entrob.regularizers import build, chain
 from entrob.sweep.experiment import Experiment
@@ -161,7 +161,7 @@ class Trainer(NamedTuple):
 
 
 def compile_trainer(experiment: Experiment, prog: Program, batch: Batch) -> Trainer:
-    """Compile what trains a batch; raises `EntrobError` for a regularizer that does not fit."""
+    """Compile what trains a batch; raises `BrokenMethod` if a regularizer does not fit."""
     width = padded(len(batch.runs))
     agent, env_params = prog
     start = time.perf_counter()
@@ -187,11 +187,11 @@ def compile_trainer(experiment: Experiment, prog: Program, batch: Batch) -> Trai
 
 @contextlib.contextmanager
 def _user_code():
-    """Report what goes wrong while a user's code is traced as one line."""
+    """Report what goes wrong while a user's code is traced as one line: `BrokenMethod`."""
     try:
         yield
-    except EntrobError:
-        raise
+    except EntrobError as error:
+        raise BrokenMethod(str(error)) from error
     except Exception as error:
         last = error.__traceback__
         while last.tb_next is not None:
@@ -199,6 +199,6 @@ def _user_code():
         code = last.tb_frame.f_code
         where = f"{code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno})"
         text = (str(error).strip().splitlines() or [""])[0]
-        raise EntrobError(
+        raise BrokenMethod(
             f"user code does not trace: {type(error).__name__} in {where}: {text}"
         ) from error

@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+from entrob.errors import BrokenMethod, EntrobError
 from entrob.results.provenance import provenance
 from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_json
 from entrob.sweep.describe import describe
@@ -30,41 +31,63 @@ def run(
       test: also evaluate under the perturbations (tuning looks at training alone).
 
     Returns:
-      The manifest.
+      The manifest; its ``broken`` says by method why code of its own could not be traced. What
+      other methods did is kept.
 
     Raises:
-      EntrobError: the store belongs to another experiment, the disk is full, or user code fails.
+      EntrobError: the store belongs to another experiment, the disk is full, or no method works.
     """
     started = time.perf_counter()
     programs = [(group, program(experiment, group)) for group in groups(experiment)]
     identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
     store.claim({**identity, **describe(experiment, store.manifest())})
     # Complete from the start: whatever ends this session, status and report can be asked.
-    _manifest(experiment, store, command, Spent(), 0.0)
+    _manifest(experiment, store, command, Spent(), 0.0, {})
     plan = [(*built, _unfinished(experiment, store, built[0])) for built in programs]
     per_run = experiment.updates * experiment.num_envs * experiment.num_steps
     progress = Progress(per_run * sum(len(missing) for *_, missing in plan))
-    spent, tester = Spent(), Tester(experiment)
+    spent, tester, broken = Spent(), Tester(experiment), {}
     try:
-        for group, prog, missing in plan:
-            if missing:
-                _train_group(experiment, store, group, missing, prog, batch_size, progress, spent)
+        for group, prog, missing in plan:  # grows while it is worked off
+            try:
+                if missing:
+                    _train_group(
+                        experiment, store, group, missing, prog, batch_size, progress, spent
+                    )
+            except BrokenMethod as error:
+                if len(group.methods) == 1:
+                    broken[group.methods[0].name] = str(error)
+                    continue
+                # One of them is at fault: each by itself, so that the others are kept.
+                for method in group.methods:
+                    (alone,) = group_methods((method,))
+                    unfinished = _unfinished(experiment, store, alone)
+                    plan.append((alone, program(experiment, alone), unfinished))
+                continue
             if test:
-                for batch in finished(experiment, store, group):
-                    names = tester.missing(store, batch, progress)
-                    if names:
-                        began = time.perf_counter()
-                        progress.say(f"testing {len(batch.runs)} policies under {', '.join(names)}")
-                        tester.test(store, batch, prog, names)
-                        spent.test_s += time.perf_counter() - began
-            spent.compile_s += tester.compile_s
-            spent.test_s -= tester.compile_s
-            tester.compile_s = 0.0
+                _test_group(experiment, store, group, prog, tester, progress, spent)
     finally:
         progress.close()
-        manifest = _manifest(experiment, store, command, spent, time.perf_counter() - started)
+        wall = time.perf_counter() - started
+        manifest = _manifest(experiment, store, command, spent, wall, broken)
+    if broken and not store.parts("runs"):
+        raise EntrobError(next(iter(broken.values())))
     gather(store)
     return manifest
+
+
+def _test_group(experiment, store, group, prog, tester, progress, spent) -> None:
+    """Test the trained runs of a group under what they have not been tested under yet."""
+    for batch in finished(experiment, store, group):
+        names = tester.missing(store, batch, progress)
+        if names:
+            began = time.perf_counter()
+            progress.say(f"testing {len(batch.runs)} policies under {', '.join(names)}")
+            tester.test(store, batch, prog, names)
+            spent.test_s += time.perf_counter() - began
+    spent.compile_s += tester.compile_s
+    spent.test_s -= tester.compile_s
+    tester.compile_s = 0.0
 
 
 class Spent:
@@ -148,7 +171,7 @@ def gather(store: Store) -> None:
             write_frame(store.root / f"{kind}.parquet", frame)
 
 
-def _manifest(experiment, store, command, spent: Spent, wall: float) -> dict[str, Any]:
+def _manifest(experiment, store, command, spent: Spent, wall: float, broken) -> dict[str, Any]:
     """What was run, on what, and how long it took in all sessions."""
     old = store.manifest()
     frames = old.get("frames", 0) + spent.frames
@@ -159,7 +182,8 @@ def _manifest(experiment, store, command, spent: Spent, wall: float) -> dict[str
         "preset": experiment.preset,
         "command": command,
         "environment": experiment.environment,
-        "methods": {m.name: m.coefficients for m in experiment.methods},
+        "methods": {m.name: m.coefficients for m in experiment.methods if m.name not in broken},
+        "broken": broken,
         "seeds": list(range(experiment.first_seed, experiment.first_seed + experiment.seeds)),
         "frames_per_run": experiment.updates * experiment.num_envs * experiment.num_steps,
         "instances": experiment.instances,
