@@ -190,20 +190,51 @@ def _list(command: List, line: str) -> None:
 
 
 def _run(command: Run, line: str) -> None:
+    from entrob.regularizers import load
     from entrob.sweep import experiment as experiments
+    from entrob.sweep import suite
     from entrob.sweep.runner import run
-    from entrob.sweep.select import select_methods, select_perturbations
 
-    experiment = experiments.load(command.experiment, command.preset)
-    experiment = _resized(experiment, command)
-    experiment = select_methods(experiment, command.regularizer, command.coef)
-    experiment = select_perturbations(experiment, command.perturbation)
+    if suite.is_suite(command.experiment):
+        for reference in command.regularizer:  # a suite has a row for all that are registered
+            load(reference)
+        return _run_suite(command, suite.load(command.experiment, command.preset), line)
+    experiment = _selected(experiments.load(command.experiment, command.preset), command)
     store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
     manifest = run(experiment, store, line, command.batch_size)
     path = report(store)
     print(_timing(manifest))
     print(f"report: {path}")
     _complain(store)
+
+
+def _selected(experiment, command: Run):
+    """The experiment narrowed down to what the command line asks for."""
+    from entrob.sweep.select import select_methods, select_perturbations
+
+    experiment = _resized(experiment, command)
+    experiment = select_methods(experiment, command.regularizer, command.coef)
+    return select_perturbations(experiment, command.perturbation)
+
+
+def _run_suite(command: Run, suite, line: str) -> None:
+    from entrob.results.leaderboard_report import write_leaderboard
+    from entrob.sweep.experiment import positive_int
+    from entrob.sweep.suite import narrowed, run
+
+    if command.batch_size is not None:
+        positive_int("--batch-size", command.batch_size)
+    tasks = {name: narrowed(_selected(task, command)) for name, task in suite.tasks.items()}
+    root = command.out or Path("runs") / suite.name / command.preset
+    if not command.resume and (root / "manifest.json").is_file():
+        shutil.rmtree(root)
+    say = lambda text: print(text, file=sys.stderr, flush=True)
+    suite = dataclasses.replace(suite, tasks=tasks)
+    manifest = run(suite, root, line, command.batch_size, say)
+    print(f"leaderboard: {write_leaderboard(root)}")
+    for task, facts in manifest["tasks"].items():
+        for name, error in facts["broken"].items():
+            raise EntrobError(f"{task}: method {name!r} was left out: {error}")
 
 
 def _tune(command: Tune, line: str) -> None:
@@ -235,6 +266,14 @@ def _report(command: Report, line: str) -> None:
     if not 0 < command.level < 1:
         raise EntrobError(f"--level must be between 0 and 1, not {command.level:g}")
     store = Store(command.folder)
+    if "suite" in store.manifest():
+        from entrob.results.leaderboard_report import write_leaderboard
+
+        path = write_leaderboard(command.folder)
+        if command.export:
+            _export(command.folder, command.export, ("leaderboard.md", "tables", "figures"))
+        print(f"leaderboard: {path}")
+        return
     path = report(store, command.level)
     if command.export:
         _export(command.folder, command.export, ("report.md", "tables", "figures"))
@@ -249,6 +288,10 @@ def _status(command: Status, line: str) -> None:
     manifest = store.manifest()
     if not manifest:
         raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
+    if "suite" in manifest:
+        for task in manifest["tasks"]:
+            _status(Status(command.folder / task), line)
+        return
     runs = store.gather("runs")
     wanted = len(manifest.get("methods", {})) * len(manifest.get("seeds", []))
     print(f"{manifest['experiment']} {manifest.get('preset', '')}: {len(runs)} runs trained")

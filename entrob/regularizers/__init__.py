@@ -29,6 +29,7 @@ __all__ = [
     "Rollout",
     "build",
     "chain",
+    "family",
     "load",
     "policy_entropy",
     "regularizer",
@@ -92,6 +93,25 @@ def regularizer(
         return regularizers.register(name, factory)
 
     return decorate
+
+
+def family(name: str) -> str:
+    """Which of entrob's families a registered regularizer belongs to, by what it does.
+
+    Returns:
+      ``"losses"``, ``"shaping"``, ``"temperature"`` or ``"intrinsic"``; one from elsewhere is put
+      beside those that have its hooks.
+    """
+    factory = regularizers.get(name)
+    for own in (losses, shaping, temperature, intrinsic):
+        if factory in own.FACTORIES:
+            return own.__name__.rpartition(".")[2]
+    made = factory()
+    if made.reward:
+        return "intrinsic"
+    if made.advantage or made.surrogate:
+        return "shaping"
+    return "losses" if made.loss else "temperature"
 
 
 def build(name: str, **options: Any) -> Regularizer:

@@ -114,6 +114,7 @@ class Regularizer(NamedTuple):
       source: where the formula comes from.
       label: ``"faithful"``, ``"adapted: ..."`` with the difference from the source, or
         ``"degenerate: ..."`` with where and why.
+      actions: which kinds of actions it is for.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Regularizer(NamedTuple):
     coef: float = 0.0
     source: str = ""
     label: str = "faithful"
+    actions: tuple[str, ...] = ("discrete", "continuous")
 
 
 #: The hooks and the arguments each is called with.

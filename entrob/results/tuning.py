@@ -8,6 +8,9 @@ import pandas as pd
 from entrob.results.markup import latex, markdown
 from entrob.results.store import write_bytes, write_json
 
+MEASURES = {"success": "success", "return_mean": "return above random"}
+"""What performance is measured by, and how it reads."""
+
 
 def write_tuning(
     folder: Path, table: pd.DataFrame, chosen: dict[str, float], manifest: dict[str, Any]
@@ -17,7 +20,7 @@ def write_tuning(
         {
             "method": table.method,
             "coefficient": [f"{c:g}" for c in table.coefficient],
-            f"nominal {table.measure.iloc[0]}": [
+            f"nominal {MEASURES[table.measure.iloc[0]]}": [
                 f"{m:.3f} ± {s:.3f}" for m, s in zip(table["mean"], table["std"])
             ],
             "ratio to none": [f"{r:.3f}" for r in table.ratio],

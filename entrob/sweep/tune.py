@@ -1,9 +1,9 @@
 """Choosing coefficients by the paper's rule: the largest that costs less than 5 % of performance.
 
-Made precise: performance is sampled success in the nominal environment (the return where a task
-has no success); a coefficient passes if its mean over tuning seeds is at least 0.95 times that of
-``none``; the largest one below the first failure is taken; the grid is extended upward while its
-largest coefficient passes and downward while its smallest fails.
+Made precise: performance is sampled success in the nominal environment (where nobody succeeds, the
+return above that of a uniformly random policy); a coefficient passes if its mean over tuning seeds
+is at least 0.95 times that of ``none``; the largest one below the first failure is taken; the grid
+is extended upward while its largest coefficient passes and downward while its smallest fails.
 """
 
 import dataclasses
@@ -15,6 +15,8 @@ import pandas as pd
 from entrob.errors import EntrobError
 from entrob.results.store import Store
 from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient, positive_int
+from entrob.sweep.groups import group_methods
+from entrob.sweep.measure import Tester
 from entrob.sweep.runner import run
 
 THRESHOLD = 0.95
@@ -117,9 +119,13 @@ def tune(experiment: Experiment, store: Store, command: str, batch_size: int | N
       of the tuning runs, whose time is thus apart from that of the reported ones.
     """
     of = grids(experiment)
-    for _ in range(_MAX_EXTENSIONS + 1):
+    first = tuning_experiment(experiment, of)
+    random = Tester(first).random_policy(group_methods(first.methods)[0])
+    extensions = _MAX_EXTENSIONS if experiment.tune.get("extend", True) else 0
+    for _ in range(extensions + 1):
         manifest = run(tuning_experiment(experiment, of), store, command, batch_size)
-        table = score_table(of, store.gather("evaluation"), store.gather("runs"))
+        frames = store.gather("evaluation"), store.gather("runs")
+        table = score_table(of, *frames, floor=float(random.return_mean.iloc[0]))
         chosen = dict(table[table.chosen][["method", "coefficient"]].itertuples(index=False))
         chosen = {g.method: chosen.get(g.method, 0.0) for g in of}
         wider = [_widen(g, chosen[g.method]) for g in of]
@@ -135,18 +141,28 @@ def _widen(grid: Grid, chosen: float) -> Grid:
     return grid.extended(upward=False) if chosen == 0.0 else grid
 
 
-def score_table(of: list[Grid], evaluation: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def score_table(
+    of: list[Grid], evaluation: pd.DataFrame, runs: pd.DataFrame, floor: float = 0.0
+) -> pd.DataFrame:
     """A row per candidate: mean performance, its ratio to ``none``, whether it passes, is chosen.
 
-    A diverged run performs 0.
+    A diverged run performs 0, a candidate without runs fails.
+
+    Args:
+      of: the grids.
+      evaluation, runs: records of the tuning runs.
+      floor: return of a uniformly random policy, which returns are counted from.
     """
     diverged = set(runs.loc[runs.status == "diverged", "run_id"])
     nominal = evaluation[evaluation.magnitude == 0].copy()
     measure = "success" if nominal.success.max() > 0 else "return_mean"
+    nominal[measure] -= floor if measure == "return_mean" else 0.0
     nominal.loc[nominal.run_id.isin(diverged), measure] = 0.0
     mean = nominal.groupby("method")[measure].mean()
     spread = nominal.groupby("method")[measure].std()
     count = nominal.groupby("method")[measure].size()
+    names = [BASELINE, *(f"{g.method}@{v:g}" for g in of for v in g.values if v > 0)]
+    mean, spread, count = (x.reindex(names) for x in (mean, spread, count.astype(float)))
     baseline = mean[BASELINE]
     rows = [_row(BASELINE, 0.0, BASELINE, mean, spread, count, measure)]
     for grid in of:
@@ -172,6 +188,6 @@ def _row(method, value, name, mean, spread, count, measure) -> dict[str, Any]:
         "measure": measure,
         "mean": float(mean[name]),
         "std": float(np.nan_to_num(spread[name])),
-        "seeds": int(count[name]),
+        "seeds": int(np.nan_to_num(count[name])),
         "chosen": False,
     }

@@ -1,0 +1,151 @@
+"""The leaderboard as a page: its table, the ranking, the glance by family, performance profiles."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from entrob.results import leaderboard, markup, statistics, store, tables
+from entrob.results.drawing import RC, label, save
+from entrob.results.leaderboard import BASELINE, Board
+
+COLORS = {
+    BASELINE: "#7a7a7a",
+    "losses": "#e08a00",
+    "shaping": "#cc79a7",
+    "temperature": "#009e73",
+    "intrinsic": "#0072b2",
+    "adversaries": "#b03a00",
+}
+"""Families, told apart by the color-blind (after Okabe and Ito)."""
+
+NAMES = {
+    BASELINE: "none",
+    "losses": "loss terms",
+    "shaping": "shaped advantages",
+    "temperature": "temperatures",
+    "intrinsic": "intrinsic rewards",
+    "adversaries": "adversaries",
+}
+
+CAPTION = (
+    "Scores: 0 is the uniformly random policy, 1 the best known (on grids the optimum); robust is "
+    "the interquartile mean over seeds, tasks and perturbations of the mean over magnitudes above "
+    "0, with its 95 % stratified bootstrap interval. Worst and CVaR: of the worst instance and of "
+    "the worst tenth. Price: nominal score of none less its own. Improvement: probability of a "
+    "higher score than none's run of the same seed. Overhead: time per update over none's. "
+    "Unpassed: on how many tasks no coefficient kept 95 % of none's performance, so that the "
+    "smallest was taken."
+)
+
+
+def write_leaderboard(root: Path) -> Path:
+    """Write ``tables/``, ``figures/`` and ``leaderboard.md`` of a suite's folder; returns the page.
+
+    Raises:
+      EntrobError: a file cannot be written.
+      Damaged: a record cannot be read.
+    """
+    board = leaderboard.read_board(root)
+    ranks, gained = leaderboard.ranking(board), leaderboard.gains(board)
+    described = pd.DataFrame(
+        [{"regularizer": n, **facts} for n, facts in board.manifest["regularizers"].items()]
+    )
+    frames = {"leaderboard": ranks, "gains": gained, "regularizers": described}
+    captions = {"leaderboard": CAPTION, "gains": "Robust score less that of none, by kind."}
+    tables.write_tables(frames, root / "tables", captions)
+    drawn = {"ranking": ranking_figure(ranks), "profiles": profiles_figure(board, ranks)}
+    if len(gained):
+        drawn["glance"] = glance_figure(gained)
+    for name, figure in drawn.items():
+        save(figure, root / "figures", name)
+    manifest = board.manifest
+    seeds = board.scores.groupby("task").seed.nunique().to_dict()
+    lines = [f"# {manifest['title']}", f"`{manifest['command']}` on {manifest['device']}."]
+    lines += ["Seeds: " + ", ".join(f"{task} {count}" for task, count in seeds.items()) + "."]
+    broken = {
+        f"{task}, {name}: {why}"
+        for task, facts in manifest["tasks"].items()
+        for name, why in facts["broken"].items()
+    }
+    lines += [f"Left out: {line}." for line in sorted(broken)]
+    lines += [markup.markdown(_shown(ranks), CAPTION)]
+    lines += [f"![{name}](figures/{name}.png)" for name in ("glance", "ranking", "profiles")]
+    lines += ["## Regularizers", markup.markdown(described)]
+    path = root / "leaderboard.md"
+    store.write_bytes(path, ("\n\n".join(line.rstrip() for line in lines) + "\n").encode())
+    return path
+
+
+def _shown(ranks: pd.DataFrame) -> pd.DataFrame:
+    """The ranking without the intervals of single kinds, which the CSV file has."""
+    kinds = leaderboard.KINDS
+    return ranks.drop(columns=[f"{kind}_{end}" for kind in kinds for end in ("low", "high")])
+
+
+def ranking_figure(ranks: pd.DataFrame) -> Figure:
+    """Robust scores with their intervals, the best on top, in the colors of their families."""
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(6.4, 1.2 + 0.2 * len(ranks)), layout="constrained")
+        axis = figure.subplots()
+        for family, rows in ranks.groupby("family", sort=False):
+            spread = [rows.robust - rows.robust_low, rows.robust_high - rows.robust]
+            look = {"color": COLORS[family], "label": NAMES[family], "capsize": 2}
+            axis.errorbar(rows.robust, -rows["rank"], xerr=spread, fmt="o", **look)
+        axis.set_yticks(-ranks["rank"], [label(name) for name in ranks.method])
+        axis.axvline(float(ranks.robust[ranks.method == BASELINE].iloc[0]), color="0.5", lw=0.8)
+        axis.set(xlabel="robust score (IQM, 95 %)")
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def glance_figure(gained: pd.DataFrame) -> Figure:
+    """Which family helps against which perturbations: the gain over `none` in both kinds."""
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(6.6, 4.6), layout="constrained")
+        axis = figure.subplots()
+        for family, rows in gained.groupby("family", sort=False):
+            color = COLORS[family]
+            axis.scatter(rows.structured, rows.diffuse, s=14, color=color, alpha=0.6, lw=0)
+            for row in rows.itertuples():
+                axis.annotate(
+                    label(row.method),
+                    (row.structured, row.diffuse),
+                    xytext=(3, 2),
+                    textcoords="offset points",
+                    fontsize=6,
+                    color=color,
+                )
+            middle = rows[["structured", "diffuse"]].mean()
+            axis.scatter(*middle, s=110, marker="D", color=color, ec="k", label=NAMES[family])
+        axis.axhline(0, color="k", lw=0.8)
+        axis.axvline(0, color="k", lw=0.8)
+        axis.set(
+            xlabel="gain against structured perturbations (robust score less none's)",
+            ylabel="gain against diffuse perturbations",
+            title="diamonds: means of the families",
+        )
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def profiles_figure(board: Board, ranks: pd.DataFrame) -> Figure:
+    """Share of runs above each score, all methods of a family together, by kind."""
+    with matplotlib.rc_context(RC):
+        kinds = [kind for kind in leaderboard.KINDS if (board.scores.kind == kind).any()]
+        figure = Figure(figsize=(3.2 * len(kinds) + 1.4, 3.2), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, len(kinds), sharey=True))
+        thresholds = np.linspace(-0.2, 1.2, 141)
+        for axis, kind in zip(axes, kinds):
+            for family, rows in ranks.groupby("family", sort=False):
+                parts = [leaderboard.matrix(board.scores, m, kind, "score") for m in rows.method]
+                values = np.concatenate([part.to_numpy().ravel() for part in parts])
+                values = values[~np.isnan(values)]
+                share = statistics.performance_profile(values, thresholds)
+                axis.plot(thresholds, share, color=COLORS[family], label=NAMES[family])
+            axis.set(xlabel="robust score τ", title=kind, ylim=(0, 1.02))
+        axes[0].set_ylabel("share of runs above τ")
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

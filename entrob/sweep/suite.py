@@ -1,0 +1,201 @@
+"""Suites: one ranking over several tasks, each an ordinary experiment in a folder of its own.
+
+A suite's file has a table per task, ``[tasks.NAME]``, that says what an experiment's file says;
+``[common]`` holds what tasks share, and ``[presets.PRESET]`` which tasks a preset plays and what
+it changes in all of them. Every registered regularizer is a method of every task whose actions it
+fits; its coefficient is tuned on that task by the 5 % rule.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from gymnax.environments import spaces
+
+from entrob.envs import make
+from entrob.errors import EntrobError, unknown
+from entrob.perturbations import perturbations
+from entrob.regularizers import family, regularizers
+from entrob.results.provenance import provenance
+from entrob.results.store import Store, write_frame, write_json
+from entrob.results.tuning import write_tuning
+from entrob.sweep import runner
+from entrob.sweep.experiment import Experiment, Method, from_table
+from entrob.sweep.files import read
+from entrob.sweep.groups import group_methods
+from entrob.sweep.measure import Tester
+from entrob.sweep.overhead import overhead
+from entrob.sweep.tune import tune
+
+_TOP = {"title", "common", "tasks", "presets", "tune", "methods"}
+_TUNE = {"seeds", "factors"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """One preset of a suite.
+
+    Attributes:
+      name, title, preset: as of an `Experiment`.
+      tasks: task name -> its experiment, whose ``tune`` table has a grid per method.
+    """
+
+    name: str
+    title: str
+    preset: str
+    tasks: dict[str, Experiment]
+
+
+def is_suite(name: str) -> bool:
+    """Whether a file declares tasks; raises `EntrobError` if there is no such file."""
+    return "tasks" in read(name)[1]
+
+
+def load(name: str, preset: str) -> Suite:
+    """Read a suite's file and one of its presets.
+
+    Raises:
+      EntrobError: as `entrob.sweep.experiment.load`, or a task that is not declared.
+    """
+    path, data = read(name)
+    for key in data:
+        if key not in _TOP:
+            raise unknown(f"key in {path.name}", key, _TOP)
+    presets = data.get("presets", {})
+    if preset not in presets:
+        raise unknown("preset", preset, presets)
+    chosen = dict(presets[preset])
+    played = chosen.pop("tasks", list(data["tasks"]))
+    tuning = {"seeds": 3, "factors": [0.1, 1.0, 10.0], **data.get("tune", {})}
+    tuning |= chosen.pop("tune", {})
+    for key in tuning:
+        if key not in _TUNE:
+            raise unknown(f"key in {path.name}: tune", key, _TUNE)
+    tasks = {}
+    for task in played:
+        if task not in data["tasks"]:
+            raise unknown("task", task, data["tasks"])
+        table = data.get("common", {}) | data["tasks"][task]
+        own = table.pop("presets", {}).get(preset, {})
+        table |= {"presets": {preset: chosen | own}}
+        if "environment" not in table:
+            raise EntrobError(f"{path.name}: tasks.{task} has no environment")
+        table["methods"] = [*_methods(table["environment"]), *data.get("methods", [])]
+        experiment = from_table(f"{path.name}: tasks.{task}", f"{path.stem}-{task}", table, preset)
+        grids = {m.name: grid(m, tuning["factors"]) for m in experiment.methods if m.coefficients}
+        tune = {"seeds": tuning["seeds"], "grids": grids, "extend": False}
+        tasks[task] = dataclasses.replace(experiment, tune=tune)
+    return Suite(path.stem, data.get("title", path.stem), preset, tasks)
+
+
+def actions_of(environment: str) -> str:
+    """``"discrete"`` or ``"continuous"``."""
+    env, params = make(environment)
+    return "discrete" if isinstance(env.action_space(params), spaces.Discrete) else "continuous"
+
+
+def _methods(environment: str) -> list[dict[str, Any]]:
+    """``none`` and every registered regularizer that fits the actions, as tables."""
+    actions = actions_of(environment)
+    parts = {name: regularizers.get(name)() for name in regularizers.names()}
+    fitting = {name: part.coef for name, part in parts.items() if actions in part.actions}
+    tables = [{"name": name, "coefficients": {name: coef}} for name, coef in fitting.items()]
+    return [{"name": "none"}, *tables]
+
+
+def grid(method: Method, factors: list[float]) -> dict[str, Any]:
+    """The grid of a method of one regularizer: multiples of its default coefficient."""
+    ((name, coef),) = method.coefficients.items()
+    return {"coefficient": name, "values": [float(f"{coef * factor:.3g}") for factor in factors]}
+
+
+def narrowed(experiment: Experiment) -> Experiment:
+    """Tune only the methods that the experiment still has, and only with coefficients to choose."""
+    own = {m.name: m.coefficients for m in experiment.methods}
+    grids = {name: grid for name, grid in experiment.tune["grids"].items() if name in own}
+    return dataclasses.replace(experiment, tune={**experiment.tune, "grids": grids})
+
+
+def with_coefficients(experiment: Experiment, chosen: dict[str, float]) -> Experiment:
+    """The experiment with tuned coefficients.
+
+    A method of which no coefficient passed takes the smallest that was tried: with 0 it would be
+    `none` once more.
+    """
+
+    def tuned(method: Method) -> Method:
+        if method.name not in chosen:
+            return method
+        grid = experiment.tune["grids"][method.name]
+        value = chosen[method.name] or min(grid["values"])
+        coefficients = {**method.coefficients, grid["coefficient"]: value}
+        return dataclasses.replace(method, coefficients=coefficients)
+
+    return dataclasses.replace(experiment, methods=tuple(map(tuned, experiment.methods)))
+
+
+def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> dict[str, Any]:
+    """Tune, train and test every task of a suite; finished work is skipped.
+
+    Args:
+      suite: what to run.
+      root: folder; a task has a folder in it, and its tuning one in ``tune``.
+      command: the command line, for the manifests.
+      batch_size: runs side by side, see `entrob.sweep.runner.run`.
+      say: told of every step before it begins.
+
+    Returns:
+      The suite's manifest, written to ``root/manifest.json``: what a leaderboard must know of the
+      methods and tasks besides their records.
+
+    Raises:
+      EntrobError: as `entrob.sweep.runner.run`.
+    """
+    tasks = {}
+    for task, experiment in suite.tasks.items():
+        say(f"{task}: tuning coefficients")
+        chosen = {}
+        if experiment.tune["grids"]:
+            found = tune(experiment, Store(root / "tune" / task), command, batch_size)
+            write_tuning(root / "tune" / task, *(found[i] for i in (1, 0, 2)))
+            chosen = found[0]
+        experiment = with_coefficients(experiment, chosen)
+        say(f"{task}: training and testing {len(experiment.methods)} methods")
+        store = Store(root / task)
+        manifest = runner.run(experiment, store, command, batch_size)
+        random = Tester(experiment).random_policy(group_methods(experiment.methods)[0])
+        write_frame(root / task / "random.parquet", random)
+        _, params = make(experiment.environment, noise=True)
+        tasks[task] = {
+            "environment": experiment.environment,
+            "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
+            "unpassed": sorted(name for name, value in chosen.items() if not value),
+            "broken": manifest["broken"],
+        }
+    say("overhead of every method")
+    first = next(iter(suite.tasks.values()))
+    write_frame(root / "overhead.parquet", overhead(first, say=lambda name: None))
+    return _manifest(suite, root, command, tasks)
+
+
+def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> dict[str, Any]:
+    path = root / "manifest.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    names = {n for e in suite.tasks.values() for m in e.methods for n in m.coefficients}
+    parts = {name: regularizers.get(name)() for name in names}
+    described = {
+        name: {"family": family(name), "label": part.label, "source": part.source}
+        for name, part in parts.items()
+    }
+    manifest = {
+        "suite": suite.name,
+        "title": suite.title,
+        "preset": suite.preset,
+        "command": command,
+        "tasks": {**old.get("tasks", {}), **tasks},
+        "regularizers": {**old.get("regularizers", {}), **described},
+        **provenance(),
+    }
+    write_json(path, manifest)
+    return manifest
