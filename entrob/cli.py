@@ -1,4 +1,4 @@
-"""The command line: ``entrob list | run | tune | report | status | theory``."""
+"""The command line: ``entrob list | run | tune | report | status | theory | new-regularizer``."""
 
 import contextlib
 import dataclasses
@@ -130,10 +130,24 @@ class Theory:
     """Also copy report, tables, figures and manifest there."""
 
 
+@dataclasses.dataclass(frozen=True)
+class NewRegularizer:
+    """Write a file with one function to fill in, and its test.
+
+    Example: entrob new-regularizer my_idea
+    """
+
+    name: tyro.conf.Positional[str]
+    """A Python name; the files are NAME.py and test_NAME.py."""
+    folder: Path = Path()
+    """Where they are written."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
     arguments = sys.argv[1:] if argv is None else argv
-    command = tyro.cli(List | Run | Tune | Report | Status | Theory, prog="entrob", args=arguments)
+    commands = List | Run | Tune | Report | Status | Theory | NewRegularizer
+    command = tyro.cli(commands, prog="entrob", args=arguments)
     line = shlex.join(["entrob", *arguments])
     setup()
     try:
@@ -179,9 +193,11 @@ def _list(command: List, line: str) -> None:
     if show("experiments"):
         print("experiments\n  " + "\n  ".join(names()))
     if show("regularizers"):
-        print("regularizers\n  none                 nothing is added")
+        print("regularizers\n  none                       nothing is added")
         for name in regularizers.names():
-            print(f"  {name:20s} {doc(regularizers.get(name))}")
+            made = regularizers.get(name)()
+            print(f"  {name:26s} {doc(regularizers.get(name))}")
+            print(f"  {'':26s} {made.source or 'no source'}; {made.label}")
     if show("perturbations"):
         print("perturbations")
         for name in perturbations.names():
@@ -271,7 +287,11 @@ def _report(command: Report, line: str) -> None:
 
         path = write_leaderboard(command.folder)
         if command.export:
-            _export(command.folder, command.export, ("leaderboard.md", "tables", "figures"))
+            _export(
+                command.folder,
+                command.export,
+                ("leaderboard.md", "tables", "figures", "regularizers"),
+            )
         print(f"leaderboard: {path}")
         return
     path = report(store, command.level)
@@ -330,6 +350,13 @@ def _theory(command: Theory, line: str) -> None:
         sys.exit(1)
 
 
+def _new_regularizer(command: NewRegularizer, line: str) -> None:
+    from entrob.scaffold import new_regularizer
+
+    for path in new_regularizer(command.name, command.folder):
+        print(path)
+
+
 _COMMANDS = {
     List: _list,
     Run: _run,
@@ -337,6 +364,7 @@ _COMMANDS = {
     Report: _report,
     Status: _status,
     Theory: _theory,
+    NewRegularizer: _new_regularizer,
 }
 
 

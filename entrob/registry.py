@@ -1,6 +1,8 @@
 """Names on the command line and in experiment files, mapped to what they denote."""
 
-from typing import Generic, TypeVar
+import importlib.metadata
+import sys
+from typing import Any, Generic, TypeVar
 
 from entrob.errors import EntrobError, unknown
 
@@ -8,7 +10,16 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A dictionary whose look-up failure names the nearest entry.
+    """A dictionary whose look-up failure names the nearest entry, and which other packages extend.
+
+    What an installed package declares as an entry point in the group ``entrob.<kind>s``, in its
+    ``pyproject.toml``::
+
+        [project.entry-points."entrob.regularizers"]
+        my_regularizer = "my_package.my_module:my_regularizer"
+
+    is imported when a name is first looked up. It registers itself by a decorator, or is registered
+    under the entry point's name.
 
     Args:
       kind: what is registered, e.g. ``"environment"``; used in error messages.
@@ -17,6 +28,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str):
         self.kind = kind
         self._entries: dict[str, T] = {}
+        self._looked_for_plugins = False
 
     def register(self, name: str, value: T) -> T:
         """Add an entry and return it; raises `EntrobError` if the name is taken by another one."""
@@ -27,13 +39,40 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The entry called `name`; raises `EntrobError` with the nearest name if there is none."""
-        if name not in self._entries:
+        if name not in self:
             raise unknown(self.kind, name, self._entries)
         return self._entries[name]
 
     def names(self) -> list[str]:
         """All names, in the order of registration."""
+        self._load_plugins()
         return list(self._entries)
 
     def __contains__(self, name: str) -> bool:
+        if name not in self._entries:
+            self._load_plugins()
         return name in self._entries
+
+    def _load_plugins(self) -> None:
+        """Import what other packages declare; one that fails is named, and does no other harm."""
+        if self._looked_for_plugins:
+            return
+        self._looked_for_plugins = True
+        for entry in importlib.metadata.entry_points(group=f"entrob.{self.kind}s"):
+            before = set(self._entries)
+            try:
+                found = entry.load()
+                if set(self._entries) == before:
+                    self._adopt(entry.name, found)
+            except Exception as error:
+                reason = (str(error).splitlines() or [""])[0]
+                print(
+                    f"warning: {self.kind} {entry.name!r} of another package does not load "
+                    f"({type(error).__name__}: {reason})",
+                    file=sys.stderr,
+                )
+
+    def _adopt(self, name: str, found: Any) -> None:
+        """Register what did not register itself while it was imported."""
+        if found not in self._entries.values():
+            self.register(name, found)

@@ -83,6 +83,11 @@ class Perturbations(Registry[Perturbation]):
         self._entries[name] = (*others, value)
         return value
 
+    def _adopt(self, name: str, found: Any) -> None:
+        """Register a `Perturbation`; a decorated function did so when it was imported."""
+        if isinstance(found, Perturbation):
+            self.register(found.name, found)
+
     def variants(self, name: str) -> tuple[Perturbation, ...]:
         """All perturbations of a name, in the order of registration; raises `EntrobError`."""
         return super().get(name)

@@ -129,7 +129,7 @@ def ranking(board: Board) -> pd.DataFrame:
         row |= improvement(scores, method)
         row["overhead"] = 1.0 if method == BASELINE else ratios.get(method, np.nan)
         row["tasks"] = len(own)
-        row["unpassed"] = sum(method in facts["unpassed"] for facts in tasks.values())
+        row["unpassed"] = sum(not facts["passed"].get(method, True) for facts in tasks.values())
         rows.append(row)
     table = pd.DataFrame(rows).sort_values("robust", ascending=False, kind="stable")
     table.insert(0, "rank", range(1, len(table) + 1))

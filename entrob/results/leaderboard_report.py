@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from entrob.results import leaderboard, markup, statistics, store, tables
 from entrob.results.drawing import RC, label, save
 from entrob.results.leaderboard import BASELINE, Board
+from entrob.results.pages import write_pages
 
 COLORS = {
     BASELINE: "#7a7a7a",
@@ -42,7 +43,7 @@ CAPTION = (
 
 
 def write_leaderboard(root: Path) -> Path:
-    """Write ``tables/``, ``figures/`` and ``leaderboard.md`` of a suite's folder; returns the page.
+    """Write tables, figures, pages and ``leaderboard.md`` into a suite's folder; returns the last.
 
     Raises:
       EntrobError: a file cannot be written.
@@ -50,10 +51,16 @@ def write_leaderboard(root: Path) -> Path:
     """
     board = leaderboard.read_board(root)
     ranks, gained = leaderboard.ranking(board), leaderboard.gains(board)
+    pages = write_pages(root, board, ranks)
+    facts = board.manifest["regularizers"]
     described = pd.DataFrame(
-        [{"regularizer": n, **facts} for n, facts in board.manifest["regularizers"].items()]
+        [
+            {"regularizer": f"[{name}](regularizers/{name}.md)"}
+            | {key: facts[name][key] for key in ("family", "label", "source")}
+            for name in pages
+        ]
     )
-    frames = {"leaderboard": ranks, "gains": gained, "regularizers": described}
+    frames = {"leaderboard": ranks, "gains": gained}
     captions = {"leaderboard": CAPTION, "gains": "Robust score less that of none, by kind."}
     tables.write_tables(frames, root / "tables", captions)
     drawn = {"ranking": ranking_figure(ranks), "profiles": profiles_figure(board, ranks)}

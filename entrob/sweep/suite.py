@@ -7,10 +7,12 @@ fits; its coefficient is tuned on that task by the 5 % rule.
 """
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from gymnax.environments import spaces
 
 from entrob.envs import make
@@ -18,7 +20,7 @@ from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import family, regularizers
 from entrob.results.provenance import provenance
-from entrob.results.store import Store, write_frame, write_json
+from entrob.results.store import Store, read_frame, write_frame, write_json
 from entrob.results.tuning import write_tuning
 from entrob.sweep import runner
 from entrob.sweep.experiment import Experiment, Method, from_table
@@ -162,21 +164,35 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
             chosen = found[0]
         experiment = with_coefficients(experiment, chosen)
         say(f"{task}: training and testing {len(experiment.methods)} methods")
-        store = Store(root / task)
-        manifest = runner.run(experiment, store, command, batch_size)
+        broken = runner.run(experiment, Store(root / task), command, batch_size)["broken"]
         random = Tester(experiment).random_policy(group_methods(experiment.methods)[0])
         write_frame(root / task / "random.parquet", random)
-        _, params = make(experiment.environment, noise=True)
-        tasks[task] = {
-            "environment": experiment.environment,
-            "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
-            "unpassed": sorted(name for name, value in chosen.items() if not value),
-            "broken": manifest["broken"],
-        }
+        tasks[task] = _facts(experiment, chosen, broken)
     say("overhead of every method")
-    first = next(iter(suite.tasks.values()))
-    write_frame(root / "overhead.parquet", overhead(first, say=lambda name: None))
+    _measure_overhead(next(iter(suite.tasks.values())), root / "overhead.parquet")
     return _manifest(suite, root, command, tasks)
+
+
+def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, str]):
+    """What the leaderboard must know of a task."""
+    _, params = make(experiment.environment, noise=True)
+    methods = [method for method in experiment.methods if method.coefficients]
+    return {
+        "environment": experiment.environment,
+        "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
+        "coefficients": {m.name: next(iter(m.coefficients.values())) for m in methods},
+        "passed": {m.name: bool(chosen.get(m.name, True)) for m in methods},
+        "broken": broken,
+    }
+
+
+def _measure_overhead(experiment: Experiment, path: Path) -> None:
+    """Measure the methods that have not been measured yet."""
+    known = read_frame(path) if path.exists() else None
+    done = set() if known is None else set(known.method)
+    methods = tuple(m for m in experiment.methods if m.name not in done)
+    new = overhead(dataclasses.replace(experiment, methods=methods))
+    write_frame(path, new if known is None else pd.concat([known, new], ignore_index=True))
 
 
 def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> dict[str, Any]:
@@ -185,15 +201,27 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
     names = {n for e in suite.tasks.values() for m in e.methods for n in m.coefficients}
     parts = {name: regularizers.get(name)() for name in names}
     described = {
-        name: {"family": family(name), "label": part.label, "source": part.source}
+        name: {
+            "family": family(name),
+            "label": part.label,
+            "source": part.source,
+            "coef": part.coef,
+            "doc": inspect.getdoc(regularizers.get(name)) or "",
+        }
         for name, part in parts.items()
     }
+    merged = dict(old.get("tasks", {}))
+    for task, facts in tasks.items():
+        before = merged.get(task, {})
+        # Methods of earlier calls stay on the board.
+        both = {k: {**before.get(k, {}), **facts[k]} for k in ("coefficients", "passed", "kinds")}
+        merged[task] = {**facts, **both}
     manifest = {
         "suite": suite.name,
         "title": suite.title,
         "preset": suite.preset,
         "command": command,
-        "tasks": {**old.get("tasks", {}), **tasks},
+        "tasks": merged,
         "regularizers": {**old.get("regularizers", {}), **described},
         **provenance(),
     }
