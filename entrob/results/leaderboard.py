@@ -1,10 +1,10 @@
 """The leaderboard: every method's robust score over all tasks of a suite, ranked.
 
-A score is normalized between the uniformly random policy, 0, and the best known, 1.  On a finite
-environment it is the exact success on the instances that can be solved, of which the optimum solves
-all; elsewhere it is the return, and the best known is the best method's mean under the same
-perturbation and magnitude.  A run's robust score under a perturbation is its mean over the
-magnitudes above 0; a diverged run scores 0.
+A score is normalized between the uniformly random policy, 0, and the best known, 1.  On a grid it
+is the success on the instances that can be solved, exact where the dynamics are known, so that the
+optimum is 1; elsewhere it is the return.  Where no optimum is known, under noise and for returns,
+the best known is the best method's mean under the same perturbation and magnitude.  A run's robust
+score under a perturbation is its mean over the magnitudes above 0; a diverged run scores 0.
 """
 
 import json
@@ -20,7 +20,7 @@ from entrob.results.store import read_frame
 
 BASELINE = "none"
 KINDS = ("structured", "diffuse", "dynamics")
-MEASURES = {"score": "mean", "worst": "worst", "cvar": "cvar"}
+MEASURES = ("score", "worst", "cvar")
 
 
 class Board(NamedTuple):
@@ -65,32 +65,39 @@ def normalized(runs: pd.DataFrame, evaluation: pd.DataFrame, random: pd.DataFram
       out, as there is nothing to be measured by.
     """
     at = ["perturbation", "magnitude"]
-    exact = bool(evaluation.exact_success.notna().any())
-    columns = _exact(evaluation) if exact else _returns(evaluation)
-    frame = evaluation[["run_id", "method", "seed", *at]].assign(**columns)
-    floor = random[at].assign(floor=(_exact if exact else _returns)(random)["score"])
+    grid = bool(evaluation.exact_success.notna().any())
+    frame = evaluation[["run_id", "method", "seed", *at]].join(_measures(evaluation, grid))
+    floor = random[at].assign(floor=_measures(random, grid)["score"])
     frame = frame.merge(floor, on=at, how="left")
     diverged = set(runs.loc[runs.status == "diverged", "run_id"])
     kept = frame[~frame.run_id.isin(diverged)]
     means = kept.groupby([*at, "method"]).score.mean().groupby(at).max()
-    frame["best"] = 1.0 if exact else frame.set_index(at).index.map(means).to_numpy()
+    best = frame.set_index(at).index.map(means).to_numpy()
+    frame["best"] = np.where(frame.exact, 1.0, best)
     frame = frame[frame.best > frame.floor + 1e-9 * frame.floor.abs()]
     for name in MEASURES:
         frame[name] = (frame[name] - frame.floor) / (frame.best - frame.floor)
         frame.loc[frame.run_id.isin(diverged), name] = 0.0
-    return frame.drop(columns=["run_id", "floor", "best"])
+    return frame.drop(columns=["run_id", "exact", "floor", "best"])
 
 
-def _exact(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Success on solvable instances: mean, worst and CVaR."""
-    with np.errstate(invalid="ignore"):
-        means = [np.nanmean(x) if np.isfinite(x).any() else np.nan for x in frame.instance_success]
-    return {"score": np.array(means), "worst": frame.exact_worst, "cvar": frame.exact_cvar}
+def _measures(frame: pd.DataFrame, grid: bool) -> pd.DataFrame:
+    """``score``, ``worst`` and ``cvar`` of each row, and whether they are ``exact``.
 
-
-def _returns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return: mean, and where every instance was played several times, worst and CVaR."""
-    return {"score": frame.return_mean, "worst": frame.return_worst, "cvar": frame.return_cvar}
+    On a grid success on solvable instances, sampled where noise leaves nothing to be computed;
+    elsewhere the return, whose worst and CVaR are known if instances were played several times.
+    """
+    if not grid:
+        names = {"return_mean": "score", "return_worst": "worst", "return_cvar": "cvar"}
+        return frame[list(names)].rename(columns=names).assign(exact=False)
+    known = frame.exact_success.notna()
+    means = [
+        np.nanmean(x) if np.isfinite(x).any() else np.nan
+        for x in map(np.asarray, frame.instance_success)
+    ]
+    score = np.where(known, means, frame.success_solvable)
+    measures = {"score": score, "worst": frame.exact_worst, "cvar": frame.exact_cvar}
+    return pd.DataFrame({**measures, "exact": known}, index=frame.index)
 
 
 def matrix(scores: pd.DataFrame, method: str, kind: str | None, measure: str) -> pd.DataFrame:

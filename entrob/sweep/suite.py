@@ -176,7 +176,7 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
 def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, str]):
     """What the leaderboard must know of a task."""
     _, params = make(experiment.environment, noise=True)
-    methods = [method for method in experiment.methods if method.coefficients]
+    methods = [m for m in experiment.methods if m.coefficients and m.name not in broken]
     return {
         "environment": experiment.environment,
         "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},

@@ -1,0 +1,108 @@
+"""Normalized scores and the ranking from records made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from entrob.results import leaderboard
+
+RETURNS = {"none": (10.0, 4.0), "good": (10.0, 8.0), "lost": (10.0, 9.0)}
+
+
+def records(exact=False):
+    """Two seeds of three methods at magnitudes 0 and 1; the last method's second run diverged."""
+    rows, runs = [], []
+    for method, means in RETURNS.items():
+        for seed in (0, 1):
+            id = f"{method}/{seed}"
+            bad = method == "lost" and seed == 1
+            runs.append({"run_id": id, "status": "diverged" if bad else "finished"})
+            for magnitude, mean in zip((0.0, 1.0), means):
+                row = {"run_id": id, "method": method, "seed": seed, "perturbation": "p"}
+                row |= {"magnitude": magnitude, "return_mean": mean + seed * magnitude}
+                row |= {"return_worst": mean - 3, "return_cvar": mean - 2}
+                success = np.float32([mean / 10, np.nan, mean / 10])
+                row |= {"exact_success": 0.5 if exact else np.nan, "instance_success": success}
+                rows.append(row | {"exact_worst": 0.1, "exact_cvar": 0.2, "success_solvable": 0.7})
+    random = pd.DataFrame(
+        {
+            "perturbation": "p",
+            "magnitude": [0.0, 1.0],
+            "return_mean": [0.0, 2.0],
+            "return_worst": 0.0,
+            "return_cvar": 0.0,
+            "exact_success": 0.1,
+            "exact_worst": 0.0,
+            "exact_cvar": 0.0,
+            "success_solvable": 0.3,
+            "instance_success": [np.float32([0.2, np.nan, 0.2])] * 2,
+        }
+    )
+    return pd.DataFrame(runs), pd.DataFrame(rows), random
+
+
+def test_returns_run_from_random_to_the_best_methods_mean():
+    at = ["method", "seed", "magnitude"]
+    scores = leaderboard.normalized(*records()).set_index(at).sort_index()
+    # Best at magnitude 1: 9 of `lost`, whose finished run counts; random: 2.
+    assert scores.score["good", 0, 1.0] == pytest.approx((8 - 2) / (9 - 2))
+    assert scores.score["good", 1, 1.0] == pytest.approx((9 - 2) / (9 - 2))
+    assert scores.worst["good", 0, 1.0] == pytest.approx((5 - 2) / (9 - 2))
+    assert scores.cvar["none", 0, 1.0] == pytest.approx((2 - 2) / (9 - 2))
+    assert (scores.loc["lost", 1][["score", "worst", "cvar"]] == 0).all(axis=None)
+
+
+def test_exact_success_runs_from_random_to_the_optimum():
+    scores = leaderboard.normalized(*records(exact=True)).set_index(["method", "magnitude"])
+    assert scores.score["good", 1.0].iloc[0] == pytest.approx((0.8 - 0.2) / 0.8)
+    assert scores.worst["good", 1.0].iloc[0] == pytest.approx((0.1 - 0.2) / 0.8)
+
+
+def test_on_a_grid_with_noise_success_is_sampled_and_measured_by_the_best():
+    runs, evaluation, random = records(exact=True)
+    noisy = evaluation.magnitude == 1
+    evaluation.loc[noisy, "exact_success"] = np.nan
+    evaluation.loc[noisy & (evaluation.method == "good"), "success_solvable"] = 0.9
+    random.loc[1, "exact_success"] = np.nan
+    scores = leaderboard.normalized(runs, evaluation, random).set_index(["method", "magnitude"])
+    assert scores.score["good", 1.0].tolist() == pytest.approx([1.0, 1.0])
+    assert scores.score["none", 1.0].iloc[0] == pytest.approx((0.7 - 0.3) / (0.9 - 0.3))
+    assert scores.score["good", 0.0].iloc[0] == pytest.approx((1.0 - 0.2) / 0.8)
+
+
+def test_a_condition_in_which_nobody_beats_random_is_left_out():
+    runs, evaluation, random = records()
+    random.loc[1, "return_mean"] = 50.0
+    assert set(leaderboard.normalized(runs, evaluation, random).magnitude) == {0.0}
+
+
+def board():
+    runs, evaluation, random = records()
+    scores = leaderboard.normalized(runs, evaluation, random).assign(task="t", kind="diffuse")
+    facts = {"family": "losses"}
+    manifest = {
+        "tasks": {"t": {"passed": {"good": False}}},
+        "regularizers": {"good": facts, "lost": facts},
+    }
+    overhead = pd.DataFrame({"method": ["good"], "ratio": [1.2]})
+    return leaderboard.Board(scores, overhead, manifest)
+
+
+def test_ranking_orders_by_the_robust_score_of_magnitudes_above_zero():
+    table = leaderboard.ranking(board()).set_index("method")
+    assert table.robust["good"] == pytest.approx(np.mean([6, 7]) / 7)
+    assert table.robust["none"] == pytest.approx(np.mean([2, 3]) / 7)
+    assert table.robust["lost"] == pytest.approx(np.mean([1.0, 0.0]))
+    assert list(table.index) == ["good", "lost", "none"]
+    assert table.price["good"] == pytest.approx(0) and table.price["lost"] == pytest.approx(0.5)
+    assert table.improvement["good"] == 1 and np.isnan(table.improvement["none"])
+    assert table.improvement["lost"] == 0.5
+    assert table.overhead["good"] == 1.2 and table.overhead["none"] == 1
+    assert table.unpassed.to_dict() == {"good": 1, "lost": 0, "none": 0}
+    assert table.structured.isna().all() and table.diffuse["good"] == table.robust["good"]
+
+
+def test_gains_are_paired_with_none():
+    table = leaderboard.gains(board()).set_index("method")
+    assert table.diffuse["good"] == pytest.approx(4 / 7)
+    assert table.diffuse["lost"] == pytest.approx((5 / 7 - 3 / 7) / 2)

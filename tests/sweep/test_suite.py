@@ -1,0 +1,172 @@
+"""A suite of two tiny tasks: tuned, trained, tested, ranked, and joined by a user's regularizer."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from entrob import cli
+from entrob.errors import EntrobError
+from entrob.results.store import read_frame
+from entrob.sweep import suite as suites
+
+TOML = """
+title = "Two tiny tasks"
+
+[common]
+algorithm = "ppo"
+num_envs = 2
+num_steps = 8
+chunk = 5
+points = 5
+instances = 3
+
+[common.hyper]
+learning_rate = 1e-3
+
+[tune]
+seeds = 2
+factors = [1, 10]
+
+[tasks.grid]
+environment = "minigrid/empty-8x8"
+perturbations = { wall = [0, 6], slip = [0, 0.4] }
+
+[tasks.pole]
+environment = "gymnax:CartPole-v1"
+episodes = 2
+perturbations = { sticky_action = [0, 0.5] }
+
+[presets.smoke]
+seeds = 2
+frames = 80
+
+[presets.one]
+tasks = ["grid"]
+seeds = 1
+frames = 80
+tune = { factors = [1] }
+"""
+
+IDEA = '''
+import jax.numpy as jnp
+import entrob
+
+@entrob.regularizer("suite_idea", coef=0.1)
+def suite_idea(policy, coef):
+    """Add coef · mean V² to the loss."""
+    return coef * jnp.mean(policy.value**2)
+
+@entrob.regularizer("suite_broken", coef=0.1)
+def suite_broken(policy, coef):
+    """Add nothing that exists."""
+    return policy.nothing
+'''
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("suite") / "tiny_suite.toml"
+    path.write_text(TOML)
+    return path
+
+
+def test_a_preset_chooses_tasks_and_sizes(file):
+    suite = suites.load(str(file), "one")
+    assert list(suite.tasks) == ["grid"]
+    (experiment,) = suite.tasks.values()
+    assert experiment.seeds == 1 and experiment.tune["seeds"] == 2
+    names = [method.name for method in experiment.methods]
+    assert names[0] == "none" and {"policy_entropy", "state_entropy"} <= set(names)
+    grid = experiment.tune["grids"]["policy_entropy"]
+    assert grid == {"coefficient": "policy_entropy", "values": [0.01]}
+    assert suites.load(str(file), "smoke").tasks["pole"].episodes == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('tasks = ["grid"]', 'tasks = ["gird"]', "unknown task 'gird': did you mean 'grid'"),
+        ("[tune]", "[tone]", "unknown key in tiny_suite.toml 'tone'"),
+        ("factors = [1, 10]", "factor = [1]", "unknown key in tiny_suite.toml: tune 'factor'"),
+        ("slip = [0, 0.4]", "slip = [0, 4]", "tasks.grid|magnitude of 'slip'"),
+        ("[presets.one]", "[presets.two]", "unknown preset 'one'"),
+    ],
+)
+def test_what_a_file_says_wrong_is_named(tmp_path, old, new, message):
+    path = tmp_path / "tiny_suite.toml"
+    path.write_text(TOML.replace(old, new))
+    with pytest.raises(EntrobError, match=message):
+        suites.load(str(path), "one")
+
+
+def test_only_run_takes_a_suite(file, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["tune", str(file)])
+    assert exit.value.code == 2 and "is a suite of tasks" in capsys.readouterr().err
+
+
+def test_an_untuned_method_takes_the_smallest_coefficient(file):
+    (experiment,) = suites.load(str(file), "one").tasks.values()
+    grids = {"policy_entropy": {"coefficient": "policy_entropy", "values": [0.02, 0.2]}}
+    grids["state_entropy"] = {"coefficient": "state_entropy", "values": [0.07, 0.7]}
+    from dataclasses import replace
+
+    experiment = replace(experiment, tune={**experiment.tune, "grids": grids})
+    tuned = suites.with_coefficients(experiment, {"policy_entropy": 0.2, "state_entropy": 0.0})
+    found = {method.name: method.coefficients for method in tuned.methods}
+    assert found["policy_entropy"] == {"policy_entropy": 0.2}
+    assert found["state_entropy"] == {"state_entropy": 0.07} and found["none"] == {}
+
+
+@pytest.fixture(scope="module")
+def root(file, tmp_path_factory, cache):
+    """The suite run with two methods, then joined by a user's own and by a broken one."""
+    folder = tmp_path_factory.mktemp("board")
+    (folder / "suite_module.py").write_text(IDEA)
+    out = folder / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        base = ["run", str(file), "--preset", "smoke", "--out", str(out), "--regularizer"]
+        cli.main([*base, "policy_entropy"])
+        with pytest.raises(SystemExit) as exit:
+            reference = ["suite_module:suite_idea", "--regularizer", "suite_module:suite_broken"]
+            cli.main([*base, *reference])
+        assert exit.value.code == 2
+    return out
+
+
+def test_a_users_regularizer_joins_the_table(root):
+    table = pd.read_csv(root / "tables" / "leaderboard.csv")
+    assert set(table.method) == {"none", "policy_entropy", "suite_idea"}
+    assert list(table["rank"]) == [1, 2, 3] and table.robust.is_monotonic_decreasing
+    families = dict(zip(table.method, table.family))
+    assert families == {"none": "none", "policy_entropy": "losses", "suite_idea": "losses"}
+    assert (table.tasks == 2).all() and (table.overhead > 0.2).all()
+    page = (root / "regularizers" / "suite_idea.md").read_text()
+    assert "Add coef · mean V² to the loss." in page and "Default coefficient: 0.1" in page
+    board = (root / "leaderboard.md").read_text()
+    assert "[suite_idea](regularizers/suite_idea.md)" in board
+    assert "Left out: grid, suite_broken: user code does not trace: AttributeError" in board
+    for name in ("glance", "ranking", "profiles"):
+        assert (root / "figures" / f"{name}.png").stat().st_size > 5_000
+
+
+def test_the_random_policy_is_kept_beside_the_runs(root):
+    random = read_frame(root / "pole" / "random.parquet")
+    assert set(random.magnitude) == {0.0, 0.5} and (random.return_mean > 5).all()
+    assert np.isfinite(random.return_worst).all()
+    facts = json.loads((root / "manifest.json").read_text())["tasks"]["pole"]
+    assert set(facts["coefficients"]) == {"policy_entropy", "suite_idea"}
+    assert facts["kinds"] == {"sticky_action": "diffuse"}
+
+
+def test_status_and_report_know_a_suite(root, tmp_path, capsys):
+    cli.main(["status", str(root)])
+    shown = capsys.readouterr().out
+    assert "tiny_suite-grid smoke: 6 runs trained" in shown and "tiny_suite-pole" in shown
+    before = (root / "leaderboard.md").read_bytes()
+    cli.main(["report", str(root), "--export", str(tmp_path / "exported")])
+    assert (tmp_path / "exported" / "leaderboard.md").read_bytes() == before
+    assert (tmp_path / "exported" / "regularizers" / "suite_idea.md").exists()
