@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from entrob.errors import EntrobError
 from entrob.results import statistics
 from entrob.results.store import read_frame
 
@@ -39,8 +40,15 @@ class Board(NamedTuple):
 
 
 def read_board(root: Path) -> Board:
-    """The records of all tasks in a suite's folder; raises `Damaged` if one is."""
+    """The records of all finished tasks in a suite's folder.
+
+    Raises:
+      EntrobError: no task is finished yet.
+      Damaged: a record cannot be read.
+    """
     manifest = json.loads((root / "manifest.json").read_text())
+    if not manifest["tasks"]:
+        raise EntrobError(f"{root} holds no finished task yet")
     frames = []
     for task, facts in manifest["tasks"].items():
         runs, evaluation, random = (

@@ -154,7 +154,8 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
     Raises:
       EntrobError: as `entrob.sweep.runner.run`.
     """
-    tasks = {}
+    # From the start: whatever ends this session, status and report can be asked.
+    _manifest(suite, root, command, {})
     for task, experiment in suite.tasks.items():
         say(f"{task}: tuning coefficients")
         chosen = {}
@@ -167,10 +168,10 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
         broken = runner.run(experiment, Store(root / task), command, batch_size)["broken"]
         random = Tester(experiment).random_policy(group_methods(experiment.methods)[0])
         write_frame(root / task / "random.parquet", random)
-        tasks[task] = _facts(experiment, chosen, broken)
+        _manifest(suite, root, command, {task: _facts(experiment, chosen, broken)})
     say("overhead of every method")
     _measure_overhead(next(iter(suite.tasks.values())), root / "overhead.parquet")
-    return _manifest(suite, root, command, tasks)
+    return _manifest(suite, root, command, {})
 
 
 def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, str]):
@@ -196,6 +197,7 @@ def _measure_overhead(experiment: Experiment, path: Path) -> None:
 
 
 def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> dict[str, Any]:
+    """Write the suite's manifest with what is known of further tasks, and return it."""
     path = root / "manifest.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     names = {n for e in suite.tasks.values() for m in e.methods for n in m.coefficients}

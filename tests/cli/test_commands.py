@@ -67,8 +67,8 @@ def test_no_resume_starts_over_and_spares_what_is_not_its_own(tiny_file, whole, 
     root = shutil.copytree(whole, tmp_path / "out")
     (root / "mark").touch()
     parsed = cli.Run(str(tiny_file), out=root, resume=False)
-    assert cli._store(parsed, root, "another").root.exists()
-    assert not cli._store(parsed, root, "tiny").root.exists()
+    assert cli.commands._store(parsed, root, "another").root.exists()
+    assert not cli.commands._store(parsed, root, "tiny").root.exists()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("years of work")

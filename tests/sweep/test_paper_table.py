@@ -206,7 +206,7 @@ def test_traces_and_scenes_reach_the_report(tmp_path, traced, cache):
         evaluation = store.gather("evaluation")
         tested = headline_magnitude(evaluation, name, Paper.read(manifest))
         assert scenes[name]["magnitude"] == tested == headline(experiment, name)
-    page = cli.report(store).read_text()
+    page = cli.commands.write_run_report(store).read_text()
     assert "figures/trajectories.png" in page and "figures/figure4.png" in page
 
     # A damaged trace is found, and its perturbation tested again.

@@ -1,183 +1,20 @@
-"""The command line: ``entrob list | run | tune | report | status | theory | new-regularizer``."""
+"""What the commands do: each takes its arguments and the command line that gave them.
 
-import contextlib
+What takes long to import is imported where it is needed, so that ``--help`` is quick.
+"""
+
 import dataclasses
-import os
-import shlex
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
-
+from entrob.cli.arguments import List, NewRegularizer, Report, Run, Status, Theory, Tune
 from entrob.errors import EntrobError
 
-Preset = Annotated[str, tyro.conf.arg(aliases=["-p"])]
 
-
-@dataclasses.dataclass(frozen=True)
-class List:
-    """List what can be named: environments, experiments, regularizers or perturbations.
-
-    Example: entrob list regularizers
-    """
-
-    what: Annotated[
-        Literal["all", "environments", "experiments", "regularizers", "perturbations"],
-        tyro.conf.Positional,
-    ] = "all"
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Train, perturb, measure and plot an experiment; finished work is skipped.
-
-    For example:
-      entrob run minigrid --preset quick
-      entrob run minigrid --preset paper --out runs/figure4
-      entrob run minigrid --regularizer my_package.my_module:l2_logits --coef 0,1e-3,1e-2
-      entrob run minigrid --perturbation wall --perturbation slip --seeds 5
-    """
-
-    experiment: tyro.conf.Positional[str]
-    """Name of a file in benchmarks/, or a path that ends in .toml."""
-    preset: Preset = "quick"
-    """smoke (a minute), quick (minutes) or paper (the paper's size)."""
-    seeds: int | None = None
-    """Runs per method; by default the preset's."""
-    frames: int | None = None
-    """Environment steps that a run trains for; by default the preset's."""
-    regularizer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Train only `none` and these: a method of the experiment, a registered regularizer, or
-    module:function. May be repeated."""
-    coef: str | None = None
-    """Comma-separated coefficients for the --regularizer given."""
-    perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Test only under these. May be repeated."""
-    out: Path | None = None
-    """Output folder; by default runs/EXPERIMENT/PRESET."""
-    resume: bool = True
-    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
-    batch_size: int | None = None
-    """Runs side by side in memory; by default as many as half the memory holds."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tune:
-    """Choose coefficients by the 5 % rule, on seeds that are never reported.
-
-    Example: entrob tune minigrid --preset paper
-    """
-
-    experiment: tyro.conf.Positional[str]
-    """Name of a file in benchmarks/, or a path that ends in .toml."""
-    preset: Preset = "quick"
-    """Which preset's frames to tune with."""
-    seeds: int | None = None
-    """Runs per coefficient; by default the experiment's."""
-    out: Path | None = None
-    """Output folder; by default runs/EXPERIMENT/tune-PRESET."""
-    resume: bool = True
-    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
-    batch_size: int | None = None
-    """Runs side by side in memory; by default as many as half the memory holds."""
-    export: Path | None = None
-    """Also copy the chosen coefficients, their table and the manifest there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """Draw the tables and figures of a finished or half-finished run again.
-
-    For example:
-      entrob report runs/minigrid/paper
-      entrob report runs/minigrid/paper --level 0.95 --export results/minigrid/paper
-    """
-
-    folder: tyro.conf.Positional[Path]
-    """Output folder of a run."""
-    level: float = 0.96
-    """Level of the normal bands: 0.96 is the paper's text, 0.95 its code."""
-    export: Path | None = None
-    """Also copy report, tables, figures and manifest there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """Say what an output folder holds: runs finished, diverged and under way.
-
-    Example: entrob status runs/minigrid/paper
-    """
-
-    folder: tyro.conf.Positional[Path]
-    """Output folder of a run."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Theory:
-    """Check every statement of the paper's theory on random MDPs; exits with 1 if one fails.
-
-    Example: entrob theory --mdps 10000
-    """
-
-    mdps: int = 10_000
-    """Random MDPs, each with a policy, a coefficient and a size of the uncertainty set."""
-    out: Path = Path("runs/theory")
-    """Output folder."""
-    export: Path | None = None
-    """Also copy report, tables, figures and manifest there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NewRegularizer:
-    """Write a file with one function to fill in, and its test.
-
-    Example: entrob new-regularizer my_idea
-    """
-
-    name: tyro.conf.Positional[str]
-    """A Python name; the files are NAME.py and test_NAME.py."""
-    folder: Path = Path()
-    """Where they are written."""
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
-    arguments = sys.argv[1:] if argv is None else argv
-    commands = List | Run | Tune | Report | Status | Theory | NewRegularizer
-    command = tyro.cli(commands, prog="entrob", args=arguments)
-    line = shlex.join(["entrob", *arguments])
-    setup()
-    try:
-        _COMMANDS[type(command)](command, line)
-    except KeyboardInterrupt:
-        print("entrob: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (EntrobError, OSError) as error:
-        print(f"entrob: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def setup() -> None:
-    """Use every core as a device and keep compiled programs between processes."""
-    import jax
-
-    if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
-        with contextlib.suppress(RuntimeError):  # JAX runs already: its devices stay as they are
-            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    if jax.config.jax_compilation_cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _list(command: List, line: str) -> None:
+def list_names(command: List, line: str) -> None:
+    """Print the names that can be used."""
     from entrob.envs import environments, libraries
     from entrob.perturbations import perturbations
     from entrob.regularizers import regularizers
@@ -205,11 +42,11 @@ def _list(command: List, line: str) -> None:
                 print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.kind}: {entry.doc}")
 
 
-def _run(command: Run, line: str) -> None:
+def run(command: Run, line: str) -> None:
+    """Train, test and report an experiment, or every task of a suite."""
     from entrob.regularizers import load
     from entrob.sweep import experiment as experiments
-    from entrob.sweep import suite
-    from entrob.sweep.runner import run
+    from entrob.sweep import runner, suite
 
     if suite.is_suite(command.experiment):
         for reference in command.regularizer:  # a suite has a row for all that are registered
@@ -217,8 +54,8 @@ def _run(command: Run, line: str) -> None:
         return _run_suite(command, suite.load(command.experiment, command.preset), line)
     experiment = _selected(experiments.load(command.experiment, command.preset), command)
     store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
-    manifest = run(experiment, store, line, command.batch_size)
-    path = report(store)
+    manifest = runner.run(experiment, store, line, command.batch_size)
+    path = write_run_report(store)
     print(_timing(manifest))
     print(f"report: {path}")
     _complain(store)
@@ -253,7 +90,8 @@ def _run_suite(command: Run, suite, line: str) -> None:
             raise EntrobError(f"{task}: method {name!r} was left out: {error}")
 
 
-def _tune(command: Tune, line: str) -> None:
+def tune(command: Tune, line: str) -> None:
+    """Choose coefficients by the 5 % rule."""
     from entrob.results.tuning import write_tuning
     from entrob.sweep import experiment as experiments
     from entrob.sweep.tune import tune
@@ -274,7 +112,8 @@ def _tune(command: Tune, line: str) -> None:
         print(f"{method}: {value:g}" if value else f"{method}: no coefficient passes")
 
 
-def _report(command: Report, line: str) -> None:
+def report(command: Report, line: str) -> None:
+    """Draw tables and figures again."""
     from entrob.results.store import Store
 
     if not (command.folder / "manifest.json").is_file():
@@ -286,22 +125,20 @@ def _report(command: Report, line: str) -> None:
         from entrob.results.leaderboard_report import write_leaderboard
 
         path = write_leaderboard(command.folder)
+        parts = ("leaderboard.md", "tables", "figures", "regularizers")
         if command.export:
-            _export(
-                command.folder,
-                command.export,
-                ("leaderboard.md", "tables", "figures", "regularizers"),
-            )
+            _export(command.folder, command.export, parts)
         print(f"leaderboard: {path}")
         return
-    path = report(store, command.level)
+    path = write_run_report(store, command.level)
     if command.export:
         _export(command.folder, command.export, ("report.md", "tables", "figures"))
         path = command.export / path.name
     print(f"report: {path}")
 
 
-def _status(command: Status, line: str) -> None:
+def status(command: Status, line: str) -> None:
+    """Say what a folder holds."""
     from entrob.results.store import Store
 
     store = Store(command.folder)
@@ -309,8 +146,8 @@ def _status(command: Status, line: str) -> None:
     if not manifest:
         raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
     if "suite" in manifest:
-        for task in manifest["tasks"]:
-            _status(Status(command.folder / task), line)
+        for path in sorted(command.folder.glob("*/**/manifest.json")):
+            status(Status(path.parent), line)
         return
     runs = store.gather("runs")
     wanted = len(manifest.get("methods", {})) * len(manifest.get("seeds", []))
@@ -333,7 +170,8 @@ def _status(command: Status, line: str) -> None:
         )
 
 
-def _theory(command: Theory, line: str) -> None:
+def theory(command: Theory, line: str) -> None:
+    """Check the theory's statements."""
     from entrob.sweep.experiment import positive_int
     from entrob.theory.statements import failed
     from entrob.theory.suite import run
@@ -350,25 +188,15 @@ def _theory(command: Theory, line: str) -> None:
         sys.exit(1)
 
 
-def _new_regularizer(command: NewRegularizer, line: str) -> None:
+def new_regularizer(command: NewRegularizer, line: str) -> None:
+    """Write a regularizer's file and its test."""
     from entrob.scaffold import new_regularizer
 
     for path in new_regularizer(command.name, command.folder):
         print(path)
 
 
-_COMMANDS = {
-    List: _list,
-    Run: _run,
-    Tune: _tune,
-    Report: _report,
-    Status: _status,
-    Theory: _theory,
-    NewRegularizer: _new_regularizer,
-}
-
-
-def report(store, level: float = 0.96) -> Path:
+def write_run_report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
     from entrob.results.occupancies import mean_occupancies
     from entrob.results.report import write_report

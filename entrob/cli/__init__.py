@@ -1,0 +1,58 @@
+"""The command line: ``entrob list | run | tune | report | status | theory | new-regularizer``."""
+
+import contextlib
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import tyro
+
+from entrob.cli import commands
+from entrob.cli.arguments import List, NewRegularizer, Report, Run, Status, Theory, Tune
+from entrob.errors import EntrobError
+
+COMMANDS = {
+    List: commands.list_names,
+    Run: commands.run,
+    Tune: commands.tune,
+    Report: commands.report,
+    Status: commands.status,
+    Theory: commands.theory,
+    NewRegularizer: commands.new_regularizer,
+}
+"""What carries out each command."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    commands = List | Run | Tune | Report | Status | Theory | NewRegularizer
+    command = tyro.cli(commands, prog="entrob", args=arguments)
+    line = shlex.join(["entrob", *arguments])
+    setup()
+    try:
+        COMMANDS[type(command)](command, line)
+    except KeyboardInterrupt:
+        print("entrob: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (EntrobError, OSError) as error:
+        print(f"entrob: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def setup() -> None:
+    """Use every core as a device and keep compiled programs between processes."""
+    import jax
+
+    if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
+        with contextlib.suppress(RuntimeError):  # JAX runs already: its devices stay as they are
+            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,135 @@
+"""What every command takes; these docstrings are its help."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Preset = Annotated[str, tyro.conf.arg(aliases=["-p"])]
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List what can be named: environments, experiments, regularizers or perturbations.
+
+    Example: entrob list regularizers
+    """
+
+    what: Annotated[
+        Literal["all", "environments", "experiments", "regularizers", "perturbations"],
+        tyro.conf.Positional,
+    ] = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Train, perturb, measure and plot an experiment; finished work is skipped.
+
+    For example:
+      entrob run minigrid --preset quick
+      entrob run minigrid --preset paper --out runs/figure4
+      entrob run minigrid --regularizer my_package.my_module:l2_logits --coef 0,1e-3,1e-2
+      entrob run minigrid --perturbation wall --perturbation slip --seeds 5
+    """
+
+    experiment: tyro.conf.Positional[str]
+    """Name of a file in benchmarks/, or a path that ends in .toml."""
+    preset: Preset = "quick"
+    """smoke (a minute), quick (minutes) or paper (the paper's size)."""
+    seeds: int | None = None
+    """Runs per method; by default the preset's."""
+    frames: int | None = None
+    """Environment steps that a run trains for; by default the preset's."""
+    regularizer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Train only `none` and these: a method of the experiment, a registered regularizer, or
+    module:function. May be repeated."""
+    coef: str | None = None
+    """Comma-separated coefficients for the --regularizer given."""
+    perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Test only under these. May be repeated."""
+    out: Path | None = None
+    """Output folder; by default runs/EXPERIMENT/PRESET."""
+    resume: bool = True
+    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
+    batch_size: int | None = None
+    """Runs side by side in memory; by default as many as half the memory holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune:
+    """Choose coefficients by the 5 % rule, on seeds that are never reported.
+
+    Example: entrob tune minigrid --preset paper
+    """
+
+    experiment: tyro.conf.Positional[str]
+    """Name of a file in benchmarks/, or a path that ends in .toml."""
+    preset: Preset = "quick"
+    """Which preset's frames to tune with."""
+    seeds: int | None = None
+    """Runs per coefficient; by default the experiment's."""
+    out: Path | None = None
+    """Output folder; by default runs/EXPERIMENT/tune-PRESET."""
+    resume: bool = True
+    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
+    batch_size: int | None = None
+    """Runs side by side in memory; by default as many as half the memory holds."""
+    export: Path | None = None
+    """Also copy the chosen coefficients, their table and the manifest there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Draw the tables and figures of a finished or half-finished run again.
+
+    For example:
+      entrob report runs/minigrid/paper
+      entrob report runs/minigrid/paper --level 0.95 --export results/minigrid/paper
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Output folder of a run."""
+    level: float = 0.96
+    """Level of the normal bands: 0.96 is the paper's text, 0.95 its code."""
+    export: Path | None = None
+    """Also copy report, tables, figures and manifest there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Say what an output folder holds: runs finished, diverged and under way.
+
+    Example: entrob status runs/minigrid/paper
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Output folder of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Theory:
+    """Check every statement of the paper's theory on random MDPs; exits with 1 if one fails.
+
+    Example: entrob theory --mdps 10000
+    """
+
+    mdps: int = 10_000
+    """Random MDPs, each with a policy, a coefficient and a size of the uncertainty set."""
+    out: Path = Path("runs/theory")
+    """Output folder."""
+    export: Path | None = None
+    """Also copy report, tables, figures and manifest there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NewRegularizer:
+    """Write a file with one function to fill in, and its test.
+
+    Example: entrob new-regularizer my_idea
+    """
+
+    name: tyro.conf.Positional[str]
+    """A Python name; the files are NAME.py and test_NAME.py."""
+    folder: Path = Path()
+    """Where they are written."""
