@@ -1,8 +1,10 @@
 """What the README says is what happens."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,23 @@ def test_the_added_regularizer_trains_and_shows_in_the_tables(tmp_path, monkeypa
     main(["run", "tiny.toml", "--preset", "smoke", "--out", "out", *arguments])
     table = Path("out/tables/success.csv").read_text()
     assert "l2_logits@0," in table and "l2_logits@0.001," in table and "none," in table
+
+
+def test_an_idea_becomes_a_row_in_the_leaderboard(tmp_path):
+    """The README's commands as they stand, in an empty folder."""
+    script = block("idea commands")
+    binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # Test processes have devices of their own; the commands choose theirs.
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PATH": binaries}
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    out = tmp_path / "runs" / "leaderboard" / "smoke"
+    table = (out / "tables" / "leaderboard.csv").read_text()
+    assert ",my_idea,losses," in table and ",none,none," in table
+    assert (out / "regularizers" / "my_idea.md").exists()
 
 
 def test_the_theory_example_runs():
