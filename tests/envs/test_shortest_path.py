@@ -51,7 +51,7 @@ def search(walls, goal):
 @pytest.mark.parametrize("size", SIZES)
 def test_distances_are_those_of_a_plain_search(size):
     env, layouts = MiniGrid(*size), random_layouts(*size, LAYOUTS)
-    got = jax.jit(jax.vmap(lambda p: distances(env, p)))(layouts)
+    got = jax.jit(jax.vmap(lambda p: distances(p)))(layouts)
     assert got.dtype == jnp.int32
     expected = [
         search(walls, tuple(goal))
@@ -67,7 +67,7 @@ def test_the_path_is_as_long_as_optimal_and_leads_to_the_goal(size):
     @jax.vmap
     def follow(params):
         """Play the path through the environment; padding does nothing."""
-        path = shortest_path(env, params)
+        path = shortest_path(params)
 
         def step(state, action):
             _, after, _, terminated, _ = env.step_env(jax.random.key(0), state, action, params)
@@ -76,7 +76,7 @@ def test_the_path_is_as_long_as_optimal_and_leads_to_the_goal(size):
 
         start = env.reset_env(jax.random.key(0), params)[1]
         end, terminated = jax.lax.scan(step, start, path)
-        return path, terminated, env.is_success(end, params), optimal_steps(env, params)
+        return path, terminated, env.is_success(end, params), optimal_steps(params)
 
     path, terminated, success, optimum = map(np.asarray, jax.jit(follow)(layouts))
     solvable = optimum < UNREACHABLE
@@ -93,17 +93,17 @@ def test_the_path_is_as_long_as_optimal_and_leads_to_the_goal(size):
 def test_random_layouts_cover_both_cases():
     """What the tests above rest on: some layouts have a way and some have none."""
     env, layouts = MiniGrid(10, 10), random_layouts(10, 10, LAYOUTS, seed=1)
-    solvable = jax.vmap(lambda p: optimal_steps(env, p))(layouts) < UNREACHABLE
+    solvable = jax.vmap(lambda p: optimal_steps(p))(layouts) < UNREACHABLE
     assert 5 < solvable.sum() < LAYOUTS
 
 
 def test_empty_room_takes_14_moves_and_one_turn():
     env, params = make("minigrid/empty-8x8")
-    assert optimal_steps(env, params) == 15
-    path = shortest_path(env, params)
+    assert optimal_steps(params) == 15
+    path = shortest_path(params)
     assert sorted(np.asarray(path[:15])) == [1] + [2] * 14
     # Facing up, the way along the top row takes a turn more.
-    assert optimal_steps(env, params.replace(start_dir=3)) == 16
+    assert optimal_steps(params.replace(start_dir=3)) == 16
 
 
 @pytest.mark.parametrize("shut", ["around", "on"])
@@ -111,11 +111,11 @@ def test_a_walled_goal_is_unreachable(shut):
     env, params = make("minigrid/empty-8x8")
     cells = ([7, 8], [8, 7]) if shut == "around" else ([8], [8])
     params = params.replace(walls=params.walls.at[cells].set(True))
-    assert optimal_steps(env, params) == UNREACHABLE
-    assert (shortest_path(env, params) == -1).all()
-    assert (distances(env, params)[8, 8] == (0 if shut == "around" else UNREACHABLE)).all()
+    assert optimal_steps(params) == UNREACHABLE
+    assert (shortest_path(params) == -1).all()
+    assert (distances(params)[8, 8] == (0 if shut == "around" else UNREACHABLE)).all()
 
 
 def test_who_starts_on_the_goal_is_there():
     env, params = make("minigrid/empty-8x8")
-    assert optimal_steps(env, params.replace(start_pos=params.goal_pos)) == 0
+    assert optimal_steps(params.replace(start_pos=params.goal_pos)) == 0
