@@ -150,9 +150,12 @@ class PointRobotParams(point_robot.EnvParams):
     Attributes:
       goal_rotation: float32[], radians by which the half circle that goals are drawn from is turned
         to the left; at 0 it is the upper one.
+      goal_spread: float32[] in 0..1, the share of that half circle, around its middle, that they
+        are drawn from. At 0 the goal is fixed, so that a policy without memory can know it.
     """
 
     goal_rotation: jax.Array = 0.0
+    goal_spread: jax.Array = 1.0
 
 
 class PointRobot(point_robot.PointRobot):
@@ -164,7 +167,10 @@ class PointRobot(point_robot.PointRobot):
 
     def reset_env(self, key: jax.Array, params: PointRobotParams):
         observation, state = super().reset_env(key, params)
-        (x, y), turn = state.goal, params.goal_rotation
+        x, y = state.goal
+        # Turned from where gymnax draws it, by exactly nothing with the nominal params.
+        from_middle = jnp.arctan2(y, x) - jnp.pi / 2
+        turn = params.goal_rotation + (params.goal_spread - 1) * from_middle
         cos, sin = jnp.cos(turn), jnp.sin(turn)
         goal = jnp.stack([cos * x - sin * y, sin * x + cos * y])
         return observation, state.replace(goal=goal)

@@ -244,3 +244,5 @@ def test_the_robots_goals_turn_by_the_angle():
         changed = perturb(jax.random.key(seed), params, "goal_shift", 0.5)
         key = jax.random.key(seed + 10)
         assert abs(angle(changed, key) - angle(params, key)) == pytest.approx(0.5, abs=1e-5)
+        fixed = changed.replace(goal_spread=jnp.float32(0.0))
+        assert abs(angle(fixed, key) - np.pi / 2) == pytest.approx(0.5, abs=1e-5)
