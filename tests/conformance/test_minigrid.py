@@ -282,7 +282,7 @@ def test_layouts_that_minigrid_draws_are_played_alike(task):
 
 def test_our_four_rooms_are_minigrids_with_its_doors_and_ends_set():
     class Fixed(FourRoomsEnv):
-        """Draws the doors (9, 4), (4, 9), (14, 9), (9, 14), in its order, and facing right."""
+        """Draws the doors (9, 6), (6, 9), (12, 9), (9, 12), in its order, and facing right."""
 
         def _rand_int(self, low, high):
             return self.draws.pop(0)
@@ -292,7 +292,7 @@ def test_our_four_rooms_are_minigrids_with_its_doors_and_ends_set():
     _, params = make("minigrid/four-rooms")
     ends = [tuple(np.asarray(pos).tolist()) for pos in (params.start_pos, params.goal_pos)]
     FourRoomsEnv.__init__(theirs, agent_pos=ends[0], goal_pos=ends[1])
-    theirs.draws = [4, 4, 14, 14, 0]
+    theirs.draws = [6, 6, 12, 12, 0]
     theirs.reset()
     drawn = of_farama(theirs, 400)
     for field in ("walls", "start_pos", "goal_pos", "start_dir"):
