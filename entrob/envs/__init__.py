@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from entrob.envs import adapters
+from entrob.envs import adapters, classic, layouts, minatar
 from entrob.envs.minigrid import MiniGrid
 from entrob.errors import EntrobError
 from entrob.registry import Registry
@@ -18,8 +18,19 @@ from entrob.registry import Registry
 environments: Registry[Callable] = Registry("environment")
 environments.register("minigrid/empty-8x8", lambda: MiniGrid(10, 10))
 environments.register("minigrid/empty-16x16", lambda: MiniGrid(18, 18))
+environments.register("minigrid/two-paths", lambda: layouts.drawn(layouts.TWO_PATHS))
+environments.register("minigrid/four-rooms", lambda: layouts.drawn(layouts.FOUR_ROOMS, 400))
+environments.register("minigrid/lava-crossing", lambda: layouts.drawn(layouts.LAVA_CROSSING))
 environments.register("mujoco/ant", lambda: _mujoco("ant").Ant())
 environments.register("mujoco/pusher", lambda: _mujoco("pusher").Pusher())
+# gymnax's, with what our perturbations and evaluation need of them.
+environments.register("gymnax:CartPole-v1", classic.CartPole)
+environments.register("gymnax:Acrobot-v1", classic.Acrobot)
+environments.register("gymnax:MountainCar-v0", classic.MountainCar)
+environments.register("gymnax:Pendulum-v1", classic.Pendulum)
+environments.register("gymnax:PointRobot-misc", classic.PointRobot)
+environments.register("gymnax:Asterix-MinAtar", minatar.Asterix)
+environments.register("gymnax:SpaceInvaders-MinAtar", minatar.SpaceInvaders)
 
 #: What stands before the colon of an id -> a function that opens another library's environment.
 libraries: Registry[Callable] = Registry("library of environments")
@@ -57,7 +68,8 @@ def make(id: str, noise: bool = False):
       EntrobError: the id is not registered, or the library is not installed.
     """
     library, colon, name = id.partition(":")
-    env = libraries.get(library)(name) if colon else environments.get(id)()
+    foreign = colon and id not in environments
+    env = libraries.get(library)(name) if foreign else environments.get(id)()
     params = env.default_params
     if noise:
         from entrob.perturbations.noise import with_noise

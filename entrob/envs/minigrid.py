@@ -1,4 +1,4 @@
-"""Grids with walls and one goal: the pure twin of Farama MiniGrid's empty rooms.
+"""Grids with walls, lava and one goal: the pure twin of Farama MiniGrid's.
 
 Coordinates are ``(x, y)`` with x to the right and y down, as in MiniGrid; arrays over cells are
 indexed ``[x, y]`` and include the border. Directions are 0 right, 1 down, 2 left, 3 up; actions
@@ -13,11 +13,11 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
-# (object, color, state) codes of MiniGrid: an empty cell, a gray wall, a green goal.
-EMPTY, WALL, GOAL = (1, 0, 0), (2, 5, 0), (8, 1, 0)
+# (object, color, state) codes of MiniGrid: an empty cell, a gray wall, a green goal, red lava.
+EMPTY, WALL, GOAL, LAVA = (1, 0, 0), (2, 5, 0), (8, 1, 0), (9, 0, 0)
 # Each packed in one word, its fourth byte 0, so that a grid is laid out and turned as words.
-CODES = np.array([(*EMPTY, 0), (*WALL, 0), (*GOAL, 0)], np.uint8)
-EMPTY_WORD, WALL_WORD, GOAL_WORD = CODES.view(np.uint32).ravel()
+CODES = np.array([(*code, 0) for code in (EMPTY, WALL, GOAL, LAVA)], np.uint8)
+EMPTY_WORD, WALL_WORD, GOAL_WORD, LAVA_WORD = CODES.view(np.uint32).ravel()
 # One step forward in each direction.
 FORWARD = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.int32)
 NUM_DIRECTIONS = 4
@@ -51,6 +51,8 @@ class EnvParams(environment.EnvParams):
         ``1 - reward_decay * time / max_steps_in_episode``: 0 is the paper's sparse reward, 0.9 is
         MiniGrid's.
       max_steps_in_episode: int32[], truncation.
+      lava: bool[W, H] indexed [x, y], cells that end an episode without reward; a wall on lava is
+        a wall. None in rooms that have none, whose programs then know nothing of it.
     """
 
     walls: jax.Array = None
@@ -59,6 +61,7 @@ class EnvParams(environment.EnvParams):
     start_dir: jax.Array = 0
     reward_decay: jax.Array = 0.0
     max_steps_in_episode: jax.Array = 200
+    lava: jax.Array | None = None
 
 
 def empty_params(width: int, height: int, max_steps: int = 200) -> EnvParams:
@@ -76,28 +79,32 @@ def empty_params(width: int, height: int, max_steps: int = 200) -> EnvParams:
 
 
 class MiniGrid(environment.Environment[EnvState, EnvParams]):
-    """A room with walls and one goal, seen through MiniGrid's egocentric window.
+    """A room with walls, lava and one goal, seen through MiniGrid's egocentric window.
 
     Observation: uint8[view, view, 3], (object, color, state) codes of the cells around the agent,
     rotated so that it looks "up" from the middle of the last row; walls are transparent and cells
     outside the grid read as wall.
     Action: int in 0..2 (turn left, turn right, forward).
     Reward: ``1 - reward_decay * time / max_steps`` on entering the goal, else 0.
-    Termination: on entering the goal. Truncation: at `max_steps_in_episode`.
+    Termination: on entering the goal or lava. Truncation: at `max_steps_in_episode`.
 
     Args:
       width: cells from left to right, the border included.
       height: cells from top to bottom, the border included.
       view: side of the egocentric window, odd.
+      nominal: the default params, of that width and height; None is an empty room.
     """
 
     #: Observations depend on nothing but `state_index` and the params, so they fit a table.
     finite = True
 
-    def __init__(self, width: int = 10, height: int = 10, view: int = 7):
+    def __init__(
+        self, width: int = 10, height: int = 10, view: int = 7, nominal: EnvParams | None = None
+    ):
         if width < 4 or height < 4 or view < 3 or view % 2 == 0:
             raise ValueError("width and height must be at least 4 and view odd, at least 3")
         self.width, self.height, self.view = width, height, view
+        self._nominal = nominal
         # Padded by view-1 on every side, the window never leaves the grid.
         self._pad = view - 1
         # Window column i lies i - view//2 to the agent's right, row j lies view-1-j ahead.
@@ -106,7 +113,7 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
 
     @property
     def default_params(self) -> EnvParams:
-        return empty_params(self.width, self.height)
+        return empty_params(self.width, self.height) if self._nominal is None else self._nominal
 
     @property
     def name(self) -> str:
@@ -149,19 +156,23 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
         moves = (action == 2) & ~params.walls[front[0], front[1]]
         pos = jnp.where(moves, front, state.pos)
         state = EnvState(time=state.time + 1, pos=pos, dir=(state.dir + turn) % NUM_DIRECTIONS)
-        terminated = moves & jnp.all(pos == params.goal_pos)
+        success = moves & jnp.all(pos == params.goal_pos)
         # No float32 is 0.9, and 1 - 0.9 * time / limit would be several ulp off near the limit. In
         # thousandths everything but the division is exact, so the reward is MiniGrid's, rounded.
         limit = 1000.0 * params.max_steps_in_episode
         left = limit - jnp.round(1000.0 * params.reward_decay) * state.time
-        reward = jnp.where(terminated, left / limit, 0.0)
+        reward = jnp.where(success, left / limit, 0.0)
+        terminated = success
+        if params.lava is not None:
+            terminated |= moves & params.lava[pos[0], pos[1]]
         observation = self.get_obs(state, params)
         return observation, state, reward.astype(jnp.float32), terminated, {}
 
     def get_obs(self, state: EnvState, params: EnvParams | None = None, key=None) -> jax.Array:
         """The egocentric window: uint8[view, view, 3]."""
         pad, view = self._pad, self.view
-        grid = jnp.where(params.walls, WALL_WORD, EMPTY_WORD)
+        floor = EMPTY_WORD if params.lava is None else jnp.where(params.lava, LAVA_WORD, EMPTY_WORD)
+        grid = jnp.where(params.walls, WALL_WORD, floor)
         grid = grid.at[params.goal_pos[0], params.goal_pos[1]].set(GOAL_WORD)
         # Turned so that each direction points up, the window is one block of a table that depends
         # on the params alone: a compiled loop builds it once, and copying a block is several times
@@ -184,11 +195,14 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
         return jnp.where(self._own, np.array(EMPTY, np.uint8), window)
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
-        return jnp.all(state.pos == params.goal_pos)
+        success = self.is_success(state, params)
+        if params.lava is None:
+            return success
+        return success | params.lava[state.pos[0], state.pos[1]]
 
     def is_success(self, state: EnvState, params: EnvParams) -> jax.Array:
         """Whether the agent is on the goal: bool[]."""
-        return self.is_terminated(state, params)
+        return jnp.all(state.pos == params.goal_pos)
 
     def entropy_features(self, state: EnvState, params: EnvParams) -> jax.Array:
         """What state entropy is measured on (paper, B.2): (x, y, one-hot direction), float32[6]."""

@@ -18,7 +18,7 @@ from PIL import Image
 from entrob.envs.minigrid import EnvParams, EnvState, MiniGrid
 from entrob.errors import EntrobError
 
-FLOOR, LINE, WALL = (0, 0, 0), (100, 100, 100), (100, 100, 100)
+FLOOR, LINE, WALL, LAVA = (0, 0, 0), (100, 100, 100), (100, 100, 100), (255, 128, 0)
 GOAL, AGENT = (0, 255, 0), (255, 0, 0)
 # Perceptually uniform (van der Walt & Smith 2015), so that equal steps in counts look equal.
 COLORMAP = "viridis"
@@ -29,7 +29,7 @@ OVERSAMPLING = 4
 def render_grid(
     env: MiniGrid, params: EnvParams, state: EnvState | None = None, tile: int = 32
 ) -> np.ndarray:
-    """A layout with the agent in it: gray walls, a green goal, a red triangle that points ahead.
+    """A layout with the agent in it, a red triangle: gray walls, orange lava, a green goal.
 
     Args:
       env: the grid environment.
@@ -94,7 +94,7 @@ def render_occupancy(env: MiniGrid, params: EnvParams, counts: Any, tile: int = 
     highest = counts[~walls].max(initial=0.0)
     share = np.where(walls, 0.0, counts) / (highest if highest > 0 else 1.0)
     heat = matplotlib.colormaps[COLORMAP](share, bytes=True)[..., :3]
-    picture = _tiles(np.where(walls[..., None], np.uint8(WALL), heat), tile)
+    picture = _tiles(_either(walls, WALL, heat), tile)
     picture = _with_lines(picture, tile)
     goal, edge = _cell(picture, params.goal_pos, tile), max(1, tile // 8)
     goal[:edge] = goal[-edge:] = goal[:, :edge] = goal[:, -edge:] = GOAL
@@ -162,11 +162,17 @@ def save_mp4(path: str | PathLike, frames: Sequence[np.ndarray], fps: float = 20
 
 
 def _render_layout(env: MiniGrid, params: EnvParams, tile: int) -> np.ndarray:
-    """Walls, goal and grid lines: uint8[H * tile, W * tile, 3]."""
-    colors = np.where(np.asarray(params.walls)[..., None], np.uint8(WALL), np.uint8(FLOOR))
+    """Walls, lava, goal and grid lines: uint8[H * tile, W * tile, 3]."""
+    floor = np.uint8(FLOOR) if params.lava is None else _either(params.lava, LAVA, FLOOR)
+    colors = _either(params.walls, WALL, floor)
     picture = _tiles(colors, tile)
     _cell(picture, params.goal_pos, tile)[:] = GOAL
     return _with_lines(picture, tile)
+
+
+def _either(cells: Any, yes: Any, no: Any) -> np.ndarray:
+    """Colors uint8[W, H, 3] of the cells in bool[W, H] and of the others."""
+    return np.where(np.asarray(cells)[..., None], np.uint8(yes), np.uint8(no))
 
 
 def _tiles(colors: np.ndarray, tile: int) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Perturbations: pure functions from nominal params to perturbed ones, 0 being the identity.
 
 The spatially structured ones redraw a layout: of cells (`grid`) or of blocks, goals and hurdles
-(`physics`, which also changes how bodies move). One name can stand for both: `perturb` takes the
-one that fits the params. The diffuse ones (`noise`) set a field of ``params.noise`` and so need an
-environment made with ``entrob.make(id, noise=True)``. `with_randomization` lets an agent train
-under perturbations that are drawn anew in every episode.
+(`physics`, which also changes how bodies move, as `tasks` does for gymnax's tasks). One name can
+stand for several: `perturb` takes the one that fits the params. The diffuse ones (`noise`) set a
+field of ``params.noise`` and so need an environment made with ``entrob.make(id, noise=True)``.
+`with_randomization` lets an agent train under perturbations that are drawn anew in every episode.
 """
 
-from entrob.perturbations import grid, noise, physics
+from entrob.perturbations import grid, noise, physics, tasks
 from entrob.perturbations.base import (
     Perturbation,
     compose,
@@ -30,6 +30,7 @@ __all__ = [
     "perturbation",
     "perturbations",
     "physics",
+    "tasks",
     "with_noise",
     "with_randomization",
 ]

@@ -1,8 +1,8 @@
 """Spatially structured perturbations of grids, and the random walls they are compared with.
 
 They fit any params with `walls` bool[W, H] indexed [x, y], `goal_pos` and `start_pos` int[2]; all
-magnitudes are in cells. Walls never cover the start or the goal, and these never move onto a wall
-or onto each other. With one key, a larger magnitude adds walls to those of a smaller one.
+magnitudes are in cells. Walls never cover the start or the goal, and these never move onto a wall,
+onto lava or onto each other. With one key, a larger magnitude adds walls to those of a smaller one.
 The four that the paper tests follow its Appendix B.2 and its released code.
 """
 
@@ -10,12 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from entrob.envs.shortest_path import UNREACHABLE, closed, optimal_steps, shortest_path
 from entrob.errors import EntrobError
 from entrob.perturbations.base import Params, perturbation
 
 LAYOUT = ("walls", "goal_pos", "start_pos")
 # The L of the released code, (x, y) offsets from its corner, in the order in which it grows.
 ELBOW = np.array([(0, 0), (1, 0), (2, 0), (0, 1), (0, 2)], np.int32)
+
+#: The most cells that `blocked_route` blocks.
+MOST_BLOCKED = 4
 
 
 def _shape(params: Params) -> tuple[int, int]:
@@ -61,7 +65,7 @@ def _draw_near(
     """
     x, y = _cells(params)
     near = jnp.maximum(abs(x - nominal[0]), abs(y - nominal[1])) <= radius
-    free = ~params.walls & ~_at(params, other)
+    free = ~closed(params) & ~_at(params, other)
     # The nominal cell stays a candidate whatever covers it, so that there always is one.
     candidates = (near & free) | _at(params, nominal)
     ranks = jnp.where(candidates, _ranks(key, params), params.walls.size)
@@ -164,8 +168,47 @@ def start_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 def random_walls(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """Walls on `magnitude` random free cells, without replacement, start and goal excluded."""
     ranks = _ranks(key, params)
-    free = ~(params.walls | _at(params, params.start_pos) | _at(params, params.goal_pos))
+    free = ~(closed(params) | _at(params, params.start_pos) | _at(params, params.goal_pos))
     # Position of each cell among the free ones, counting from 1 in the random order.
     in_order = jnp.zeros(free.size, jnp.int32).at[ranks].set(free)
     place = jnp.cumsum(in_order)[ranks]
     return _add_walls(params, free & (place <= magnitude))
+
+
+@perturbation(
+    "blocked_route",
+    unit="blocked cells of the shortest route (count)",
+    high=MOST_BLOCKED,
+    integer=True,
+    requires=(*LAYOUT, "start_dir"),
+)
+def blocked_route(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """Walls on `magnitude` cells, one after the other, each of what is the shortest route by then.
+
+    The cell is uniform over those of the route that leave another one open; where there is none,
+    nothing is blocked. Time limits are not considered.
+    """
+
+    def block(i: jax.Array, walls: jax.Array) -> jax.Array:
+        new = _block_one(jax.random.fold_in(key, i), params.replace(walls=walls))
+        return jnp.where(i < magnitude, new, walls)
+
+    return params.replace(walls=jax.lax.fori_loop(0, MOST_BLOCKED, block, params.walls))
+
+
+def _block_one(key: jax.Array, params: Params) -> jax.Array:
+    """The walls with one more, on a shortest path and not on the last one: bool[W, H]."""
+    x, y = shortest_path(params)[1].T
+    route = jnp.zeros(_shape(params), bool).at[x, y].set(True)
+    route &= ~(_at(params, params.start_pos) | _at(params, params.goal_pos))
+    order = jnp.argsort(jnp.where(route, _ranks(key, params), route.size).ravel())
+
+    def walled(i: jax.Array) -> jax.Array:
+        return params.walls.ravel().at[order[i]].set(True).reshape(route.shape)
+
+    def shut(i: jax.Array) -> jax.Array:
+        return optimal_steps(params.replace(walls=walled(i))) >= UNREACHABLE
+
+    last = route.sum()
+    chosen = jax.lax.while_loop(lambda i: (i < last) & shut(i), lambda i: i + 1, 0)
+    return jnp.where(chosen < last, walled(chosen), params.walls)

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from entrob import cli
+from entrob.envs import environments
+from entrob.perturbations import perturbations
 from entrob.results.store import read_frame
 from entrob.sweep.experiment import FIRST_TUNING_SEED
 from entrob.sweep.tune import THRESHOLD
@@ -19,6 +21,8 @@ def test_list_names_everything(capsys):
     out = capsys.readouterr().out
     for name in ("minigrid/empty-8x8", "minigrid", "none", "state_entropy", "wall", "slip"):
         assert f"  {name}" in out
+    for names in (environments.names(), perturbations.names()):
+        assert set(names) <= set(out.split())
     cli.main(["list", "regularizers"])
     out = capsys.readouterr().out
     assert "policy_entropy" in out and "wall" not in out

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from minigrid.core.grid import Grid
 from minigrid.core.mission import MissionSpace
-from minigrid.core.world_object import Goal, Wall
+from minigrid.core.world_object import Goal, Lava, Wall
+from minigrid.envs.crossing import CrossingEnv
+from minigrid.envs.fourrooms import FourRoomsEnv
 from minigrid.minigrid_env import MiniGridEnv
 
+from entrob.envs import make
 from entrob.envs.minigrid import FORWARD, MiniGrid, empty_params
 
 SIZES = [(10, 10), (5, 5), (7, 14), (18, 8)]
@@ -37,8 +40,9 @@ class Farama(MiniGridEnv):
 
     def _gen_grid(self, width, height):
         self.grid = Grid(width, height)
-        for x, y in np.argwhere(self.layout.walls):
-            self.grid.set(int(x), int(y), Wall())
+        for cells, kind in ((self.layout.lava, Lava), (self.layout.walls, Wall)):
+            for x, y in [] if cells is None else np.argwhere(cells):
+                self.grid.set(int(x), int(y), kind())
         self.put_obj(Goal(), *map(int, self.layout.goal_pos))
         self.agent_pos = tuple(map(int, self.layout.start_pos))
         self.agent_dir = int(self.layout.start_dir)
@@ -47,7 +51,11 @@ class Farama(MiniGridEnv):
 
 def play_farama(params, actions, view=7):
     """Observations [T+1, ...], rewards, terminated, truncated [T] up to the end of an episode."""
-    env = Farama(params, view)
+    return play(Farama(params, view), actions)
+
+
+def play(env, actions):
+    """The same, of any of Farama's environments."""
     observations = [env.reset()[0]["image"]]
     outcomes = []
     for action in actions:
@@ -76,16 +84,20 @@ def play_ours(env, params, actions):
 
 
 def random_layouts(env, rng, n):
-    """n stacked layouts: random walls, start, goal, direction and time limit, MiniGrid's reward."""
+    """n stacked layouts: random walls and lava, start, goal, direction and time limit, MiniGrid's
+    reward. Every second one has lava, some of it under walls."""
     width, height = env.width, env.height
     walls = rng.random((n, width, height)) < rng.uniform(0, 0.4, (n, 1, 1))
     walls[:, [0, -1]] = walls[:, :, [0, -1]] = True
     interior = np.stack(np.meshgrid(range(1, width - 1), range(1, height - 1)), -1).reshape(-1, 2)
     cells = np.stack([rng.choice(interior, 2, replace=False) for _ in range(n)])
-    walls[np.arange(n)[:, None], cells[..., 0], cells[..., 1]] = False
+    lava = (rng.random(walls.shape) < 0.1) & (np.arange(n) % 2 == 1)[:, None, None]
+    for taken in (walls, lava):
+        taken[np.arange(n)[:, None], cells[..., 0], cells[..., 1]] = False
     room = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), empty_params(width, height))
     return room.replace(
         walls=jnp.asarray(walls),
+        lava=jnp.asarray(lava),
         start_pos=jnp.asarray(cells[:, 0], jnp.int32),
         goal_pos=jnp.asarray(cells[:, 1], jnp.int32),
         start_dir=jnp.asarray(rng.integers(0, 4, n), jnp.int32),
@@ -96,7 +108,8 @@ def random_layouts(env, rng, n):
 
 def shortest_path(params):
     """Fewest actions from the start to the goal, by breadth-first search; [] if there is no way."""
-    walls, goal = np.asarray(params.walls), tuple(np.asarray(params.goal_pos).tolist())
+    walls, lava = np.asarray(params.walls), np.asarray(params.lava)
+    goal = tuple(np.asarray(params.goal_pos).tolist())
     start = (*np.asarray(params.start_pos).tolist(), int(params.start_dir))
     queue, paths = deque([start]), {start: []}
     while queue:
@@ -106,7 +119,7 @@ def shortest_path(params):
         dx, dy = FORWARD[d].tolist()
         front = (x, y, d) if walls[x + dx, y + dy] else (x + dx, y + dy, d)
         for action, after in enumerate([(x, y, (d - 1) % 4), (x, y, (d + 1) % 4), front]):
-            if after not in paths:
+            if after not in paths and not lava[after[:2]]:
                 paths[after] = [*paths[state], action]
                 queue.append(after)
     return []
@@ -173,8 +186,9 @@ def test_observations_rewards_and_ends_are_those_of_minigrid(size):
 
 
 def test_the_episodes_compared_end_in_every_way():
-    ends = np.array([(t[2][-1], t[3][-1]) for size in SIZES for _, t in played(size)])
-    goal, limit = ends.T
+    ends = np.array([(t[1][-1] > 0, t[2][-1], t[3][-1]) for s in SIZES for _, t in played(s)])
+    goal, terminated, limit = ends.T
+    assert (terminated & ~goal).sum() >= 20  # in lava
     assert len(ends) >= 200
     assert (goal & ~limit).sum() >= 50
     assert (limit & ~goal).sum() >= 50
@@ -215,8 +229,75 @@ def test_the_sparse_reward_is_exactly_one_at_the_goal_and_zero_elsewhere():
     params = random_layouts(env, rng, LAYOUTS)
     params = params.replace(reward_decay=empty_params(10, 10).reward_decay.repeat(LAYOUTS))
     _, reward, terminated, _ = play_ours(env, params, jnp.asarray(mixed_actions(params, rng)))
-    assert terminated.any(1).sum() > 10
-    np.testing.assert_array_equal(reward, terminated.astype(np.float32))
+    lava = np.asarray(params.lava).any((1, 2))
+    assert terminated[~lava].any(1).sum() > 10
+    np.testing.assert_array_equal(reward[~lava], terminated[~lava].astype(np.float32))
+    assert set(np.unique(reward[lava])) == {0, 1} and (reward <= terminated).all()
+
+
+def of_farama(env, limit):
+    """The layout that one of Farama's environments has drawn, as params."""
+    kinds = np.array([getattr(cell, "type", "free") for cell in env.grid.grid])
+    kinds = kinds.reshape(env.height, env.width).T
+    (goal,) = np.argwhere(kinds == "goal")
+    return empty_params(env.width, env.height, limit).replace(
+        walls=jnp.asarray(kinds == "wall"),
+        lava=jnp.asarray(kinds == "lava"),
+        start_pos=jnp.asarray(env.agent_pos, jnp.int32),
+        goal_pos=jnp.asarray(goal, jnp.int32),
+        start_dir=jnp.asarray(env.agent_dir, jnp.int32),
+        reward_decay=jnp.asarray(MINIGRID_DECAY, jnp.float32),
+    )
+
+
+@pytest.mark.parametrize("task", ["four rooms", "lava crossing"])
+def test_layouts_that_minigrid_draws_are_played_alike(task):
+    """Farama's own classes, seen through walls as here; a third of the actions are random."""
+    four = task == "four rooms"
+    theirs = FourRoomsEnv(max_steps=100) if four else CrossingEnv(9, 2, max_steps=100)
+    theirs.see_through_walls = True
+    layouts, rng = [], np.random.default_rng(four)
+    for seed in range(12):
+        theirs.reset(seed=seed)
+        layouts.append(of_farama(theirs, 100))
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layouts)
+    assert params.lava.any((1, 2)).all() != four
+    actions = mixed_actions(params, rng)
+    ours = play_ours(MiniGrid(theirs.width, theirs.height), params, jnp.asarray(actions))
+    reached = burned = 0
+    for seed in range(12):
+        reset = theirs.reset
+        theirs.reset = lambda reset=reset, seed=seed: reset(seed=seed)
+        seen, reward, terminated, truncated = play(theirs, actions[seed])
+        theirs.reset, steps = reset, len(reward)
+        mine = [np.asarray(x[seed]) for x in ours]
+        np.testing.assert_array_equal(mine[0][: steps + 1], seen)
+        np.testing.assert_array_max_ulp(mine[1][:steps], reward.astype(np.float32), maxulp=1)
+        np.testing.assert_array_equal(mine[2][:steps], terminated)
+        np.testing.assert_array_equal(mine[3][:steps], truncated)
+        reached += reward[-1] > 0
+        burned += terminated[-1] and not reward[-1]
+    assert reached >= 3 and (burned >= 2 or four)
+
+
+def test_our_four_rooms_are_minigrids_with_its_doors_and_ends_set():
+    class Fixed(FourRoomsEnv):
+        """Draws the doors (9, 6), (6, 9), (12, 9), (9, 12), in its order, and facing right."""
+
+        def _rand_int(self, low, high):
+            return self.draws.pop(0)
+
+    theirs = object.__new__(Fixed)
+    theirs.draws = []
+    _, params = make("minigrid/four-rooms")
+    ends = [tuple(np.asarray(pos).tolist()) for pos in (params.start_pos, params.goal_pos)]
+    FourRoomsEnv.__init__(theirs, agent_pos=ends[0], goal_pos=ends[1])
+    theirs.draws = [6, 6, 12, 12, 0]
+    theirs.reset()
+    drawn = of_farama(theirs, 400)
+    for field in ("walls", "start_pos", "goal_pos", "start_dir"):
+        np.testing.assert_array_equal(getattr(drawn, field), getattr(params, field))
+    assert params.lava is None and not drawn.lava.any()
 
 
 def test_step_resets_and_keeps_the_final_observation():

@@ -120,7 +120,9 @@ def test_the_nominal_rooms_are_what_they_are_called():
         assert tuple(np.asarray(params.goal_pos)) == (interior, interior)
         assert tuple(np.asarray(params.start_pos)) == (1, 1)
         assert params.max_steps_in_episode == 200
-        assert all(isinstance(leaf, jax.Array) for leaf in vars(params).values())
+        leaves = {name for name, leaf in vars(params).items() if isinstance(leaf, jax.Array)}
+        assert leaves == set(vars(params)) - {"lava"}
+        assert params.lava is None
 
 
 @pytest.mark.parametrize(

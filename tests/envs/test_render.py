@@ -46,6 +46,10 @@ def test_cells_have_their_colors_at_x_and_y():
     assert center(picture, 8, 4) == GREEN
     assert center(picture, 1, 1) == RED  # the start
     assert center(picture, 2, 3) == BLACK
+    lava = jnp.zeros_like(PARAMS.walls).at[[2, 4], [3, 2]].set(True)
+    picture = render_grid(ENV, PARAMS.replace(lava=lava))
+    assert center(picture, 2, 3) == (255, 128, 0)
+    assert center(picture, 4, 2) == GRAY  # a wall on lava
     # A line along the top and the left of a floor cell.
     assert (picture[3 * TILE, 2 * TILE : 3 * TILE] == GRAY).all()
     assert (picture[3 * TILE : 4 * TILE, 2 * TILE] == GRAY).all()

@@ -26,16 +26,19 @@ EPISODES, HORIZON = 20_000, 60
 
 
 def random_layouts(env, rng, n):
-    """n stacked layouts of random density; start and goal are different free cells."""
+    """n stacked layouts with walls and lava; start and goal are different free cells."""
     width, height = env.width, env.height
     walls = rng.random((n, width, height)) < rng.uniform(0, 0.5, (n, 1, 1))
     walls[:, [0, -1]] = walls[:, :, [0, -1]] = True
     interior = np.stack(np.meshgrid(range(1, width - 1), range(1, height - 1)), -1).reshape(-1, 2)
     cells = np.stack([rng.choice(interior, 2, replace=False) for _ in range(n)])
-    walls[np.arange(n)[:, None], cells[..., 0], cells[..., 1]] = False
+    lava = rng.random(walls.shape) < 0.05
+    for taken in (walls, lava):
+        taken[np.arange(n)[:, None], cells[..., 0], cells[..., 1]] = False
     room = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), empty_params(width, height))
     return room.replace(
         walls=jnp.asarray(walls),
+        lava=jnp.asarray(lava),
         start_pos=jnp.asarray(cells[:, 0], jnp.int32),
         goal_pos=jnp.asarray(cells[:, 1], jnp.int32),
         start_dir=jnp.asarray(rng.integers(0, 4, n), jnp.int32),
@@ -44,7 +47,8 @@ def random_layouts(env, rng, n):
 
 def search(params):
     """Breadth-first search from the start: fewest actions to the goal, `UNREACHABLE` if none."""
-    walls, goal = np.asarray(params.walls), tuple(np.asarray(params.goal_pos).tolist())
+    walls, lava = np.asarray(params.walls), np.asarray(params.lava)
+    goal = tuple(np.asarray(params.goal_pos).tolist())
     start = (*np.asarray(params.start_pos).tolist(), int(params.start_dir))
     queue, steps = deque([start]), {start: 0}
     while queue:
@@ -54,7 +58,7 @@ def search(params):
         dx, dy = FORWARD[d].tolist()
         front = (x, y, d) if walls[x + dx, y + dy] else (x + dx, y + dy, d)
         for after in [(x, y, (d - 1) % 4), (x, y, (d + 1) % 4), front]:
-            if after not in steps:
+            if after not in steps and not (lava & ~walls)[after[:2]]:
                 steps[after] = steps[state] + 1
                 queue.append(after)
     return UNREACHABLE
@@ -77,6 +81,19 @@ def test_the_empty_room_takes_14_moves_and_one_turn():
     env, params = make("minigrid/empty-8x8")
     assert optimal_steps(transitions(env, params)) == 15
     assert optimal_steps(transitions(env, params.replace(start_dir=jnp.array(3)))) == 16
+
+
+def test_lava_ends_an_episode_without_success():
+    env, params = make("minigrid/lava-crossing")
+    table = transitions(env, params)
+    above = ((1 - 1) * 7 + 2 - 1) * 4 + 1  # the cell (1, 2) facing down, lava in front
+    assert table.terminated[above, 2] and not table.success[above, 2]
+    assert not table.terminated[above, :2].any()
+    # Forward alone ends at the wall; turned down at once, it ends in lava at the second step.
+    down = jax.nn.one_hot(jnp.where(jnp.arange(env.num_states) % 4 == 0, 1, 2), 3)
+    assert success_by_horizon(table, down, 200)[-1] == 0
+    assert occupancy(table, down, 200).sum() == 3
+    assert optimal_steps(table) == 14
 
 
 def test_a_walled_goal_is_unreachable():

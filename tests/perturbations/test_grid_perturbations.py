@@ -9,13 +9,16 @@ import pytest
 from scipy import stats
 
 from entrob.envs import make
+from entrob.envs.layouts import drawn
 from entrob.envs.minigrid import empty_params
+from entrob.envs.shortest_path import UNREACHABLE, closed, optimal_steps, shortest_path
 from entrob.errors import EntrobError
 from entrob.perturbations import compose, perturb, perturbations
 
-NAMES = ("wall", "elbow", "goal_shift", "start_shift", "random_walls")
+NAMES = ("wall", "elbow", "goal_shift", "start_shift", "random_walls", "blocked_route")
 ROOM = empty_params(10, 10)
 SIZES = [(10, 10), (18, 18), (6, 9), (5, 4)]
+ROUTES = ("minigrid/two-paths", "minigrid/four-rooms", "minigrid/lava-crossing")
 
 
 @functools.partial(jax.jit, static_argnames="name")
@@ -171,6 +174,7 @@ def test_ranges_follow_the_size_of_the_grid():
         "goal_shift": 15,
         "start_shift": 15,
         "random_walls": 80,
+        "blocked_route": 4,
     }
     key = jax.random.key(0)
     assert len(new_cells(perturb(key, large, "wall", 16).walls, large)) == 16
@@ -183,6 +187,64 @@ def test_ranges_follow_the_size_of_the_grid():
 def test_a_grid_without_middle_columns_has_no_wall():
     with pytest.raises(EntrobError, match="at least 5 cells wide, not 4"):
         perturb(jax.random.key(0), empty_params(4, 8), "wall", 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("id", ROUTES)
+def test_grids_with_inner_walls_and_lava_keep_what_they_have(id, name):
+    """Walls and lava stay, new walls are on free cells or lava, ends on free cells alone."""
+    _, nominal = make(id)
+    high = int(perturbations.get(name, nominal).range(nominal)[1])
+    for magnitude in (1, high):
+        found = jax.tree.map(np.asarray, draw(name, magnitude, 300, nominal))
+        assert found.walls[:, np.asarray(nominal.walls)].all()
+        blocked = found.walls | np.asarray(closed(nominal))
+        for pos in (found.start_pos, found.goal_pos):
+            assert not blocked[np.arange(300), pos[:, 0], pos[:, 1]].any()
+        assert (found.start_pos != found.goal_pos).any(-1).all()
+        if nominal.lava is not None:
+            assert (found.lava == np.asarray(nominal.lava)).all()
+            if name in ("random_walls", "blocked_route"):
+                assert not (found.walls & found.lava).any()
+        if name == "random_walls":
+            new = found.walls.sum((1, 2)) - nominal.walls.sum()
+            assert (new == magnitude).all()
+
+
+@pytest.mark.parametrize("id", ["minigrid/empty-8x8", *ROUTES])
+def test_blocked_routes_leave_a_way_and_are_the_shortest_one_in_turn(id):
+    _, nominal = make(id)
+    layouts = [draw("blocked_route", magnitude, 100, nominal) for magnitude in range(5)]
+    optimum = [np.asarray(jax.jit(jax.vmap(optimal_steps))(params)) for params in layouts]
+    routes = jax.jit(jax.vmap(shortest_path))
+    for fewer, more, before, after in zip(layouts, layouts[1:], optimum, optimum[1:]):
+        assert (after < UNREACHABLE).all() and (after >= before).all()
+        new = np.asarray(more.walls & ~fewer.walls)
+        assert (fewer.walls <= more.walls).all() and (new.sum((1, 2)) == 1).all()
+        # The new cell is one of the route that was the shortest before.
+        each, x, y = np.nonzero(new)
+        visited = np.asarray(routes(fewer)[1])[each]
+        assert (visited == np.stack([x, y], 1)[:, None]).all(-1).any(-1).all()
+    assert (optimum[4] > optimum[0]).mean() > 0.9
+    if id == "minigrid/two-paths":  # some cells can be walked around, some shut the path
+        assert {14, 20} <= set(optimum[1])
+
+
+def test_the_blocked_cell_is_uniform_over_those_that_leave_a_way():
+    """A fork: the cells before it, which all routes share, are never blocked."""
+    fork = drawn("#########\n#S      #\n### ### #\n###    G#\n#########").default_params
+    walls = np.asarray(draw("blocked_route", 1, 3000, fork).walls)
+    cells = [max(new_cells(w, fork)) for w in walls]
+    shortest = {(4, 1), (5, 1), (6, 1), (7, 1), (7, 2)}
+    assert set(cells) == shortest
+    assert uniform(cells, sorted(shortest)) > 1e-3
+
+
+def test_a_corridor_is_not_blocked_and_a_shut_goal_not_opened():
+    corridor = drawn("######\n#S  G#\n######\n######").default_params
+    shut = drawn("######\n#S# G#\n######\n######").default_params
+    for params in (corridor, shut):
+        assert (draw("blocked_route", 4, 20, params).walls == params.walls).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

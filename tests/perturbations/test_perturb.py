@@ -18,6 +18,7 @@ EXPECTED = {  # name: (low, high, the paper's magnitude)
     "goal_shift": (0, 7, 7),
     "start_shift": (0, 7, None),
     "random_walls": (0, 20, 7),
+    "blocked_route": (0, 4, None),
     "slip": (0, 1, None),
     "sticky_action": (0, 1, None),
     "observation_dropout": (0, 1, None),
@@ -57,6 +58,7 @@ def test_declarations(nominal):
         "elbow",
         "goal_shift",
         "start_shift",
+        "blocked_route",
     }
     assert {n for n, p in declared.items() if p.training_only} == {"reward_noise"}
     assert {n for n, p in declared.items() if "noise" in p.requires} == {

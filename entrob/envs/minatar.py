@@ -1,0 +1,40 @@
+"""Two of gymnax's MinAtar games, those whose speeds and intervals are params.
+
+gymnax's Breakout has none that a perturbation could change, its Freeway one. The games step as
+gymnax's do, bit for bit, and have no notion of success. Entropy features say where the player is:
+between two observations of 10×10×C bits all things that moved count alike, so that a screen full of
+bullets would be novelty enough.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from gymnax.environments.minatar import asterix, space_invaders
+
+from entrob.envs.classic import traced
+
+
+class Asterix(asterix.MinAsterix):
+    """gymnax's Asterix: collect gold, evade enemies; both cross the screen."""
+
+    @property
+    def default_params(self) -> asterix.EnvParams:
+        return traced(super().default_params)
+
+    def entropy_features(self, state: Any, params: Any) -> jax.Array:
+        """The player's cell (x, y): float32[2]."""
+        return jnp.stack([state.player_x, state.player_y]).astype(jnp.float32)
+
+
+class SpaceInvaders(space_invaders.MinSpaceInvaders):
+    """gymnax's SpaceInvaders: shoot the aliens, evade their bullets."""
+
+    @property
+    def default_params(self) -> space_invaders.EnvParams:
+        return traced(super().default_params)
+
+    def entropy_features(self, state: Any, params: Any) -> jax.Array:
+        """The cannon's column, and how many aliens are left: float32[2]."""
+        left = jnp.count_nonzero(state.alien_map)
+        return jnp.stack([state.pos, left]).astype(jnp.float32)
