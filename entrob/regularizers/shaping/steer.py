@@ -12,10 +12,10 @@ LEAST = 0.02
 def steer(schedule=None) -> Regularizer:
     """Weight the policy loss by λ^(|Ω| / max |Ω|), Ω the step's change of entropy (2510.10150).
 
-    Ω = (A / π_b) · π(1 - π)(log π + H), to first order what the step's update takes from the
-    entropy of its own state. The formula is the paper's max(λ, e^(-k|Ω|)) with k = -log λ /
-    max(max |Ω|, 0.02), where the first maximum never acts. Steps that make the policy surer, or
-    less sure, of itself count less, others fully.
+    Ω = (A / π_b) · π(1 - π)(log π + H), to first order what a step of the action's logit along the
+    gradient of (A / π_b) log π takes from the entropy of its state. The formula is the paper's
+    max(λ, e^(-k|Ω|)) with k = -log λ / max(max |Ω|, 0.02), where the first maximum never acts.
+    Steps that would change most how sure the policy is count less, others fully.
 
     coef is 1 - λ, the share of its weight that the most extreme step loses, in [0, 1).
 

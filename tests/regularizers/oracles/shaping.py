@@ -75,10 +75,117 @@ def steer(seen):
     return {"weight": np.maximum(least, np.exp(-k * change)), **clip_range(seen)}
 
 
+def pieces(rollout):
+    """Steps (t, n) of each piece of an episode inside the rollout."""
+    done = rollout.terminated | rollout.truncated
+    steps, envs = done.shape
+    for n in range(envs):
+        piece = []
+        for t in range(steps):
+            piece.append((t, n))
+            if done[t, n] or t == steps - 1:
+                yield piece
+                piece = []
+
+
+def share_of(dist):
+    """Entropy as a share of log A, or of the range that a uniform of that entropy fills."""
+    if dist.kind == "discrete":
+        return dist.entropy() / np.log(cases.ACTIONS)
+    volume = np.prod(np.subtract(cases.HIGH, cases.LOW))
+    return (np.exp(dist.entropy()) / volume) ** (1 / cases.DIMENSIONS)
+
+
+def empg(seen, sharpness=1.0, lookahead=1.0, bonus=0.1):
+    rollout = seen.rollout
+    done, entropy = rollout.terminated | rollout.truncated, rollout.dist.entropy()
+    h = (entropy - entropy.min()) / (entropy.max() - entropy.min() + 1e-8)
+    scale, shaped = np.exp(-sharpness * h).mean(), np.zeros(h.shape)
+    for t, n in np.ndindex(*h.shape):
+        shaped[t, n] = rollout.advantage[t, n] * np.exp(-sharpness * h[t, n]) / scale
+        if not done[t, n] and t + 1 < len(h):
+            shaped[t, n] += bonus * rollout.advantage.std() * np.exp(-lookahead * h[t + 1, n])
+    shaped -= shaped.mean()
+    return {"advantage": (1 - seen.coef) * rollout.advantage + seen.coef * shaped}
+
+
+def hapo(seen, quantile=0.8, heat=0.05):
+    def placed(u, center, above, below):
+        h = u - center
+        h = np.where(h > 0, h / above, h / below)
+        return np.minimum(np.maximum(h, -1), 1)
+
+    dist = seen.rollout.dist
+    u = np.log(share_of(dist))
+    center = np.quantile(u, quantile)
+    rms = np.sqrt(np.mean((u - center) ** 2))
+    h = (u - center) / rms
+    h = np.where(h > 0, h / h.max(), h / -h.min()).ravel() * seen.coef
+    ratio, eps = ratio_of(seen, seen.frozen), cases.CLIP
+    weight, low, high = np.ones(h.size), np.full(h.size, eps), np.full(h.size, eps)
+    for i in range(h.size):
+        inside = 1 - eps / 2 < ratio[i] < 1 + eps / 2
+        if h[i] > 0:
+            high[i] = eps * (1 + h[i])
+        else:
+            low[i] = eps * (1 - h[i])
+        if (h[i] > 0 and not inside) or (h[i] <= 0 and inside):
+            weight[i] = max(1 + h[i], 0)
+    temperature = (1 + heat * seen.coef * placed(u, *seen.state))[..., None]
+    tempered = (
+        [dist.logits / temperature]
+        if dist.kind == "discrete"
+        else [dist.mean, np.log(np.exp(dist.log_std) * np.sqrt(temperature))]
+    )
+    scale = [center, u.max() - center, center - u.min()]
+    return {"weight": weight, "low": low, "high": high, "behavior": tempered, "updated": scale}
+
+
+def ear(seen):
+    rollout, entropy = seen.rollout, share_of(seen.rollout.dist)
+    means = [np.mean([entropy[step] for step in piece]) for piece in pieces(rollout)]
+    advantage = rollout.advantage.copy()
+    for piece, mean in zip(pieces(rollout), means):
+        for step in piece:
+            advantage[step] *= 1 + seen.coef * (np.mean(means) - mean) / np.mean(means)
+    return {"advantage": advantage}
+
+
+def agentic_aepo(seen):
+    entropy = seen.frozen.entropy()
+    z = (entropy - entropy.mean()) / entropy.std()
+    ratio, frozen = (ratio_of(seen, policy) for policy in (seen.now, seen.frozen))
+    bound = (1 + cases.CLIP) * ratio / frozen
+    return {"weight": 1 + seen.coef * z, **clip_range(seen), "high": bound - 1}
+
+
+def self_imitation(seen, warmup=0.5, fraction=0.02, bounds=(0.9, 1.0), absolute=False):
+    better = np.array([max(r - v, 0) for r, v in zip(seen.batch.target, seen.frozen.value)])
+    if fraction:
+        cov = covariances(seen, better)
+        low, high = bounds if absolute else np.quantile(cov, bounds)
+        better[lottery(key_of("loss"), (cov > low) & (cov <= high), fraction)] = 0
+    time = cases.PROGRESS
+    rise = (1 - np.cos(np.pi * time / warmup)) / 2 if time < warmup else 1.0
+    return {"loss": -seen.coef * rise * np.mean(better * seen.now.log_prob(seen.batch.action))}
+
+
 ORACLES = {
     "clip_cov": Oracle(
         clip_cov, ({}, {"bounds": (0.1, 0.9)}, {"bounds": (0.1, 2.0), "absolute": True})
     ),
     "kl_cov": Oracle(kl_cov, ({}, {"share": 0.1, "clipped": True})),
     "steer": Oracle(steer),
+    "empg": Oracle(empg, ({}, {"sharpness": 2.0, "lookahead": 0.5, "bonus": 0.3})),
+    "hapo": Oracle(hapo, ({}, {"quantile": 0.5, "heat": 0.2})),
+    "ear": Oracle(ear),
+    "agentic_aepo": Oracle(agentic_aepo),
+    "self_imitation": Oracle(
+        self_imitation,
+        (
+            {},
+            {"warmup": 0.1, "fraction": 0.0},
+            {"fraction": 0.2, "bounds": (0.1, 9.0), "absolute": True},
+        ),
+    ),
 }
