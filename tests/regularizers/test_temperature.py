@@ -55,18 +55,20 @@ def test_aer_holds_entropy_at_its_share_of_the_first(make_rollout):
 
 
 def test_aer_spends_nothing_where_success_is_common(make_rollout):
-    part, rollout = build("aer", groups=2, easy=0.5), make_rollout(0)
+    part, rollout = build("aer", groups=2, easy=0.15), make_rollout(0)
     done = jnp.zeros((12, 4), bool).at[3, :].set(True).at[7, 0].set(True)
-    rollout = rollout.replace(
-        terminated=done, truncated=~done & False, success=done.at[:, 2:].set(False)
-    )
+    never = jnp.zeros_like(done)
+    rollout = rollout.replace(terminated=done, truncated=never, success=done.at[:, 2:].set(False))
     state = part.init(None, SPEC, None)
+    assert (part.prepare(state, rollout, 1.0) == 1).all()
+    for want in (0.1, 0.19):
+        state = part.update(None, state, rollout, {})
+        np.testing.assert_allclose(state.success, [want, 0.0], rtol=1e-5)
     notes = part.prepare(state, rollout, 1.0)
-    assert (notes[:, :2] == 0).all() and (notes[:, 2:] == 1).all()
+    assert (notes[:, :2] == 0).all() and np.allclose(notes[:, 2:], state.alpha)
     # What is known stays known while no episode ends.
-    state = part.update(None, state, rollout, {})
-    quiet = rollout.replace(terminated=done & False, success=done & False)
-    np.testing.assert_array_equal(part.prepare(state, quiet, 1.0) == 0, notes == 0)
+    quiet = part.update(None, state, rollout.replace(terminated=never, success=never), {})
+    np.testing.assert_array_equal(quiet.success, state.success)
 
 
 def test_aepo_imitates_whole_pieces_that_succeed_in_time(make_rollout):

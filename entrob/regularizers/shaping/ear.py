@@ -36,6 +36,6 @@ def ear(schedule=None) -> Regularizer:
         advantage=advantage,
         schedule=schedule,
         coef=1.0,
-        source="ETTRL 2025 (2508.11356)",
+        source="Liu et al. 2025 (2508.11356)",
         label="adapted: pieces of episodes, entropy as a share of its maximum",
     )

@@ -53,6 +53,6 @@ def empg(
         advantage=advantage,
         schedule=schedule,
         coef=1.0,
-        source="EMPG 2025 (2509.09265)",
+        source="Wang et al. 2025 (2509.09265)",
         label="adapted: no bonus at a rollout's last step, bonus in units of the advantages",
     )

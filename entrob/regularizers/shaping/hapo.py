@@ -106,6 +106,6 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
         update=update,
         schedule=schedule,
         coef=1.0,
-        source="HAPO 2025 (2509.16591)",
+        source="Liu et al. 2025 (2509.16591)",
         label="adapted: entropy as a share of its maximum",
     )

@@ -58,6 +58,6 @@ def self_imitation(
         loss=loss,
         schedule=schedule,
         coef=0.1,
-        source="SPEAR 2025 (2509.22601)",
+        source="Qin et al. 2025 (2509.22601)",
         label="adapted: imitates the minibatch, without a buffer",
     )

@@ -42,6 +42,6 @@ def steer(schedule=None) -> Regularizer:
         surrogate=surrogate,
         schedule=schedule,
         coef=0.2,
-        source="STEER 2025 (2510.10150)",
+        source="Hao et al. 2025 (2510.10150)",
         label="faithful; continuous actions adapted: without the factor 1 - π",
     )

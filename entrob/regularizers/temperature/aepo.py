@@ -16,12 +16,13 @@ def aepo(
     draw: bool = False,
     schedule=None,
 ) -> Regularizer:
-    """A ← (1 - a) A + a std(A) 1[success] sg(π^T / π), π^T ∝ π^(1/T) (AEPO, DCPO, 2510.08141).
+    """A ← (1 - a) A + a std(A) 1[success] sg(π^T / π), π^T ∝ π^(1/T) (2510.08141).
 
     T = 1.2 if the rollout before had an entropy of at most H*, else 0.8. a = a₀ / (1 + a₀), a₀ =
     coef · min(|H* - H|, 0.1) / success rate, the rate at least 1 / episodes. Successful episodes
     are imitated as if the warmer or cooler policy had lived them, which pulls entropy to H* from
-    both sides. The value target stays.
+    both sides. The value target stays. Actions are drawn from π, as DCPO does (2601.12730), or
+    from π^T, as AEPO does.
 
     coef scales a₀ and the logarithm of T; 1 is the paper's.
 
@@ -35,8 +36,7 @@ def aepo(
       target: H* as a share of the greatest entropy, in (0, 1); the paper's are 0.5 to 0.75.
       hot, cold: T below and above the target; 0 < cold <= 1 <= hot.
       cap: of |H* - H|, above 0.
-      draw: draw the rollout's actions from π^T, as AEPO does. PPO's ratio corrects for that, A2C
-        does not.
+      draw: draw the rollout's actions from π^T. PPO's ratio corrects for that, A2C does not.
       schedule: multiplies the coefficient, see `entrob.regularizers.schedules`.
 
     Raises:
@@ -75,6 +75,6 @@ def aepo(
         update=update,
         schedule=schedule,
         coef=1.0,
-        source="AEPO, DCPO 2025 (2510.08141)",
+        source="Wang et al. 2025 (2510.08141), Li et al. 2026 (2601.12730)",
         label="adapted: pieces of episodes, entropy as a share of its maximum",
     )

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.regularizers.episodes import ended
-from entrob.regularizers.protocol import Regularizer, Rollout
+from entrob.regularizers.protocol import Regularizer
+
+#: Weight of a rollout's success rate among all before it.
+NEWEST = 0.1
 
 
 class Adaptive(NamedTuple):
@@ -16,7 +19,7 @@ class Adaptive(NamedTuple):
     Attributes:
       alpha: float32[], its coefficient in units of the regularizer's.
       first: float32[], the first rollout's entropy share, -1 before.
-      success: float32[groups], the last known success rates.
+      success: float32[groups], running success rates, 0 at first.
     """
 
     alpha: jax.Array
@@ -43,9 +46,10 @@ def aer(
 
     Adapted (from a secondary account, which leaves the shape uncertain; η, α_max, g* and the first
     α are ours). The paper's g belongs to a prompt. Here environments have one start, or one
-    distribution of starts: g is over all episodes that ended in the rollout, and kept where none
-    did. `groups` gives blocks of environments a rate each. Targets compare H / log A, or the
-    entropy share of a continuous policy (see `TanhNormal.entropy_share`); the bonus itself is H.
+    distribution of starts: g is a running mean of the share of successes among the episodes that
+    ended in a rollout, those where none did left out. `groups` gives blocks of environments a g
+    each. Targets compare H / log A, or the entropy share of a continuous policy (see
+    `TanhNormal.entropy_share`); the bonus itself is H.
 
     Args:
       share: τ in (0, 1].
@@ -63,19 +67,13 @@ def aer(
             "aer: share and easy must be in (0, 1], rate above 0, most and groups at least 1"
         )
 
-    def success_of(state: Adaptive, rollout: Rollout) -> jax.Array:
-        """float32[groups]."""
-        count = lambda x: x.reshape(-1, groups, x.shape[1] // groups).sum((0, 2))
-        episodes, won = count(ended(rollout)), count(rollout.success)
-        return jnp.where(episodes > 0, won / jnp.maximum(episodes, 1), state.success)
-
     def init(key, spec, params) -> Adaptive:
         if spec.num_envs % groups:
             raise EntrobError(f"aer: {groups} groups do not divide {spec.num_envs} environments")
         return Adaptive(jnp.ones(()), jnp.float32(-1.0), jnp.zeros(groups))
 
     def prepare(state, rollout, coef):
-        need = state.alpha * jnp.maximum(1.0 - success_of(state, rollout) / easy, 0.0)
+        need = state.alpha * jnp.maximum(1.0 - state.success / easy, 0.0)
         steps, envs = rollout.reward.shape
         return jnp.broadcast_to(jnp.repeat(need, envs // groups), (steps, envs))
 
@@ -86,7 +84,10 @@ def aer(
         now = rollout.dist.entropy_share().mean()
         first = jnp.where(state.first < 0, now, state.first)
         alpha = jnp.clip(state.alpha + rate * (share * first - now), 0.0, most)
-        return Adaptive(alpha, first, success_of(state, rollout))
+        count = lambda x: x.reshape(-1, groups, x.shape[1] // groups).sum((0, 2))
+        episodes, won = count(ended(rollout)), count(rollout.success)
+        moved = NEWEST * (won / jnp.maximum(episodes, 1) - state.success)
+        return Adaptive(alpha, first, state.success + jnp.where(episodes > 0, moved, 0.0))
 
     return Regularizer(
         "aer",

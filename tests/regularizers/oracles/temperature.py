@@ -1,6 +1,7 @@
 """Adapted coefficients and temperatures by their definitions."""
 
 import cases
+import jax
 import numpy as np
 
 from oracles import Oracle
@@ -8,7 +9,7 @@ from oracles.shaping import pieces, share_of
 
 
 def sac_temperature(seen, share=0.98, learning_rate=3e-3):
-    log_alpha, count, mean, square = seen.state
+    log_alpha, count, mean, square = jax.tree.leaves(seen.state)
     loss = -seen.coef * np.exp(log_alpha) * seen.now.entropy().mean()
     target = share * np.log(cases.ACTIONS)
     if seen.now.kind == "continuous":
@@ -32,8 +33,9 @@ def aer(seen, share=0.4, rate=0.05, most=10.0, easy=0.5, groups=1):
             for t, n in np.argwhere(rollout.terminated | rollout.truncated)
             if n // width == group
         ]
-        success[group] = np.mean(ends) if ends else success[group]
         need[:, block] = alpha * max(0, 1 - success[group] / easy)
+        if ends:
+            success[group] = 0.9 * success[group] + 0.1 * np.mean(ends)
     loss = -seen.coef * np.mean(need.ravel() * seen.now.entropy())
     alpha = min(max(alpha + rate * (share * first - now), 0), most)
     return {"loss": loss, "updated": [alpha, first, success]}
@@ -69,6 +71,6 @@ def aepo(seen, target=0.5, hot=1.2, cold=0.8, cap=0.1, draw=False):
 
 ORACLES = {
     "sac_temperature": Oracle(sac_temperature, ({}, {"share": 0.3, "learning_rate": 0.1})),
-    "aer": Oracle(aer, ({}, {"share": 0.9, "rate": 2.0, "most": 1.0, "easy": 1.0, "groups": 2})),
+    "aer": Oracle(aer, ({}, {"share": 0.9, "rate": 2.0, "most": 1.0, "easy": 0.1, "groups": 2})),
     "aepo": Oracle(aepo, ({}, {"target": 0.9, "hot": 1.5, "cap": 0.4, "draw": True})),
 }
