@@ -129,29 +129,31 @@ def test_ear_turns_to_episodes_in_which_the_policy_was_sure(make_rollout):
 
 def test_hapos_places_reach_from_minus_one_to_one(make_rollout):
     part, rollout = build("hapo"), rollout_of(make_rollout)
-    notes, h = part.prepare(None, rollout, 1.0), rollout.dist.entropy()
-    order = np.argsort(h.ravel())
-    assert (np.diff(notes.ravel()[order]) >= 0).all()
-    assert notes.min() == -1 and notes.max() == 1
-    assert np.mean(notes > 0) == pytest.approx(0.2, abs=0.06)
-    # The hottest is the least sure, and before the first rollout all are at 1.
+    # Before the first rollout all temperatures are 1, then the least sure is the hottest.
     state = part.init(None, None, None)
-    cold = part.behavior(state, rollout.dist, 1.0).logits
-    np.testing.assert_allclose(cold, rollout.dist.logits)
+    plain = part.behavior(state, rollout.dist, 1.0).logits
+    np.testing.assert_allclose(plain, rollout.dist.logits)
     state = part.update(None, state, rollout, {})
     heat = (rollout.dist.logits / part.behavior(state, rollout.dist, 1.0).logits)[..., 0]
-    np.testing.assert_allclose(heat, 1 + 0.05 * notes, rtol=1e-5)
+    place = (heat.ravel() - 1) / 0.05
+    order = np.argsort(rollout.dist.entropy().ravel())
+    assert (np.diff(place[order]) > -1e-5).all()
+    np.testing.assert_allclose([place.min(), place.max()], [-1, 1], atol=1e-4)
+    assert np.mean(place > 0) == pytest.approx(0.2, abs=0.06)
+    # The same places widen the clip range of the same policy.
+    batch, dist = batch_of(make_rollout)
+    _, low, high = surrogate("hapo", batch, dist, 1.0)
+    np.testing.assert_allclose((high - low) / 0.2, place, atol=1e-4)
 
 
 def test_hapo_weighs_by_place_and_ratio(make_rollout):
-    for log_ratio, weights in [(0.0, (0.5, 1.0)), (0.5, (1.0, 1.5)), (0.15, (1.0, 1.5))]:
+    for log_ratio, outside in [(0.0, False), (0.5, True), (0.15, True), (0.05, False)]:
         batch, dist = batch_of(make_rollout, log_ratio)
-        sure = jnp.arange(18) < 9
-        batch = batch.replace(notes={"hapo": jnp.where(sure, -0.5, 0.5)})
-        weight, low, high = surrogate("hapo", batch, dist, 1.0)
-        np.testing.assert_allclose(weight, np.where(sure, *weights), rtol=1e-6)
-        np.testing.assert_allclose(low, np.where(sure, 0.3, 0.2), rtol=1e-6)
-        np.testing.assert_allclose(high, np.where(sure, 0.2, 0.3), rtol=1e-6)
+        weight, low, high = surrogate("hapo", batch, dist, 0.5)
+        place = (high - low) / 0.1  # as these are 0.2 (1 - h) and 0.2 (1 + h), h = 0.5 place
+        counts = (place > 0) if outside else (place <= 0)
+        np.testing.assert_allclose(weight, np.where(counts, 1 + 0.5 * place, 1.0), rtol=1e-5)
+        assert (weight > 1).any() == outside and (weight < 1).any() != outside
 
 
 def test_agentic_aepo_keeps_the_gradient_of_clipped_steps(make_rollout):

@@ -48,17 +48,17 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
     ĥ is the place of u = log H between its least value (-1), its 0.8-quantile (0) and its greatest
     (1); the division by a root mean square that defines it cancels. Where ĥ > 0 the upper clip
     range is ε_high (1 + h), else the lower one is ε_low (1 - h). The advantage is multiplied by
-    1 + h where ĥ > 0 and the ratio ρ is outside [1 - ε_low/2, 1 + ε_high/2], or ĥ ≤ 0 and ρ is
-    inside. Unsure steps explore and move more, sure ones less.
+    1 + h where ĥ > 0 and the ratio is beyond half of these ranges, or ĥ ≤ 0 and it is within.
+    Unsure steps explore and move more, sure ones less.
 
     coef scales ĥ, 1 is the paper's; above that factors stop at 0.
 
-    Adapted: u is the logarithm of H / log A, or of the entropy share of a continuous policy (see
-    `TanhNormal.entropy_share`), which cannot be negative. Faithful in that sampling places
-    entropies by the rollout before (none yet: T = 1). ε is the agent's clip. The release divides
-    ĥ ≤ 0 by the negative minimum, which turns its sign; ours keeps it. Degenerate where entropy
-    hardly depends on the state. A2C, which does not clip, has temperatures and, as ρ is 1, smaller
-    advantages for ĥ ≤ 0; it does not correct for the temperature.
+    Adapted: H is taken as H / log A, or as the entropy share of a continuous policy (see
+    `TanhNormal.entropy_share`), which cannot be negative; ε is the agent's clip. As in the release
+    steps are placed within their minibatch, and for sampling within the rollout before (none yet:
+    T = 1). The release divides ĥ ≤ 0 by the negative minimum, which turns its sign; ours keeps it.
+    Degenerate where entropy hardly depends on the state. In A2C, which knows no ratio, temperatures
+    are not corrected for, and all steps with ĥ ≤ 0 lose weight.
 
     Args:
       quantile: of u that ĥ = 0 stands for, in (0, 1).
@@ -78,21 +78,15 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
     def behavior(state, dist, coef):
         return dist.tempered(jnp.maximum(1.0 + heat * coef * _place(dist, state), 0.1))
 
-    def prepare(state, rollout, coef):
-        return _place(rollout.dist, _scale_of(rollout.dist, quantile))
-
     def surrogate(key, state, policy, batch, coef):
-        log_prob = jax.lax.stop_gradient(policy.dist.log_prob(batch.action))
-        ratio = jnp.exp(log_prob - batch.log_prob)
-        unsure, h = batch.notes > 0, coef * batch.notes
-        low, high = batch.clip_low, batch.clip_high
+        dist = jax.lax.stop_gradient(policy.dist)
+        ratio = jnp.exp(dist.log_prob(batch.action) - batch.log_prob)
+        place = _place(dist, _scale_of(dist, quantile))
+        unsure, h = place > 0, coef * place
+        low = jnp.where(unsure, batch.clip_low, batch.clip_low * (1.0 - h))
+        high = jnp.where(unsure, batch.clip_high * (1.0 + h), batch.clip_high)
         inside = (ratio > 1.0 - low / 2) & (ratio < 1.0 + high / 2)
-        weight = jnp.where(inside ^ unsure, jnp.maximum(1.0 + h, 0.0), 1.0)
-        return (
-            weight,
-            jnp.where(unsure, low, low * (1 - h)),
-            jnp.where(unsure, high * (1 + h), high),
-        )
+        return jnp.where(inside ^ unsure, jnp.maximum(1.0 + h, 0.0), 1.0), low, high
 
     def update(key, state, rollout, metrics) -> Scale:
         return _scale_of(rollout.dist, quantile)
@@ -101,7 +95,6 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
         "hapo",
         init=init,
         behavior=behavior,
-        prepare=prepare,
         surrogate=surrogate,
         update=update,
         schedule=schedule,

@@ -115,22 +115,23 @@ def hapo(seen, quantile=0.8, heat=0.05):
         h = np.where(h > 0, h / above, h / below)
         return np.minimum(np.maximum(h, -1), 1)
 
-    dist = seen.rollout.dist
-    u = np.log(share_of(dist))
+    u = np.log(share_of(seen.frozen))
     center = np.quantile(u, quantile)
     rms = np.sqrt(np.mean((u - center) ** 2))
     h = (u - center) / rms
-    h = np.where(h > 0, h / h.max(), h / -h.min()).ravel() * seen.coef
+    h = np.where(h > 0, h / h.max(), h / -h.min()) * seen.coef
     ratio, eps = ratio_of(seen, seen.frozen), cases.CLIP
     weight, low, high = np.ones(h.size), np.full(h.size, eps), np.full(h.size, eps)
     for i in range(h.size):
-        inside = 1 - eps / 2 < ratio[i] < 1 + eps / 2
         if h[i] > 0:
             high[i] = eps * (1 + h[i])
         else:
             low[i] = eps * (1 - h[i])
+        inside = 1 - low[i] / 2 < ratio[i] < 1 + high[i] / 2
         if (h[i] > 0 and not inside) or (h[i] <= 0 and inside):
             weight[i] = max(1 + h[i], 0)
+    dist, u = seen.rollout.dist, np.log(share_of(seen.rollout.dist))
+    center = np.quantile(u, quantile)
     temperature = (1 + heat * seen.coef * placed(u, *seen.state))[..., None]
     tempered = (
         [dist.logits / temperature]
