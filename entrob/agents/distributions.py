@@ -54,6 +54,19 @@ class Categorical:
         # An action of probability 0 adds 0, also where its logit is -inf.
         return -jnp.sum(jnp.where(log_probs > -jnp.inf, jnp.exp(log_probs) * log_probs, 0.0), -1)
 
+    @property
+    def max_entropy(self) -> float:
+        """log A, the uniform distribution's entropy in nats."""
+        return math.log(self.logits.shape[-1])
+
+    def entropy_share(self) -> jax.Array:
+        """Entropy as a share of its maximum, H / log A: float32[...] in [0, 1]; 0 if A is 1."""
+        return self.entropy() / max(self.max_entropy, math.log(2.0))
+
+    def tempered(self, temperature: jax.Array) -> "Categorical":
+        """π^(1/T), normalized, for float32[...] temperatures T > 0."""
+        return Categorical(self.logits / jnp.asarray(temperature)[..., None])
+
     def kl(self, other: "Categorical") -> jax.Array:
         """KL(self ‖ other) in nats: float32[...]."""
         return jnp.sum(self.probs * (self.log_probs - other.log_probs), -1)
@@ -106,6 +119,22 @@ class TanhNormal:
         u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * _NODES
         slope = jnp.sum(_WEIGHTS * self._log_slope(u, self._scale[:, None]), -1)
         return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e) + slope, -1)
+
+    @property
+    def max_entropy(self) -> float:
+        """Σ log(high - low), the uniform distribution's entropy in nats."""
+        return float(np.sum(np.log(2.0 * self._scale)))
+
+    def entropy_share(self) -> jax.Array:
+        """exp((H - max H) / d): float32[...] in (0, 1].
+
+        A uniform distribution over this share of each dimension's range has this entropy H.
+        """
+        return jnp.exp((self.entropy() - self.max_entropy) / self.mean.shape[-1])
+
+    def tempered(self, temperature: jax.Array) -> "TanhNormal":
+        """The squashed normal^(1/T), of spread σ √T, for float32[...] temperatures T > 0."""
+        return self.replace(log_std=self.log_std + 0.5 * jnp.log(temperature)[..., None])
 
     def kl(self, other: "TanhNormal") -> jax.Array:
         """KL(self ‖ other) in nats: float32[...]; squashing into the same box leaves it alone."""

@@ -35,6 +35,8 @@ class Rollout:
       progress: float32[], fraction of training done, in [0, 1).
       gamma: float32[], the agent's discount.
       reward_scale: float32[], what rewards were divided by; 1 without normalization.
+      clip_low, clip_high: float32[B], PPO's clip range so far, [1 - low, 1 + high] for the ratio;
+        known to `surrogate` only, which returns it as it is if it does not change it.
       index: int32[T, N] or None, state index where the environment is finite.
       finite: `Finite` or None, the tables that `index` points into.
       notes: what the regularizer's own `prepare` returned, leaves [T, N, ...].
@@ -56,6 +58,8 @@ class Rollout:
     progress: jax.Array
     gamma: jax.Array
     reward_scale: jax.Array | float = 1.0
+    clip_low: jax.Array | None = None
+    clip_high: jax.Array | None = None
     index: jax.Array | None = None
     finite: Any = None
     notes: Any = None
@@ -305,7 +309,9 @@ class Chain(NamedTuple):
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.surrogate:
                 shielded = policy.shield(coefs[r.name] == 0)
-                own = batch.replace(notes=(batch.notes or {}).get(r.name))
+                own = batch.replace(
+                    notes=(batch.notes or {}).get(r.name), clip_low=low, clip_high=high
+                )
                 out = r.surrogate(k, states[r.name], shielded, own, coefs[r.name])
                 if not (isinstance(out, tuple) and len(out) == 3):
                     raise EntrobError(

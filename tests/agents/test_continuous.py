@@ -84,6 +84,26 @@ def test_kl_is_that_of_the_normals():
     assert float(p.kl(p)) == 0.0
 
 
+def test_a_tempered_normal_is_the_power_of_its_density():
+    mean, log_std = jnp.array([[0.3], [0.3]]), jnp.array([[-0.7], [-0.7]])
+    dist, u = TanhNormal(mean, log_std, (-1.0,), (1.0,)), np.linspace(-9, 9, 4001)
+    power = stats.norm.pdf(u, 0.3, np.exp(-0.7)) ** (1 / 1.7)
+    std = np.sqrt(np.sum((u - 0.3) ** 2 * power) / power.sum())
+    tempered = dist.tempered(jnp.array([1.0, 1.7]))
+    np.testing.assert_allclose(np.exp(tempered.log_std[:, 0]), [np.exp(-0.7), std], rtol=1e-5)
+
+
+def test_the_share_of_entropy_is_that_of_the_range_a_uniform_needs():
+    # tanh of a normal of spread 0.8 is the most even; of a narrow one the range does not matter.
+    for low, high in [((-1.0, -1.0), (1.0, 1.0)), ((-1.0, -2.0), (5.0, 3.0))]:
+        dist = TanhNormal(jnp.zeros((2, 2)), jnp.log(jnp.array([[0.8] * 2, [0.01] * 2])), low, high)
+        volume = np.prod(np.subtract(high, low))
+        assert dist.max_entropy == pytest.approx(np.log(volume), rel=1e-6)
+        narrow = np.sqrt(2 * np.pi * np.e) * 0.01 / 2
+        even, small = dist.entropy_share()
+        assert 0.95 < even < 1 and small == pytest.approx(narrow, rel=1e-3)
+
+
 def test_statistics_are_those_of_everything_seen():
     rng = np.random.default_rng(0)
     obs = rng.normal(3.0, 5.0, (4, 6, 2, 3)).astype(np.float32)  # rollouts × T × N × D

@@ -67,6 +67,18 @@ def test_an_impossible_action_has_no_entropy():
     assert float(Categorical(jnp.array([0.0, -jnp.inf])).entropy()) == 0.0
 
 
+def test_a_tempered_categorical_is_the_power_of_its_probabilities():
+    logits = jax.random.normal(jax.random.key(0), (5, 3))
+    dist, temperature = Categorical(logits), jnp.array([0.5, 0.8, 1.0, 1.2, 9.0])
+    power = np.asarray(dist.probs, float) ** (1 / np.asarray(temperature)[:, None])
+    np.testing.assert_allclose(
+        dist.tempered(temperature).probs, power / power.sum(-1, keepdims=True), rtol=1e-5
+    )
+    assert dist.entropy_share() == pytest.approx(stats.entropy(dist.probs, axis=-1) / np.log(3))
+    assert Categorical(jnp.zeros((1, 4))).entropy_share() == pytest.approx(1.0)
+    assert Categorical(jnp.zeros((1, 1))).entropy_share() == 0.0
+
+
 def test_patches_are_a_convolution():
     x = jax.random.normal(jax.random.PRNGKey(0), (5, 7, 6, 3))
     layer, conv = PatchConv(4), nn.Conv(4, (2, 2), padding="VALID")

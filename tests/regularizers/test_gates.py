@@ -161,6 +161,17 @@ def test_weights_multiply_and_the_last_clip_range_holds(make_rollout):
         assert [float(x.mean()) for x in out] == pytest.approx(wanted)
 
 
+def test_a_surrogate_sees_the_clip_range_so_far(make_rollout):
+    def double(key, state, policy, batch, coef):
+        return 0 * batch.reward + 1, batch.clip_low, 2 * batch.clip_high
+
+    part = chain(*(Regularizer(name, surrogate=double) for name in ("a", "off", "b")))
+    policy, coefs = Policy(*[jnp.zeros(())] * 3, None), {"a": 1.0, "off": 0.0, "b": 1.0}
+    states = dict.fromkeys(part.names, ())
+    out, _ = part.surrogate(jax.random.PRNGKey(0), states, policy, make_rollout(0), coefs, 0.5)
+    assert [float(x.mean()) for x in out] == pytest.approx([1.0, 0.5, 2.0])
+
+
 def test_parts_and_updates_have_keys_of_their_own(train):
     def loss(key, state, policy, batch, coef):
         return coef * jax.random.normal(key)
