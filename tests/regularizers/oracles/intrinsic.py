@@ -1,5 +1,6 @@
 """Bonuses by their definitions, from all pairs of points."""
 
+import jax
 import numpy as np
 
 from oracles import Oracle
@@ -27,4 +28,38 @@ def state_entropy(seen):
     return {"bonus": seen.coef * raw / np.sqrt(new[2] / new[0])}
 
 
-ORACLES = {"state_entropy": Oracle(state_entropy, finite=(False, True))}
+def perceptron(leaves, x):
+    """A network with ReLU between layers, from (bias, weight) of each."""
+    for i in range(0, len(leaves), 2):
+        x = np.maximum(x, 0) if i else x
+        x = x @ leaves[i + 1] + leaves[i]
+    return x
+
+
+def re3(seen, k=3, decay=0.0):
+    encoder, stream = seen.state
+    d = distances(perceptron(jax.tree.leaves(encoder), seen.rollout.obs))[:, k]
+    raw = np.log1p(d).reshape(seen.rollout.reward.shape)
+    new = moments(stream, raw)
+    left = (1 - decay) ** stream[0]
+    return {"bonus": seen.coef * left * raw / np.sqrt(new[2] / new[0])}
+
+
+def rise(seen, k=3, alpha=0.5):
+    d = distances(perceptron(jax.tree.leaves(seen.state), seen.rollout.obs))[:, k]
+    return {"bonus": seen.coef * d.reshape(seen.rollout.reward.shape) ** (1 - alpha)}
+
+
+def apt(seen, k=12):
+    raw = np.log1p(distances(seen.rollout.features)[:, :k].mean(-1))
+    new = moments(seen.state, raw)
+    return {"bonus": seen.coef * raw.reshape(seen.rollout.reward.shape) / new[1]}
+
+
+BOTH = (False, True)
+ORACLES = {
+    "state_entropy": Oracle(state_entropy, finite=BOTH),
+    "re3": Oracle(re3, ({}, {"k": 1, "decay": 1e-3}), finite=BOTH),
+    "rise": Oracle(rise, ({}, {"k": 1, "alpha": 0.8}), finite=BOTH),
+    "apt": Oracle(apt, ({}, {"k": 4}), finite=BOTH),
+}
