@@ -90,14 +90,34 @@ def knn_distances(x: jax.Array, k: int, exclude_self: bool = False) -> jax.Array
     return smallest_distances(x, k, exclude_self)[:, -1]
 
 
+def knn_surprisal(x: jax.Array, k: int = 5, floor: float = 0.0) -> jax.Array:
+    """−log of the density at each point, in nats: float32[n, q] -> float32[n].
+
+    Singh et al. 2003: log(n · d_i^q · π^{q/2} / (k Γ(q/2 + 1))) + log k - ψ(k), with d_i the
+    distance to the k-th nearest of the n - 1 *other* points, at least `floor`.
+
+    Args:
+      x: float32[n, q].
+      k: neighbors, 1 <= k < n.
+      floor: smallest distance; without it a point that others coincide with has -inf.
+
+    Raises:
+      ValueError: x has another shape, or k is out of range.
+    """
+    log_distance = jnp.log(jnp.maximum(knn_distances(x, k, exclude_self=True), floor))
+    n, dim = jnp.shape(x)
+    log_volume = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)  # of the unit ball
+    digamma = jax.scipy.special.digamma(jnp.float32(k))
+    return math.log(n) + dim * log_distance + log_volume - digamma
+
+
 def knn_entropy(x: jax.Array, k: int = 5) -> jax.Array:
     """Differential entropy of the density that points were drawn from, in nats: float32[].
 
-    Singh et al. 2003 (the paper, B.1):
-    mean_i log(n · d_i^q · π^{q/2} / (k Γ(q/2 + 1))) + log k - ψ(k), with d_i the distance to the
-    k-th nearest of the n - 1 *other* points. Kozachenko and Leonenko's constant is ψ(n) in place
-    of log n, a difference of 1/(2n). With the point itself as the first, d_i would belong to the
-    (k - 1)-th other and the estimate fall by ψ(k) - ψ(k - 1) = 1/(k - 1): 0.25 nats at k = 5.
+    The mean of `knn_surprisal` (Singh et al. 2003; the paper, B.1). Kozachenko and Leonenko's
+    constant is ψ(n) in place of log n, a difference of 1/(2n). With the point itself as the first,
+    its distance would belong to the (k - 1)-th other and the estimate fall by
+    ψ(k) - ψ(k - 1) = 1/(k - 1): 0.25 nats at k = 5.
 
     Where the density varies within the reach of k neighbors the estimate is biased, more so in
     high dimension. Points that coincide more than k times over have no density: the estimate is
@@ -111,8 +131,4 @@ def knn_entropy(x: jax.Array, k: int = 5) -> jax.Array:
     Raises:
       ValueError: x has another shape, or k is out of range.
     """
-    log_distance = jnp.log(knn_distances(x, k, exclude_self=True))
-    n, dim = jnp.shape(x)
-    log_volume = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)  # of the unit ball
-    digamma = jax.scipy.special.digamma(jnp.float32(k))
-    return math.log(n) + dim * log_distance.mean() + log_volume - digamma
+    return knn_surprisal(x, k).mean()

@@ -124,6 +124,7 @@ def spec_of(kind: str) -> SimpleNamespace:
     env = SimpleNamespace(
         default_params=None,
         observation_space=lambda params: spaces.Box(-3, 3, (SIZE,)),
+        reset_env=lambda key, params: (jnp.zeros(SIZE), ()),
         action_space=lambda params: action,
     )
     return SimpleNamespace(env=env, num_envs=ENVS, num_steps=STEPS, algorithm="ppo")
