@@ -33,11 +33,13 @@ class Case(NamedTuple):
       kind: one of `KINDS`.
       params: of the policy that learns, dictionary of float32 arrays.
       rollout: of the policy that acted.
+      initial: parameters of that policy, which are also those before training.
     """
 
     kind: str
     params: dict[str, Any]
     rollout: Rollout
+    initial: dict[str, Any]
 
 
 def network(xp, params, obs):
@@ -111,7 +113,7 @@ def make_case(seed=0, kind="discrete", finite=False, edge=None) -> Case:
         if finite
         else None,
     )
-    return Case(kind, moved, rollout)
+    return Case(kind, moved, rollout, params)
 
 
 def spec_of(kind: str) -> SimpleNamespace:
@@ -187,7 +189,7 @@ def initial_state(part: Regularizer, case: Case):
     """The state before training, as arrays."""
     if part.init is None:
         return ()
-    state = part.init(jax.random.key(1), spec_of(case.kind), case.params)
+    state = part.init(jax.random.key(1), spec_of(case.kind), case.initial)
     return jax.tree.map(jnp.asarray, state)
 
 

@@ -1,0 +1,94 @@
+"""Limits, known values and refusals of the loss terms."""
+
+import functools
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entrob.agents.distributions import Categorical, TanhNormal
+from entrob.errors import EntrobError
+from entrob.regularizers import Policy, build
+
+PROBS = np.float32([[0.7, 0.2, 0.1], [0.05, 0.05, 0.9]])
+
+
+def policy_of(dist):
+    return Policy(dist, jnp.zeros(2), (), None)
+
+
+def loss_of(name, dist, batch=None, state=(), coef=1.0, **options):
+    """The loss of one policy on a batch, with its regularizer's state as given."""
+    return build(name, **options).loss(jax.random.key(0), state, policy_of(dist), batch, coef)
+
+
+def case_policy(kind="discrete"):
+    """A policy on a batch of `cases`: (params -> Policy, params, batch)."""
+    case = cases.make_case(0, kind)
+    batch = case.rollout.replace(finite=None, progress=None, gamma=None, reward_scale=None)
+    batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+    batch = batch.replace(progress=case.rollout.progress, gamma=case.rollout.gamma)
+    evaluate = functools.partial(cases.apply, kind)
+    return lambda params: Policy(*evaluate(params, batch.obs), params, evaluate), case, batch
+
+
+def test_tsallis_is_shannons_at_one_and_finite_where_an_action_is_impossible():
+    dist = Categorical(jnp.log(PROBS))
+    shannon = loss_of("policy_entropy", dist)
+    for q in (0.999, 1, 1.001):
+        np.testing.assert_allclose(loss_of("tsallis", dist, q=q), shannon, atol=2e-3)
+    np.testing.assert_allclose(loss_of("tsallis", dist), -(1 - (PROBS**2).sum(-1)).mean(), 1e-5)
+    normal = TanhNormal(jnp.ones((2, 2)), jnp.zeros((2, 2)) - 1, (-1, -1), (1, 3))
+    close = loss_of("policy_entropy", normal)
+    np.testing.assert_allclose(loss_of("tsallis", normal, q=1.001), close, atol=1e-2)
+    slope = jax.grad(lambda x: loss_of("tsallis", Categorical(x)))(jnp.array([[0.0, -1e4]]))
+    np.testing.assert_array_equal(slope, 0.0)
+
+
+@pytest.mark.parametrize("dist", [
+    Categorical(jnp.log(PROBS)),
+    TanhNormal(jnp.ones((2, 1)), jnp.array([[-1.0], [0.3]]), (-1.0,), (3.0,)),
+], ids=["discrete", "continuous"])  # fmt: skip
+def test_a_policy_is_at_no_distance_from_itself_and_divergences_meet_in_kl(dist):
+    itself = lambda obs: dist
+    other = lambda obs: jax.tree.map(lambda x: 0.8 * x - 0.1, dist)
+    batch = case_policy()[2]
+    for name in ("kl", "alpha_divergence"):
+        np.testing.assert_allclose(loss_of(name, dist, batch, reference=itself), 0.0, atol=1e-6)
+        assert loss_of(name, dist, batch, reference=other) > 1e-3
+    for reference in (other, "uniform"):
+        kl = loss_of("kl", dist, batch, reference=reference)
+        near = loss_of("alpha_divergence", dist, batch, alpha=0.999, reference=reference)
+        np.testing.assert_allclose(near, kl, rtol=5e-3)
+        exact = loss_of("alpha_divergence", dist, batch, alpha=1, reference=reference)
+        np.testing.assert_allclose(exact, kl, rtol=1e-6)
+
+
+def test_given_probabilities_are_those_of_every_state():
+    dist, given = Categorical(jnp.log(PROBS)), (0.2, 0.3, 0.5)
+    wanted = (PROBS * np.log(PROBS / np.float32(given))).sum(-1).mean()
+    np.testing.assert_allclose(loss_of("kl", dist, reference=list(given)), wanted, rtol=1e-5)
+    uniform = loss_of("kl", dist, reference="uniform")
+    np.testing.assert_allclose(loss_of("kl", dist, reference=(1 / 3,) * 3), uniform, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name, options", [
+    ("tsallis", {"q": 0}), ("kl", {"reference": "last"}), ("kl", {"reference": [0.5, 0.6]}),
+    ("kl", {"reference": [1.0, 0.0]}), ("kl", {"reference": 3}), ("alpha_divergence", {"alpha": 0}),
+    ("alpha_divergence", {"reference": "x"}),
+])  # fmt: skip
+def test_options_out_of_range(name, options):
+    with pytest.raises(EntrobError, match=name):
+        build(name, **options)
+
+
+def test_references_that_do_not_fit_the_actions():
+    normal = TanhNormal(jnp.ones((2, 1)), jnp.zeros((2, 1)), (-1.0,), (3.0,))
+    for dist in (Categorical(jnp.log(PROBS)), normal):
+        with pytest.raises(EntrobError, match="kl: 2 probabilities"):
+            loss_of("kl", dist, reference=(0.5, 0.5))
+    with pytest.raises(EntrobError, match="uniform reference"):
+        batch = case_policy()[2]
+        loss_of("alpha_divergence", normal, batch, alpha=2, reference=lambda obs: normal)
