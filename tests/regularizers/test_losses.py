@@ -11,6 +11,8 @@ import pytest
 from entrob.agents.distributions import Categorical, TanhNormal
 from entrob.errors import EntrobError
 from entrob.regularizers import Policy, build
+from entrob.regularizers.losses import subset
+from entrob.regularizers.losses.epo import History, phase_weight
 
 PROBS = np.float32([[0.7, 0.2, 0.1], [0.05, 0.05, 0.9]])
 
@@ -77,7 +79,8 @@ def test_given_probabilities_are_those_of_every_state():
 @pytest.mark.parametrize("name, options", [
     ("tsallis", {"q": 0}), ("kl", {"reference": "last"}), ("kl", {"reference": [0.5, 0.6]}),
     ("kl", {"reference": [1.0, 0.0]}), ("kl", {"reference": 3}), ("alpha_divergence", {"alpha": 0}),
-    ("alpha_divergence", {"reference": "x"}),
+    ("alpha_divergence", {"reference": "x"}), ("epo", {"penalty": -1}), ("epo", {"band": (1.1, 2)}),
+    ("epo", {"horizon": 0}), ("siren", {"nucleus": 0}), ("siren", {"quantile": 1.1}),
 ])  # fmt: skip
 def test_options_out_of_range(name, options):
     with pytest.raises(EntrobError, match=name):
@@ -92,3 +95,52 @@ def test_references_that_do_not_fit_the_actions():
     with pytest.raises(EntrobError, match="uniform reference"):
         batch = case_policy()[2]
         loss_of("alpha_divergence", normal, batch, alpha=2, reference=lambda obs: normal)
+
+
+def test_epos_phases_meet_the_published_ends():
+    weights = [float(phase_weight(jnp.float32(x))) for x in (0, 0.4999999, 0.5, 1)]
+    np.testing.assert_allclose(weights, [1, 0.8 + 0.2 / np.e**2, 0.8, 0.8 / np.e**3], rtol=1e-5)
+
+
+def test_epos_released_penalty_costs_but_has_no_gradient():
+    learner, case, batch = case_policy()
+    history = History(jnp.full(256, 0.5), jnp.ones(256))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def slope(part):
+        loss = lambda p: part.loss(None, history, learner(p), batch, 1.0)
+        return jax.value_and_grad(loss)(case.params)
+
+    def moved(**options):
+        """What the penalty adds to the loss and to its gradient."""
+        (loss, gradient), (base, plain) = (
+            slope(build("epo", penalty=penalty, **options)) for penalty in (1.0, 0.0)
+        )
+        changes = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), gradient, plain)
+        return float(loss - base), max(jax.tree.leaves(changes))
+
+    assert moved(released=True)[0] > 0.1 and moved(released=True)[1] == 0
+    assert moved()[0] > 0.1 and moved()[1] > 1e-3
+
+
+def test_sirens_released_nucleus_empties_with_few_actions():
+    log_probs = jnp.log(PROBS)
+    # 0.7 + 0.2 crosses 0.8, and so does 0.9 alone.
+    whole = subset.nucleus(log_probs, 0.8)
+    np.testing.assert_array_equal(whole, [[True, True, False], [False, False, True]])
+    released = subset.nucleus(log_probs, 0.8, crossing=False)
+    np.testing.assert_array_equal(released, [[True, False, False], [False, False, False]])
+    np.testing.assert_array_equal(subset.entropy(log_probs, released), 0.0)
+    kept = np.float32([7, 2]) / 9
+    wanted = [-(kept * np.log(kept)).sum(), 0.0]
+    np.testing.assert_allclose(subset.entropy(log_probs, whole), wanted, atol=1e-6)
+
+
+def test_siren_keeps_the_entropy_of_the_first_update():
+    part = build("siren")
+    case, other = cases.make_case(0), cases.make_case(5)
+    first = part.update(None, part.init(None, None, None), case.rollout, {})
+    later = part.update(None, first, other.rollout, {})
+    assert first.known and later.entropy == first.entropy > 0
+    target = part.prepare(later, other.rollout, 1.0)["target"]
+    np.testing.assert_array_equal(target, first.entropy)

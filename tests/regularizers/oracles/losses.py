@@ -68,9 +68,78 @@ def alpha_divergence(seen, alpha=0.5, reference="initial"):
     return {"loss": seen.coef * divergence.mean()}
 
 
+def episodes(rollout):
+    """Lists of the steps (t, n) of each piece of an episode in the rollout."""
+    found = []
+    for n in range(rollout.time.shape[1]):
+        for t in range(rollout.time.shape[0]):
+            if t == 0 or rollout.time[t, n] == 0:
+                found.append([])
+            found[-1].append((t, n))
+    return found
+
+
+def epo(seen, released=False):
+    mean, updates = seen.state
+    cost = []
+    floor = 0.0
+    now, frozen = seen.now.entropy(), seen.frozen.entropy()
+    if seen.now.kind == "continuous":
+        known = [mean[int(t)] for t in seen.batch.time if updates[int(t)] > 0]
+        floor = min([*frozen, *known])
+    for entropy, t in zip(now, seen.batch.time.astype(int)):
+        low, high = floor + 0.8 * (mean[t] - floor), floor + 1.2 * (mean[t] - floor)
+        distance = max(low - entropy, entropy - high, 0.0)
+        cost.append(0.1 * (distance > 0 if released else distance) * (updates[t] > 0))
+    x = 2 * seen.rollout.progress  # in the first half of training
+    weight = 1 - 0.2 * (1 - np.exp(-2 * x))
+    acted = seen.rollout.dist.entropy()
+    new, counts = mean.copy(), updates.copy()
+    for t in range(len(mean)):
+        visited = acted[seen.rollout.time == t]
+        if len(visited):
+            counts[t] += 1
+            new[t] = (mean[t] * updates[t] + visited.mean()) / counts[t]
+    loss = -seen.coef * (now.mean() - weight * np.mean(cost))
+    return {"loss": loss, "updated": [new, counts]}
+
+
+def nucleus_entropy(policy, chosen_by, released):
+    """Entropy within the 0.8-nucleus of the other policy."""
+    if policy.kind == "continuous":
+        return policy.entropy()
+    out = np.zeros(policy.probs.shape[:-1])
+    for where in np.ndindex(*out.shape):
+        mass, kept = 0.0, []
+        for action in np.argsort(-chosen_by.probs[where], kind="stable"):
+            mass += chosen_by.probs[where][action]
+            if not released or mass <= 0.8:
+                kept.append(action)
+            if mass >= 0.8:
+                break
+        p = policy.probs[where][kept]
+        out[where] = -(p / p.sum() * np.log(p / p.sum())).sum() if kept else 0.0
+    return out
+
+
+def siren(seen, released=False):
+    acted = nucleus_entropy(seen.rollout.dist, seen.rollout.dist, released)
+    now = nucleus_entropy(seen.now, seen.frozen, released).reshape(acted.shape)
+    means = []
+    for steps in episodes(seen.rollout):
+        bound = np.quantile([acted[s] for s in steps], 0.8) - 1e-6
+        kept = [s for s in steps if acted[s] >= bound]
+        means.append([np.mean([x[s] for s in kept]) for x in (now, acted)])
+    mean, first = np.mean(means, 0)
+    target = seen.state[0] if seen.state[1] else first
+    return {"loss": seen.coef * (mean - target) ** 2, "updated": [target, True]}
+
+
 ORACLES = {
     "policy_entropy": Oracle(policy_entropy),
     "tsallis": Oracle(tsallis, ({}, {"q": 0.5})),
     "kl": Oracle(kl, ({}, {"reference": "uniform"}), finite=(False, True)),
     "alpha_divergence": Oracle(alpha_divergence, ({}, {"alpha": 2.0, "reference": "uniform"})),
+    "epo": Oracle(epo, ({}, {"released": True})),
+    "siren": Oracle(siren, ({}, {"released": True})),
 }
