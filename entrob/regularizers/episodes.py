@@ -43,8 +43,9 @@ def group_quantile(x: jax.Array, group: jax.Array, q: float, groups: int) -> jax
     count = jax.ops.segment_sum(jnp.ones_like(group), group, num_segments=groups)
     first = jnp.cumsum(count) - count
     place = q * jnp.maximum(count - 1, 0)
-    low = jnp.floor(place).astype(jnp.int32)
-    share = place - low
+    # A step that is itself the quantile must not fall short of it by rounding.
+    low = jnp.floor(place + 1e-4).astype(jnp.int32)
+    share = jnp.maximum(place - low, 0.0)
     high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
     low, high = (ordered[jnp.minimum(first + i, x.size - 1)] for i in (low, high))
     return low + share * (high - low)

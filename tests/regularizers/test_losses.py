@@ -1,6 +1,7 @@
 """Limits, known values and refusals of the loss terms."""
 
 import functools
+import itertools
 
 import cases
 import jax
@@ -81,6 +82,8 @@ def test_given_probabilities_are_those_of_every_state():
     ("kl", {"reference": [1.0, 0.0]}), ("kl", {"reference": 3}), ("alpha_divergence", {"alpha": 0}),
     ("alpha_divergence", {"reference": "x"}), ("epo", {"penalty": -1}), ("epo", {"band": (1.1, 2)}),
     ("epo", {"horizon": 0}), ("siren", {"nucleus": 0}), ("siren", {"quantile": 1.1}),
+    ("spine", {"share": 0}), ("spine", {"band": (0.5, 0.1)}), ("lp_reg", {"threshold": 1}),
+    ("lp_reg", {"quantile": 0}), ("aent", {"dropped": 1}), ("aent", {"band": (0.5, 0.1)}),
 ])  # fmt: skip
 def test_options_out_of_range(name, options):
     with pytest.raises(EntrobError, match=name):
@@ -144,3 +147,65 @@ def test_siren_keeps_the_entropy_of_the_first_update():
     assert first.known and later.entropy == first.entropy > 0
     target = part.prepare(later, other.rollout, 1.0)["target"]
     np.testing.assert_array_equal(target, first.entropy)
+
+
+@pytest.mark.parametrize("name", ["lp_reg", "aent"])
+def test_discrete_actions_are_needed(name):
+    learner, case, batch = case_policy("continuous")
+    with pytest.raises(EntrobError, match=f"{name}: needs discrete actions"):
+        build(name).loss(None, (), learner(case.params), batch, 1.0)
+
+
+def test_spine_chooses_the_top_share_of_every_episode():
+    rollout = cases.make_case(2).rollout
+    entropy = np.asarray(rollout.dist.entropy())
+    for share in (0.2, 0.5, 1.0):
+        chosen = np.asarray(build("spine", share=share).prepare((), rollout, 1.0)["chosen"])
+        for n in range(cases.ENVS):
+            starts = [0, *(np.flatnonzero(rollout.time[1:, n] == 0) + 1), cases.STEPS]
+            for begin, end in itertools.pairwise(starts):
+                order = np.argsort(-entropy[begin:end, n])
+                some = int(np.floor(share * (end - begin - 1) + 1e-6)) + 1
+                wanted = np.isin(np.arange(end - begin), order[:some])
+                np.testing.assert_array_equal(chosen[begin:end, n], wanted)
+
+
+def test_lp_reg_pulls_rare_sensible_actions_up_and_leaves_noise_alone():
+    acted = jnp.log(jnp.array([[0.6, 0.38, 0.02]] * 3))
+    _, _, batch = case_policy()
+    batch = jax.tree.map(lambda x: x[:3] if x.ndim else x, batch)
+    batch = batch.replace(
+        dist=Categorical(acted),
+        action=jnp.array([1, 2, 1]),  # rare, noise, and rare but good
+        advantage=jnp.array([-1.0, -1.0, 1.0]),
+        clip_low=jnp.full(3, 0.2),
+        clip_high=jnp.full(3, 0.3),
+    )
+    part = build("lp_reg", threshold=0.1, quantile=1.0)
+    learner = lambda logits: policy_of(Categorical(logits))
+    weight, low, high = part.surrogate(None, (), learner(acted), batch, 1.0)
+    np.testing.assert_array_equal(weight, 1.0)
+    np.testing.assert_array_equal(low, np.float32([np.inf, 0.2, 0.2]))
+    np.testing.assert_array_equal(high, np.float32([np.inf, 0.3, 0.3]))
+    slope = jax.grad(lambda x: part.loss(None, (), learner(x), batch, 1.0))(acted)
+    assert slope[0, 1] < 0 < slope[0, 0]  # descent makes it likelier
+    np.testing.assert_array_equal(slope[1:], 0.0)
+
+
+def test_aent_is_policy_entropy_with_nothing_dropped_and_zero_of_two_actions():
+    dist = Categorical(jnp.log(PROBS))
+    whole = loss_of("policy_entropy", dist)
+    np.testing.assert_allclose(loss_of("aent", dist, dropped=0), whole, rtol=1e-6)
+    two = PROBS[:, :2] + np.float32([[0, 0.1], [0.9, 0]])
+    np.testing.assert_array_equal(loss_of("aent", Categorical(jnp.log(two))), 0.0)
+    kept = np.array([[7, 2], [1, 18]]) / np.array([[9], [19]])  # of three, one is dropped
+    wanted = (kept * np.log(kept)).sum(-1).mean()
+    np.testing.assert_allclose(loss_of("aent", dist), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("band, wanted", [((0.0, 0.0), 0.01), ((1.0, 1.0), 10.0)])
+def test_aents_coefficient_follows_the_band_within_its_box(band, wanted):
+    part, rollout = build("aent", adaptive=True, band=band, rate=100.0), cases.make_case(0).rollout
+    assert part.update(None, part.init(None, None, None), rollout, {}) == np.float32(wanted)
+    inside = build("aent", adaptive=True, band=(0.0, 1.0))
+    assert inside.update(None, jnp.float32(0.7), rollout, {}) == np.float32(0.7)

@@ -135,6 +135,56 @@ def siren(seen, released=False):
     return {"loss": seen.coef * (mean - target) ** 2, "updated": [target, True]}
 
 
+def spine(seen, share=0.2):
+    rollout = seen.rollout
+    acted, chosen = rollout.dist.entropy(), np.zeros(rollout.reward.shape, bool)
+    for steps in episodes(rollout):
+        bound = np.quantile([acted[s] for s in steps], 1 - share) - 1e-6
+        for s in steps:
+            chosen[s] = acted[s] >= bound
+    low, high = np.quantile(acted[chosen], [0.1, 0.5])
+    now, where = seen.now.entropy(), chosen.ravel()
+    band = np.maximum(now - high, 0) + np.maximum(low - now, 0)
+    terms = seen.now.kl(NumPyPolicy(seen.now.kind, seen.state, seen.batch.obs)) + band
+    return {"weight": where / where.mean(), "loss": seen.coef * terms[where].mean()}
+
+
+def lp_reg(seen, threshold=0.1, quantile=0.01):
+    batch, size = seen.batch, len(seen.batch.reward)
+    now, frozen = seen.now.log_prob(batch.action), seen.frozen.log_prob(batch.action)
+    bound = np.quantile(frozen[batch.advantage < 0], quantile) + 1e-6
+    low, total = np.full(size, 0.2), 0.0
+    for i, action in enumerate(batch.action.astype(int)):
+        probs = batch.dist.probs[i]
+        probs = np.where(probs >= threshold * probs.max(), probs, 0.0)
+        proxy = probs[action] / probs.sum()
+        if batch.advantage[i] < 0 and frozen[i] <= bound and np.exp(frozen[i]) < proxy:
+            low[i] = np.inf
+            d = np.clip(np.log(proxy) - now[i], -10, 10)
+            total += np.exp(d) - d - 1
+    return {"weight": np.ones(size), "low": low, "high": low, "loss": seen.coef * total / size}
+
+
+def likely_entropy(policy, chosen_by, kept):
+    """Entropy among the actions that the other policy likes most."""
+    best = np.argsort(-chosen_by.probs, -1, kind="stable")[..., :kept]
+    p = np.take_along_axis(policy.probs, best, -1)
+    p = p / p.sum(-1, keepdims=True)
+    return -(p * np.log(p)).sum(-1)
+
+
+def aent(seen, dropped=0.3, adaptive=False):
+    kept = 4 - int(dropped * 4)
+    entropy = likely_entropy(seen.now, seen.frozen, kept).mean()
+    if not adaptive:
+        return {"loss": -seen.coef * entropy}
+    dist = seen.rollout.dist
+    share = likely_entropy(dist, dist, kept).mean() / np.log(kept)
+    change = 0.1 - share if share < 0.1 else min(0.5 - share, 0.0)
+    updated = np.clip(seen.state + change, 0.01, 10)
+    return {"loss": -seen.coef * seen.state * entropy, "updated": [updated]}
+
+
 ORACLES = {
     "policy_entropy": Oracle(policy_entropy),
     "tsallis": Oracle(tsallis, ({}, {"q": 0.5})),
@@ -142,4 +192,12 @@ ORACLES = {
     "alpha_divergence": Oracle(alpha_divergence, ({}, {"alpha": 2.0, "reference": "uniform"})),
     "epo": Oracle(epo, ({}, {"released": True})),
     "siren": Oracle(siren, ({}, {"released": True})),
+    "spine": Oracle(spine, ({}, {"share": 0.5}), finite=(False, True)),
+    "lp_reg": Oracle(
+        lp_reg,
+        ({}, {"threshold": 0.3, "quantile": 0.9}),
+        kinds=("discrete",),
+        train={"threshold": 0.9, "quantile": 1.0},
+    ),
+    "aent": Oracle(aent, ({}, {"dropped": 0.5}, {"adaptive": True}), kinds=("discrete",)),
 }
