@@ -71,6 +71,14 @@ class Categorical:
         """KL(self ‖ other) in nats: float32[...]."""
         return jnp.sum(self.probs * (self.log_probs - other.log_probs), -1)
 
+    def log_power(self, q: float) -> jax.Array:
+        """log Σ π(a)^q for q > 0: float32[...]."""
+        return jax.nn.logsumexp(q * self.log_probs, -1)
+
+    def log_overlap(self, other: "Categorical", alpha: float) -> jax.Array:
+        """log Σ self^α other^{1-α}: float32[...]."""
+        return jax.nn.logsumexp(alpha * self.log_probs + (1 - alpha) * other.log_probs, -1)
+
 
 @struct.dataclass
 class TanhNormal:
@@ -141,6 +149,24 @@ class TanhNormal:
         difference = (self.mean - other.mean) * jnp.exp(-other.log_std)
         log_ratio = self.log_std - other.log_std
         return jnp.sum(0.5 * (jnp.exp(2 * log_ratio) + difference**2 - 1.0) - log_ratio, -1)
+
+    def log_power(self, q: float) -> jax.Array:
+        """log ∫ π(a)^q da for q > 0: float32[...].
+
+        N(μ, σ²)^q is N(μ, σ²/q) times (2πσ²)^{(1-q)/2} / √q, which leaves E[a'(u)^{1-q}] under that
+        normal, by the quadrature of `entropy`.
+        """
+        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] / math.sqrt(q) * _NODES
+        slopes = (1 - q) * self._log_slope(u, self._scale[:, None])
+        factor = (1 - q) * (self.log_std + 0.5 * math.log(2 * math.pi)) - 0.5 * math.log(q)
+        return jnp.sum(factor + jax.nn.logsumexp(slopes, -1, b=_WEIGHTS), -1)
+
+    def log_overlap(self, other: "TanhNormal", alpha: float) -> jax.Array:
+        """log ∫ self^α other^{1-α} for α in (0, 1): float32[...]; squashing leaves it alone."""
+        mixed = alpha * jnp.exp(2 * other.log_std) + (1 - alpha) * jnp.exp(2 * self.log_std)
+        scales = (1 - alpha) * self.log_std + alpha * other.log_std - 0.5 * jnp.log(mixed)
+        distance = alpha * (1 - alpha) * (self.mean - other.mean) ** 2 / (2 * mixed)
+        return jnp.sum(scales - distance, -1)
 
     def _log_slope(self, u: jax.Array, scale: np.ndarray | None = None) -> jax.Array:
         """log |a'(u)| without cancellation where tanh saturates."""

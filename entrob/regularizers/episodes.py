@@ -24,3 +24,28 @@ def piece_of(rollout: Rollout) -> jax.Array:
 def sum_by_piece(x: jax.Array, piece: jax.Array) -> jax.Array:
     """float32[T·N], the sums of float32[T, N] over each piece; 0 for numbers not taken."""
     return jax.ops.segment_sum(x.ravel(), piece.ravel(), num_segments=x.size)
+
+
+def group_quantile(x: jax.Array, group: jax.Array, q: float, groups: int) -> jax.Array:
+    """The q-quantile within each group of steps, interpolated linearly as in `numpy.quantile`.
+
+    Args:
+      x: float32[...].
+      group: int32[...], from 0 to groups - 1.
+      q: in [0, 1].
+      groups: how many groups there are; those without steps get numbers that mean nothing.
+
+    Returns:
+      float32[groups].
+    """
+    x, group = x.reshape(-1), group.reshape(-1)
+    ordered = x[jnp.lexsort((x, group))]
+    count = jax.ops.segment_sum(jnp.ones_like(group), group, num_segments=groups)
+    first = jnp.cumsum(count) - count
+    place = q * jnp.maximum(count - 1, 0)
+    # A step that is itself the quantile must not fall short of it by rounding.
+    low = jnp.floor(place + 1e-4).astype(jnp.int32)
+    share = jnp.maximum(place - low, 0.0)
+    high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
+    low, high = (ordered[jnp.minimum(first + i, x.size - 1)] for i in (low, high))
+    return low + share * (high - low)

@@ -33,11 +33,13 @@ class Case(NamedTuple):
       kind: one of `KINDS`.
       params: of the policy that learns, dictionary of float32 arrays.
       rollout: of the policy that acted.
+      initial: parameters of that policy, which are also those before training.
     """
 
     kind: str
     params: dict[str, Any]
     rollout: Rollout
+    initial: dict[str, Any]
 
 
 def network(xp, params, obs):
@@ -111,7 +113,7 @@ def make_case(seed=0, kind="discrete", finite=False, edge=None) -> Case:
         if finite
         else None,
     )
-    return Case(kind, moved, rollout)
+    return Case(kind, moved, rollout, params)
 
 
 def spec_of(kind: str) -> SimpleNamespace:
@@ -188,7 +190,7 @@ def initial_state(part: Regularizer, case: Case):
     """The state before training, as arrays."""
     if part.init is None:
         return ()
-    state = part.init(jax.random.key(1), spec_of(case.kind), case.params)
+    state = part.init(jax.random.key(1), spec_of(case.kind), case.initial)
     return jax.tree.map(jnp.asarray, state)
 
 
@@ -224,7 +226,7 @@ class NumPyPolicy:
         """In nats; of the executed action, by the trapezoidal rule, where it is continuous."""
         if self.kind == "discrete":
             return -(self.probs * self.log_probs).sum(-1)
-        z = np.linspace(-9, 9, 3001)
+        z = np.linspace(-9, 9, 301)
         weight = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
         std = np.exp(self.log_std)[..., None]
         u = self.mean[..., None] + std * z

@@ -159,7 +159,7 @@ def test_at_the_edges_nothing_is_nan_and_zero_is_off(name, kind):
 def test_beside_policy_and_state_entropy_it_trains_and_zero_is_none(train, name):
     entropies = ("policy_entropy", "state_entropy")
     others = [part_of(other) for other in entropies if other != name]
-    part = part_of(name)
+    part = part_of(name, tuple(ORACLES[name].train.items()) if name in ORACLES else ())
     coefs = {other.name: [0.01] * 3 for other in others}
     coefs[name] = [0.0, 0.0, part.coef]
     settings = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}

@@ -15,9 +15,11 @@ class Oracle(NamedTuple):
       options: the factory's options that are compared.
       kinds: of actions.
       finite: whether environments with an index of states, others, or both.
+      train: options with which it changes what is learned within two updates.
     """
 
     function: Callable[..., dict[str, Any]]
     options: tuple[dict[str, Any], ...] = ({},)
     kinds: tuple[str, ...] = ("discrete", "continuous")
     finite: tuple[bool, ...] = (False,)
+    train: dict[str, Any] = {}  # noqa: RUF012 (nobody writes to it)

@@ -1,0 +1,89 @@
+"""Policies that a policy is compared with: uniform, initial, or given."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from entrob.errors import EntrobError
+from entrob.regularizers.protocol import Policy, Rollout
+
+
+class Reference(NamedTuple):
+    """A reference policy.
+
+    Attributes:
+      init: ``(key, spec, params) -> state``, the initial parameters if they are needed.
+      at: ``(state, policy, batch) -> dist`` on the batch, or None for the uniform policy.
+    """
+
+    init: Callable
+    at: Callable
+
+
+def make_reference(name: str, reference: str | Sequence[float] | Callable) -> Reference:
+    """A reference policy by its option.
+
+    Args:
+      name: the regularizer's, for messages.
+      reference: ``"uniform"``, over actions or over the box of actions; ``"initial"``, the network
+        before training (on standardized observations it sees today's statistics); probabilities of
+        discrete actions, the same in every state; or a function ``obs[B, ...] -> dist``.
+
+    Raises:
+      EntrobError: the option is none of these; at the first use, that the probabilities are not
+        one per action.
+    """
+    nothing = lambda key, spec, params: ()
+    if callable(reference):
+        return Reference(nothing, lambda state, policy, batch: reference(batch.obs))
+    if reference == "uniform":
+        return Reference(nothing, lambda state, policy, batch: None)
+    if reference == "initial":
+        return Reference(lambda key, spec, params: params, initial)
+    if isinstance(reference, str) or not _are_probabilities(reference):
+        raise EntrobError(
+            f"{name}: reference must be uniform, initial, positive probabilities that add up to 1, "
+            f"or a function, not {reference!r}"
+        )
+
+    def given(state, policy, batch):
+        shape = getattr(policy.dist, "logits", jnp.zeros(0)).shape
+        if shape[-1] != len(reference):
+            raise EntrobError(
+                f"{name}: {len(reference)} probabilities need as many discrete actions"
+            )
+        logits = jnp.log(jnp.asarray(reference, jnp.float32))
+        return policy.dist.replace(logits=jnp.broadcast_to(logits, shape))
+
+    return Reference(nothing, given)
+
+
+def initial(params: Any, policy: Policy, batch: Rollout) -> Any:
+    """The network with other parameters on the batch, once per state where those are few."""
+    if batch.finite is None:
+        return policy.apply(params, batch.obs)[0]
+    table = policy.apply(params, batch.finite.observations)[0]
+    return jax.tree.map(lambda x: x[batch.index], table)
+
+
+def kl(dist: Any, reference: Any) -> jax.Array:
+    """KL(dist ‖ reference) in nats, the reference uniform if None: float32[B]."""
+    return dist.max_entropy - dist.entropy() if reference is None else dist.kl(reference)
+
+
+def log_overlap(dist: Any, reference: Any, alpha: float) -> jax.Array:
+    """log Σ dist^α reference^{1-α}, the reference uniform if None: float32[B]."""
+    if reference is None:
+        return dist.log_power(alpha) + (alpha - 1) * dist.max_entropy
+    return dist.log_overlap(reference, alpha)
+
+
+def _are_probabilities(values: Sequence[float]) -> bool:
+    try:
+        values = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return values.ndim == 1 and (values > 0).all() and abs(values.sum() - 1) < 1e-6
