@@ -78,7 +78,9 @@ def load(name: str, preset: str) -> Suite:
     for task in played:
         if task not in data["tasks"]:
             raise unknown("task", task, data["tasks"])
-        table = data.get("common", {}) | data["tasks"][task]
+        common, table = data.get("common", {}), data["tasks"][task]
+        hyper = common.get("hyper", {}) | table.get("hyper", {})
+        table = common | table | {"hyper": hyper}
         own = table.pop("presets", {}).get(preset, {})
         table |= {"presets": {preset: chosen | own}}
         if "environment" not in table:

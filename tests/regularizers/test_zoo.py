@@ -57,8 +57,10 @@ def comparisons():
                     )  # fmt: skip
 
 
-def test_every_regularizer_has_an_oracle():
+def test_every_regularizer_has_an_oracle_for_its_actions():
     assert sorted(ORACLES) == sorted(OWN)
+    for name, oracle in ORACLES.items():
+        assert set(part_of(name).actions) == set(oracle.kinds), name
 
 
 @pytest.mark.parametrize("name, options, kind, finite", list(comparisons()))

@@ -74,5 +74,6 @@ def aent(
         schedule=schedule,
         coef=1e-3,
         source="Shen 2025 (arXiv 2509.03493)",
+        actions=("discrete",),
         label="adapted: drops at least one action; discrete actions only",
     )

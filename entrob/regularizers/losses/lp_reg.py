@@ -61,5 +61,6 @@ def lp_reg(threshold: float = 0.1, quantile: float = 0.01, schedule=None) -> Reg
         schedule=schedule,
         coef=1.0,
         source="Huang et al. 2025 (arXiv 2510.03222)",
+        actions=("discrete",),
         label="adapted: a threshold for few actions; discrete actions only",
     )
