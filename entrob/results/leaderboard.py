@@ -133,7 +133,7 @@ def ranking(board: Board) -> pd.DataFrame:
     nominal = scores[scores.magnitude == 0].groupby(["method", "task"]).score.mean()
     rows = []
     for method in scores.method.unique():
-        family = board.manifest["regularizers"].get(method, {}).get("family", BASELINE)
+        family = board.manifest["methods"].get(method, {}).get("family", BASELINE)
         own = nominal[method]
         row = {"method": method, "family": family}
         for name, kind in (("robust", None), *((kind, kind) for kind in KINDS)):
@@ -169,7 +169,7 @@ def gains(board: Board) -> pd.DataFrame:
     for method in board.scores.method.unique():
         if method == BASELINE:
             continue
-        family = board.manifest["regularizers"].get(method, {}).get("family", BASELINE)
+        family = board.manifest["methods"].get(method, {}).get("family", BASELINE)
         row = {"method": method, "family": family}
         for kind in KINDS:
             ours, theirs = (

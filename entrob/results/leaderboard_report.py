@@ -52,10 +52,10 @@ def write_leaderboard(root: Path) -> Path:
     board = leaderboard.read_board(root)
     ranks, gained = leaderboard.ranking(board), leaderboard.gains(board)
     pages = write_pages(root, board, ranks)
-    facts = board.manifest["regularizers"]
+    facts = board.manifest["methods"]
     described = pd.DataFrame(
         [
-            {"regularizer": f"[{name}](regularizers/{name}.md)"}
+            {"method": f"[{name}](regularizers/{name}.md)"}
             | {key: facts[name][key] for key in ("family", "label", "source")}
             for name in pages
         ]
@@ -80,7 +80,7 @@ def write_leaderboard(root: Path) -> Path:
     lines += [f"Left out: {line}." for line in sorted(broken)]
     lines += [markup.markdown(_shown(ranks), CAPTION)]
     lines += [f"![{name}](figures/{name}.png)" for name in ("glance", "ranking", "profiles")]
-    lines += ["## Regularizers", markup.markdown(described)]
+    lines += ["## Regularizers", markup.markdown(described)] if pages else []
     path = root / "leaderboard.md"
     store.write_bytes(path, ("\n\n".join(line.rstrip() for line in lines) + "\n").encode())
     return path
@@ -109,33 +109,31 @@ def ranking_figure(ranks: pd.DataFrame) -> Figure:
 
 
 def glance_figure(gained: pd.DataFrame) -> Figure:
-    """Which family helps against which perturbations: the gain over `none` in both kinds."""
+    """Which family helps against what: gains over `none`, diffuse ones against the other kinds."""
+    kinds = [kind for kind in ("structured", "dynamics") if gained[kind].notna().any()]
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(6.6, 4.6), layout="constrained")
-        axis = figure.subplots()
-        for family, rows in gained.groupby("family", sort=False):
-            color = COLORS[family]
-            axis.scatter(rows.structured, rows.diffuse, s=14, color=color, alpha=0.6, lw=0)
-            for row in rows.itertuples():
-                axis.annotate(
-                    label(row.method),
-                    (row.structured, row.diffuse),
-                    xytext=(3, 2),
-                    textcoords="offset points",
-                    fontsize=6,
-                    color=color,
-                )
-            middle = rows[["structured", "diffuse"]].mean()
-            axis.scatter(*middle, s=110, marker="D", color=color, ec="k", label=NAMES[family])
-        axis.axhline(0, color="k", lw=0.8)
-        axis.axvline(0, color="k", lw=0.8)
-        axis.set(
-            xlabel="gain against structured perturbations (robust score less none's)",
-            ylabel="gain against diffuse perturbations",
-            title="diamonds: means of the families",
-        )
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        figure = Figure(figsize=(4.6 * max(len(kinds), 1) + 1.6, 4.4), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, max(len(kinds), 1), sharey=True))
+        for axis, kind in zip(axes, kinds):
+            for family, rows in gained.groupby("family", sort=False):
+                _family_points(axis, rows, kind, family)
+            axis.axhline(0, color="k", lw=0.8)
+            axis.axvline(0, color="k", lw=0.8)
+            axis.set(xlabel=f"gain against {kind} perturbations")
+        axes[0].set_ylabel("gain against diffuse perturbations")
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), title="mean of a family")
     return figure
+
+
+def _family_points(axis, rows: pd.DataFrame, kind: str, family: str) -> None:
+    """A named point per method, and a diamond at their mean."""
+    color = COLORS[family]
+    axis.scatter(rows[kind], rows.diffuse, s=14, color=color, alpha=0.6, lw=0)
+    for name, x, y in zip(rows.method, rows[kind], rows.diffuse):
+        look = {"xytext": (3, 2), "textcoords": "offset points", "fontsize": 6, "color": color}
+        axis.annotate(label(name), (x, y), **look)
+    middle = rows[[kind, "diffuse"]].mean()
+    axis.scatter(*middle, s=90, marker="D", color=color, ec="k", label=NAMES[family])
 
 
 def profiles_figure(board: Board, ranks: pd.DataFrame) -> Figure:

@@ -30,7 +30,7 @@ def write_pages(root: Path, board: Board, ranks: pd.DataFrame) -> list[str]:
       EntrobError: a file cannot be written.
     """
     folder, names = root / "regularizers", []
-    for name, facts in board.manifest["regularizers"].items():
+    for name, facts in board.manifest["methods"].items():
         row = ranks[ranks.method == name]
         if row.empty:
             continue

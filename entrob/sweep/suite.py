@@ -202,18 +202,8 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
     """Write the suite's manifest with what is known of further tasks, and return it."""
     path = root / "manifest.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    names = {n for e in suite.tasks.values() for m in e.methods for n in m.coefficients}
-    parts = {name: regularizers.get(name)() for name in names}
-    described = {
-        name: {
-            "family": family(name),
-            "label": part.label,
-            "source": part.source,
-            "coef": part.coef,
-            "doc": inspect.getdoc(regularizers.get(name)) or "",
-        }
-        for name, part in parts.items()
-    }
+    methods = {m.name: m for e in suite.tasks.values() for m in e.methods if m.coefficients}
+    described = {name: _describe(next(iter(m.coefficients))) for name, m in methods.items()}
     merged = dict(old.get("tasks", {}))
     for task, facts in tasks.items():
         before = merged.get(task, {})
@@ -226,8 +216,21 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
         "preset": suite.preset,
         "command": command,
         "tasks": merged,
-        "regularizers": {**old.get("regularizers", {}), **described},
+        "methods": {**old.get("methods", {}), **described},
         **provenance(),
     }
     write_json(path, manifest)
     return manifest
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """What the leaderboard says of a regularizer besides its scores."""
+    factory = regularizers.get(name)
+    part = factory()
+    return {
+        "family": family(name),
+        "label": part.label,
+        "source": part.source,
+        "coef": part.coef,
+        "doc": inspect.getdoc(factory) or "",
+    }

@@ -82,7 +82,7 @@ def board():
     facts = {"family": "losses"}
     manifest = {
         "tasks": {"t": {"passed": {"good": False}}},
-        "regularizers": {"good": facts, "lost": facts},
+        "methods": {"good": facts, "lost": facts},
     }
     overhead = pd.DataFrame({"method": ["good"], "ratio": [1.2]})
     return leaderboard.Board(scores, overhead, manifest)
