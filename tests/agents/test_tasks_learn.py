@@ -15,8 +15,8 @@ from entrob.regularizers import chain, policy_entropy
 
 SEEDS, CHUNKS = 2, 10
 GRID = {"num_envs": 16, "learning_rate": 3e-4, "policy_entropy": 0.01}
-# A random walk seldom gets to the goal: without a success in most updates, policies collapse.
-RARE = {"learning_rate": 1e-3, "policy_entropy": 0.02}
+# A random walk seldom gets to the goal: with few successes in an update, policies can collapse.
+RARE = {"learning_rate": 1e-3, "policy_entropy": 0.05}
 BODY = {"num_envs": 8, "learning_rate": 1e-3, "policy_entropy": 0.0}
 GAME = {"num_envs": 16, "num_steps": 64, "learning_rate": 1e-3, "policy_entropy": 0.01}
 CASES = [  # id, settings, frames, what is measured, at least
