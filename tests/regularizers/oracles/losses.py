@@ -1,7 +1,8 @@
 """Loss terms by their definitions."""
 
+import jax
 import numpy as np
-from cases import HIGH, LOW, NumPyPolicy
+from cases import HIGH, LOW, STATES, NumPyPolicy
 
 from oracles import Oracle
 
@@ -185,6 +186,62 @@ def aent(seen, dropped=0.3, adaptive=False):
     return {"loss": -seen.coef * seen.state * entropy, "updated": [updated]}
 
 
+def jeffreys(policy, obs):
+    """Half the sum of both KLs between the policy on its batch and elsewhere."""
+    other = policy.at(obs)
+    return (policy.kl(other) + other.kl(policy)) / 2
+
+
+def sr2l(seen, radius=0.05, steps=5):
+    center = seen.batch.obs
+    bound = radius * center.std(0)
+    index = np.arange(len(center)) if seen.batch.index is None else seen.batch.index.astype(int)
+    shape = (len(center) if seen.batch.index is None else STATES, center.shape[1])
+    # The key of the loss in `cases`.
+    key = jax.random.fold_in(jax.random.split(jax.random.key(3), 4)[2], 0)
+    x = center + bound * np.asarray(jax.random.uniform(key, shape, minval=-1, maxval=1))[index]
+    for _ in range(steps):
+        slope = np.zeros_like(x)
+        for i in range(x.shape[1]):
+            e = 1e-4 * np.eye(x.shape[1])[i]
+            slope[:, i] = jeffreys(seen.frozen, x + e) - jeffreys(seen.frozen, x - e)
+        moved = x + 2 / steps * bound * np.sign(slope)
+        x = np.minimum(np.maximum(moved, center - bound), center + bound)
+    return {"loss": seen.coef * jeffreys(seen.now, x).mean()}
+
+
+def value_gradient(seen):
+    params, obs = seen.now.params, seen.batch.obs
+    inside = 1 - np.tanh(obs @ params["inner"] + params["bias"]) ** 2
+    slope = (inside * params["outer"][:, -1]) @ params["inner"].T * obs.std(0)
+    return {"loss": seen.coef * np.linalg.norm(slope, axis=-1).mean()}
+
+
+def lrpg(seen, begin=1 / 3):
+    """At progress 0.3: with the default `begin` nothing but the running mean has begun."""
+    mean, best, multiplier, updates = seen.state
+    on = seen.rollout.progress >= begin
+    obs = seen.batch.obs
+    key = jax.random.fold_in(jax.random.split(jax.random.key(3), 4)[2], 0)
+    noise = np.asarray(jax.random.uniform(key, obs.shape, minval=-1, maxval=1))
+    other = seen.frozen.at(obs + 0.1 * obs.std(0) * noise)
+    if seen.now.kind == "discrete":
+        difference = seen.now.probs - other.probs
+    else:
+        difference = np.concatenate(
+            [seen.now.mean - other.mean, np.exp(seen.now.log_std) - np.exp(other.log_std)], -1
+        )
+    second = (difference**2).sum(-1).mean() / 2
+    loss = on * seen.coef * second / (2 + multiplier * seen.coef)
+    now = seen.rollout.reward.mean()
+    mean = now if updates == 0 else 0.9 * mean + 0.1 * now
+    if not on or updates == 0:
+        best = mean
+    if on:
+        multiplier = max(multiplier + 1e-3 * ((best - mean) / abs(best) - 0.01), 0)
+    return {"loss": loss, "updated": [mean, best, multiplier, updates + 1]}
+
+
 ORACLES = {
     "policy_entropy": Oracle(policy_entropy),
     "tsallis": Oracle(tsallis, ({}, {"q": 0.5})),
@@ -200,4 +257,7 @@ ORACLES = {
         train={"threshold": 0.9, "quantile": 1.0},
     ),
     "aent": Oracle(aent, ({}, {"dropped": 0.5}, {"adaptive": True}), kinds=("discrete",)),
+    "sr2l": Oracle(sr2l, ({}, {"radius": 0.3, "steps": 3}), finite=(False, True)),
+    "lrpg": Oracle(lrpg, ({}, {"begin": 0.2}), train={"begin": 0.0}),
+    "value_gradient": Oracle(value_gradient, finite=(False, True)),
 }

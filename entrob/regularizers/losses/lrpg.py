@@ -1,0 +1,111 @@
+"""LRPG: robust to noisy observations as far as the return does not suffer."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from entrob.errors import EntrobError
+from entrob.regularizers.losses import nearby
+from entrob.regularizers.protocol import Regularizer
+
+#: β1, the weight of the return.
+FIRST = 2.0
+#: Share of the running mean that a new rollout makes up.
+SHARE = 0.1
+
+
+class Constraint(NamedTuple):
+    """How the return stands to what it was without the second objective.
+
+    Attributes:
+      mean: float32[], running mean of J, the reward per step.
+      best: float32[], k̂, that mean when the first phase ended.
+      multiplier: float32[], λ.
+      updates: int32[], how many there were.
+    """
+
+    mean: jax.Array
+    best: jax.Array
+    multiplier: jax.Array
+    updates: jax.Array
+
+
+def lrpg(
+    begin: float = 1 / 3,
+    tolerance: float = 0.01,
+    rate: float = 1e-3,
+    noise: float | None = None,
+    schedule=None,
+) -> Regularizer:
+    """Add coef · K / (β1 + λ · coef), K = ½ E‖π(·|s) - sg π(·|s̃)‖² (Jarne Ornia et al. 2022, LRPG).
+
+    s̃ is s with noise. A first phase learns the return J alone; then K is lowered too, and
+    λ ← [λ + η (k̂ - ε - J)]_+ gives the return more weight while it is below k̂, what it was at the
+    end of the first phase. The policy comes to do the same at similar observations, at next to no
+    cost in return.
+
+    Adapted: the source ascends (β1 + λβ2) ∇J - β2 ∇K with β2 = coef; divided by J's weight, as
+    here, the direction of the policy's step is the same and the rest of the loss keeps its scale.
+    J is the running mean of the reward per step, which no bonus of another regularizer enters, ε is
+    tolerance · |k̂|, and the shortfall is counted in units of |k̂|, so that η fits every scale of
+    rewards. Continuous actions: distance between the normals' means and spreads. Few actions are no
+    trouble.
+
+    Args:
+      begin: fraction of training after which K counts, in [0, 1).
+      tolerance: ε / |k̂|, at least 0.
+      rate: η, at least 0.
+      noise: half the width of the uniform noise, at least 0. None is the source's 2 on MiniGrid's
+        codes and 0.1 elsewhere; there it is in units of each component's standard deviation.
+      schedule: multiplies the coefficient, see `entrob.regularizers.schedules`.
+
+    Raises:
+      EntrobError: an option is out of its range.
+    """
+    if not (0 <= begin < 1 and tolerance >= 0 and rate >= 0 and (noise is None or noise >= 0)):
+        raise EntrobError(
+            "lrpg: begin must be in [0, 1), tolerance, rate and noise must be at least 0"
+        )
+
+    def init(key, spec, params) -> Constraint:
+        return Constraint(*[jnp.zeros(())] * 3, jnp.zeros((), jnp.int32))
+
+    def loss(key, state, policy, batch, coef) -> jax.Array:
+        at = nearby.sites(policy, batch)
+        grid = nearby.is_grid(at.obs)
+        width = (2.0 if grid else 0.1) if noise is None else noise
+        drawn = width * jax.random.uniform(key, at.obs.shape, minval=-1.0, maxval=1.0)
+        noisy = nearby.frozen(at.policy).at(at.obs + (drawn if grid else drawn * at.spread))
+        distance = jnp.sum((_numbers(at.policy.dist) - _numbers(noisy.dist)) ** 2, -1)
+        term = coef * 0.5 * at.mean(distance) / (FIRST + state.multiplier * coef)
+        return jnp.where(batch.progress >= begin, term, 0.0)
+
+    def update(key, state, rollout, metrics) -> Constraint:
+        now = rollout.reward.mean()
+        first = state.updates == 0
+        mean = jnp.where(first, now, state.mean + SHARE * (now - state.mean))
+        alone = rollout.progress < begin
+        best = jnp.where(alone | first, mean, state.best)
+        short = (best - mean) / jnp.maximum(jnp.abs(best), 1e-8) - tolerance
+        multiplier = jnp.maximum(state.multiplier + rate * short, 0.0)
+        multiplier = jnp.where(alone, state.multiplier, multiplier)
+        return Constraint(mean, best, multiplier, state.updates + 1)
+
+    return Regularizer(
+        "lrpg",
+        init=init,
+        loss=loss,
+        update=update,
+        schedule=schedule,
+        coef=1.0,
+        source="Jarne Ornia et al. 2022 (arXiv 2209.15320)",
+        label="adapted: divided by the return's weight, return in units of its first phase's",
+    )
+
+
+def _numbers(dist) -> jax.Array:
+    """What a distribution is: float32[..., A] probabilities, or means and spreads."""
+    if hasattr(dist, "logits"):
+        return dist.probs
+    return jnp.concatenate([dist.mean, jnp.exp(dist.log_std)], -1)
