@@ -127,6 +127,8 @@ def spec_of(kind: str) -> SimpleNamespace:
         default_params=None,
         observation_space=lambda params: spaces.Box(-3, 3, (SIZE,)),
         reset_env=lambda key, params: (jnp.zeros(SIZE), ()),
+        finite=True,
+        states=lambda params: jnp.zeros(STATES),
         action_space=lambda params: action,
     )
     return SimpleNamespace(env=env, num_envs=ENVS, num_steps=STEPS, algorithm="ppo")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from entrob.regularizers.protocol import Rollout
 
 _ROWS = 512  # points whose distances are in memory at a time
+_TIE = 1e-6  # relative difference of distances that count as equal
 _RESOLUTION = 2e-6  # of squared norms: what rounding leaves of a squared distance of zero
 
 
@@ -69,7 +70,8 @@ def kth_smallest(distances: jax.Array, counts: jax.Array, k: int) -> jax.Array:
     found = kth = jnp.zeros(len(distances))
     for _ in range(k):
         smallest = left.min(-1)
-        at = left == smallest[:, None]
+        # XLA may compute a distance anew for each use, and round it in another way.
+        at = left <= smallest[:, None] * (1.0 + _TIE)
         kth = jnp.where((found < k) & ~jnp.isposinf(smallest), smallest, kth)
         found = found + jnp.where(at, counts, 0.0).sum(-1)
         left = jnp.where(at, jnp.inf, left)
@@ -91,11 +93,15 @@ def kth_distances(points: jax.Array, counts: jax.Array, k: int) -> jax.Array:
     centered = points - points.mean(0)
     norms = (centered**2).sum(-1)
 
+    # |a|² + |b|² − 2ab as one product, which nothing can round in another way.
+    one = jnp.ones_like(norms)
+    here = jnp.column_stack([-2.0 * centered, norms, one])
+    there = jnp.column_stack([centered, one, norms])
+
     def f(rows):
-        product = jnp.matmul(centered[rows], centered.T, precision="highest")
-        sums = norms[rows][:, None] + norms
-        squared = sums - 2.0 * product
-        distances = jnp.sqrt(jnp.where(squared < _RESOLUTION * sums, 0.0, squared))
+        squared = jnp.matmul(here[rows], there.T, precision="highest")
+        nothing = squared < _RESOLUTION * (norms[rows][:, None] + norms)
+        distances = jnp.sqrt(jnp.where(nothing, 0.0, squared))
         return kth_smallest(distances, counts, k + 1)
 
     return by_rows(f, len(points))

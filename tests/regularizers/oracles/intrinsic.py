@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
-from cases import HIGH, LOW
-from scipy.special import digamma, gamma
+from cases import ACTIONS, HIGH, LOW
+from scipy.special import digamma, expit, gamma
 
 from oracles import Oracle
 
@@ -100,12 +100,122 @@ def state_action_entropy(seen, width=1.0, k=3):
     return {"bonus": -seen.coef * np.log(density)}
 
 
+def auxiliary(net, x):
+    """Standardized inputs, hidden layer and output of a trained network on x [n, p]."""
+    count, mean, m2 = net.moments
+    variance = m2 / max(count, 1)
+    std = np.where(variance > (1e-5 * mean) ** 2, np.sqrt(variance), 1)
+    z = (x - mean) / std
+    (b0, w0), (b1, w1) = ((layer["bias"], layer["weight"]) for layer in net.layers)
+    hidden = np.maximum(z @ w0 + b0, 0)
+    return z, hidden, (hidden @ w1 + b1)[:, 0]
+
+
+def trained(net, x, slope, steps):
+    """Leaves after Adam's steps, from ``slope(outputs on x)``, the loss's derivative by them."""
+    count, mean, m2 = net.moments
+    total = count + len(x)
+    new = (count * mean + x.sum(0)) / total
+    m2 = m2 + count * (mean - new) ** 2 + ((x - new) ** 2).sum(0)
+    net = net._replace(moments=(total, new, m2))
+    adam = net.opt_state[0]
+    first, second = (jax.tree.leaves(part) for part in (adam.mu, adam.nu))
+    weights, done = jax.tree.leaves(net.layers), int(adam.count)
+    for t in range(done + 1, done + 1 + steps):
+        layers = [{"bias": b, "weight": w} for b, w in (weights[:2], weights[2:])]
+        z, hidden, out = auxiliary(net._replace(layers=layers), x)
+        out = slope(out)[:, None]
+        inner = (out @ weights[3].T) * (hidden > 0)
+        gradient = [inner.sum(0), z.T @ inner, out.sum(0), hidden.T @ out]
+        first = [0.9 * m + 0.1 * g for m, g in zip(first, gradient)]
+        second = [0.999 * v + 0.001 * g**2 for v, g in zip(second, gradient)]
+        weights = [
+            w - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-5)
+            for w, m, v in zip(weights, first, second)
+        ]
+    return [*weights, done + steps, *first, *second, total, new, m2]
+
+
+def vcse(seen, k=3, steps=8):
+    x, shape = seen.batch.features, seen.rollout.reward.shape
+    value = auxiliary(seen.state, x)[2]
+    scaled = (value - value.mean()) / np.sqrt(value.var() + 1e-5)
+    bonus = np.zeros(len(x))
+    for i in range(len(x)):
+        apart = np.abs(scaled - scaled[i])
+        epsilon = np.sort(np.maximum(np.linalg.norm(x - x[i], axis=-1), apart))[k]
+        bonus[i] = digamma((apart < epsilon).sum() + 1) / x.shape[1] + np.log(2 * epsilon + 1e-5)
+    value, r, discount = value.reshape(shape), seen.rollout, seen.rollout.gamma
+    target = np.zeros(shape)
+    for n in range(shape[1]):
+        for t in reversed(range(shape[0])):
+            last = t == shape[0] - 1
+            after = value[t if last or r.truncated[t, n] else t + 1, n] * (not r.terminated[t, n])
+            ends = last or r.truncated[t, n] or r.terminated[t, n]
+            rest = after if ends else 0.05 * after + 0.95 * target[t + 1, n]
+            target[t, n] = r.reward[t, n] + discount * rest
+    slope = lambda out: 2 * (out - target.ravel()) / len(x)
+    return {"bonus": seen.coef * bonus, "updated": trained(seen.state, x, slope, steps)}
+
+
+def orpo(penalty):
+    """Oracle of one of the three divergences, from ``penalty(e^d)``."""
+
+    def function(seen, over="state_actions", share=0.01, steps=8):
+        state, batch = seen.state, seen.batch
+        discrete, actions = seen.now.kind == "discrete", over == "state_actions"
+        x, cell = [batch.features], batch.index
+        low, high = np.array(LOW), np.array(HIGH)
+        if actions and discrete:
+            x.append(np.eye(ACTIONS)[batch.action.astype(int)])
+            cell = None if cell is None else cell * ACTIONS + batch.action
+        elif actions:
+            x.append(low + (high - low) * (1 + np.tanh(batch.action)) / 2)
+        x = np.concatenate(x, -1)
+        counted = batch.index is not None and (discrete or not actions)
+        rollouts, counts, sample, rewards = (x.copy() for x in map(np.asarray, state[:4]))
+        if rollouts == 0 or seen.rollout.progress < share:
+            rollouts = rollouts + 1
+            if counted:
+                np.add.at(counts, cell.astype(int), 1)
+            key = jax.random.fold_in(jax.random.split(jax.random.key(3), 4)[0], 0)
+            taken = np.asarray(jax.random.uniform(key, (len(x), 1)))[:, 0] < 1 / rollouts
+            sample[taken] = x[taken]
+            rewards = moments(rewards, batch.reward * seen.rollout.reward_scale)
+        unit = np.sqrt(rewards[2] / rewards[0]) / seen.rollout.reward_scale
+        if counted:
+            mine = np.bincount(cell.astype(int), minlength=len(counts)) / len(x)
+            reference = (counts + mine) / (counts + mine).sum()
+            ratio = (mine / reference)[cell.astype(int)]
+        else:
+            ratio = np.exp(auxiliary(state.discriminator, x)[2])
+        leaves = jax.tree.leaves(state.discriminator)
+        if not counted and (sample != x).any():
+            n = len(x)
+            slope = lambda out: np.append(expit(out[:n]) - 1, expit(out[n:])) / n
+            leaves = trained(state.discriminator, np.concatenate([x, sample]), slope, steps)
+        bonus = -seen.coef * unit * penalty(ratio)
+        return {"bonus": bonus, "updated": [rollouts, counts, sample, *rewards, *leaves]}
+
+    return function
+
+
+def root_chi2(ratio):
+    chi2 = (ratio - 1).mean()  # fewer than 100 steps: none are cut
+    return (ratio - 1) / (np.sqrt(max(chi2, 1e-12)) if chi2 > 0 else 1)
+
+
 BOTH = (False, True)
+ORPO = ({}, {"over": "states", "share": 0.5})
 ORACLES = {
     "state_entropy": Oracle(state_entropy, finite=BOTH),
     "re3": Oracle(re3, ({}, {"k": 1, "decay": 1e-3}), finite=BOTH),
     "rise": Oracle(rise, ({}, {"k": 1, "alpha": 0.8}), finite=BOTH),
     "apt": Oracle(apt, ({}, {"k": 4}), finite=BOTH),
+    "vcse": Oracle(vcse, ({}, {"k": 1, "steps": 2}), finite=BOTH),
+    "orpo_kl": Oracle(orpo(np.log), ORPO, finite=BOTH),
+    "orpo_chi2": Oracle(orpo(lambda ratio: ratio - 1), ORPO, finite=BOTH),
+    "orpo_root_chi2": Oracle(orpo(root_chi2), ORPO, finite=BOTH),
     "count_entropy": Oracle(count_entropy, ({}, {"width": 0.5}), finite=BOTH),
     "discounted_count_entropy": Oracle(discounted_count_entropy, finite=BOTH),
     "state_action_entropy": Oracle(state_action_entropy, ({}, {"width": 2.0, "k": 1}), finite=BOTH),
