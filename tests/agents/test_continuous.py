@@ -104,6 +104,23 @@ def test_the_share_of_entropy_is_that_of_the_range_a_uniform_needs():
         assert 0.95 < even < 1 and small == pytest.approx(narrow, rel=1e-3)
 
 
+@pytest.mark.parametrize("log_std", [-2.0, 0.0, 1.2])
+def test_powers_and_overlaps_are_integrals_over_the_box(log_std):
+    u = np.linspace(-40, 40, 80001)
+    density = lambda mean, std: stats.norm.pdf(u, mean, std)
+    slope = 2 * 4 * np.exp(-2 * np.abs(u)) / (1 + np.exp(-2 * np.abs(u))) ** 2  # of 2 tanh u
+    integral = lambda f: np.log(f.sum() * (u[1] - u[0]))
+    dist = TanhNormal(jnp.array([0.7]), jnp.array([log_std]), (-1.0,), (3.0,))
+    other = TanhNormal(jnp.array([-0.2]), jnp.array([-0.4]), (-1.0,), (3.0,))
+    p, q = density(0.7, np.exp(log_std)), density(-0.2, np.exp(-0.4))
+    for power in (0.5, 2.0):
+        wanted = integral(p**power * slope ** (1 - power))
+        np.testing.assert_allclose(dist.log_power(power), wanted, atol=0.01)
+    for alpha in (0.2, 0.5):
+        wanted = integral(p**alpha * q ** (1 - alpha))
+        np.testing.assert_allclose(dist.log_overlap(other, alpha), wanted, atol=1e-5)
+
+
 def test_statistics_are_those_of_everything_seen():
     rng = np.random.default_rng(0)
     obs = rng.normal(3.0, 5.0, (4, 6, 2, 3)).astype(np.float32)  # rollouts × T × N × D

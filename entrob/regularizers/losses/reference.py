@@ -62,7 +62,10 @@ def make_reference(name: str, reference: str | Sequence[float] | Callable) -> Re
 
 
 def initial(params: Any, policy: Policy, batch: Rollout) -> Any:
-    """The network with other parameters on the batch, once per state where those are few."""
+    """The network with other parameters on the batch, once per state where those are few.
+
+    A recurrent one begins the batch with the memory that the acting policy had.
+    """
     if batch.finite is None:
         return policy.apply(params, batch.obs)[0]
     table = policy.apply(params, batch.finite.observations)[0]
