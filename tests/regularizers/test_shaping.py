@@ -170,6 +170,29 @@ def test_agentic_aepo_keeps_the_gradient_of_clipped_steps(make_rollout):
     np.testing.assert_allclose(jax.grad(gain)(dist.logits), 1.2 * score, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("names", [("kl_cov", "hapo", "agentic_aepo"), ("hapo", "clip_cov")])
+def test_those_that_reshape_the_clip_range_compose(make_rollout, names):
+    batch, dist = batch_of(make_rollout, log_ratio=0.3)
+    batch = batch.replace(notes={})
+    part, coefs = chain(*map(build, names)), {name: build(name).coef for name in names}
+
+    def gain(logits):
+        policy = Policy(Categorical(logits), batch.value, None, None)
+        states = dict.fromkeys(names, ())
+        out, bad = part.surrogate(jax.random.key(0), states, policy, batch, coefs, 0.2)
+        weight, low, high = out
+        ratio = jnp.exp(policy.dist.log_prob(batch.action) - batch.log_prob)
+        clipped = jnp.clip(ratio, 1 - low, 1 + high) * batch.advantage
+        return jnp.sum(weight * jnp.minimum(ratio * batch.advantage, clipped)), (low, high, bad)
+
+    gradient, (low, high, bad) = jax.grad(gain, has_aux=True)(dist.logits)
+    assert jnp.isfinite(gradient).all() and not bad.any()
+    if names[0] == "kl_cov":  # what is free stays free
+        assert (low > 1e5).all() and (high > 1e5).all()
+    else:  # what HAPO widened stays wide
+        assert (low > 0.21).any() and (high > 0.21).any()
+
+
 def test_self_imitation_repeats_only_what_beat_the_value(make_rollout):
     batch, dist = batch_of(make_rollout, progress=jnp.float32(0.25))
     value = batch.target + jnp.where(jnp.arange(18) < 12, 1.0, -1.0)

@@ -29,7 +29,9 @@ def agentic_aepo(schedule=None) -> Regularizer:
         z = (entropy - entropy.mean()) * jax.lax.rsqrt(entropy.var() + 1e-8)
         log_prob = policy.dist.log_prob(batch.action)
         one = jnp.exp(log_prob - jax.lax.stop_gradient(log_prob))
-        return 1.0 + coef * z, batch.clip_low, (1.0 + batch.clip_high) * one - 1.0
+        # An infinite range (KL-Cov's) would have a gradient of 0 · inf.
+        bound = 1.0 + jnp.minimum(batch.clip_high, 1e6)
+        return 1.0 + coef * z, batch.clip_low, bound * one - 1.0
 
     return Regularizer(
         "agentic_aepo",

@@ -24,7 +24,7 @@ def aepo(
     both sides. The value target stays. Actions are drawn from π, as DCPO does (2601.12730), or
     from π^T, as AEPO does.
 
-    coef scales a₀ and the logarithm of T; 1 is the paper's.
+    coef scales a₀, 1 is the paper's; T is what it is from the smallest coefficient on.
 
     Adapted: an episode is its piece inside the rollout, and one that has not ended is no success;
     H and H* are shares of log A, or of the range (see `TanhNormal.entropy_share`); the success
@@ -49,7 +49,7 @@ def aepo(
         return jnp.float32(hot)
 
     def behavior(state, dist, coef):
-        return dist.tempered(state**coef)
+        return dist.tempered(state)
 
     def advantage(state, rollout, coef):
         dist, action, plain = rollout.dist, rollout.action, rollout.advantage
@@ -59,7 +59,7 @@ def aepo(
         rate = jnp.maximum(rollout.success.sum(), 1) / episodes
         gap = jnp.minimum(jnp.abs(target - dist.entropy_share().mean()), cap)
         a = coef * gap / (rate + coef * gap)
-        tempered = dist.tempered(state**coef)
+        tempered = dist.tempered(state)
         ratio = jnp.exp(tempered.log_prob(action) - dist.log_prob(action))
         return (1.0 - a) * plain + a * plain.std() * jnp.where(won, ratio, 0.0)
 

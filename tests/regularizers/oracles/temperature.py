@@ -43,7 +43,7 @@ def aer(seen, share=0.4, rate=0.05, most=10.0, easy=0.5, groups=1):
 
 def aepo(seen, target=0.5, hot=1.2, cold=0.8, cap=0.1, draw=False):
     rollout, dist = seen.rollout, seen.rollout.dist
-    temperature, now = seen.state**seen.coef, share_of(dist).mean()
+    temperature, now = seen.state, share_of(dist).mean()
     if dist.kind == "discrete":
         tempered = [dist.logits / temperature]
         power = dist.probs ** (1 / temperature)
