@@ -184,9 +184,10 @@ def orpo(penalty):
             rewards = moments(rewards, batch.reward * seen.rollout.reward_scale)
         unit = np.sqrt(rewards[2] / rewards[0]) / seen.rollout.reward_scale
         if counted:
-            mine = np.bincount(cell.astype(int), minlength=len(counts)) / len(x)
+            cell = cell.astype(int)
+            mine = np.bincount(cell, minlength=len(counts)) / len(x)
             reference = (counts + mine) / (counts + mine).sum()
-            ratio = (mine / reference)[cell.astype(int)]
+            ratio = mine[cell] / reference[cell]
         else:
             ratio = np.exp(auxiliary(state.discriminator, x)[2])
         leaves = jax.tree.leaves(state.discriminator)
