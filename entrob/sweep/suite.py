@@ -89,6 +89,8 @@ def load(name: str, preset: str) -> Suite:
         experiment = from_table(f"{path.name}: tasks.{task}", f"{path.stem}-{task}", table, preset)
         grids = {m.name: grid(m, tuning["factors"]) for m in experiment.methods if m.coefficients}
         tune = {"seeds": tuning["seeds"], "grids": grids, "extend": False}
+        if not getattr(make(experiment.environment)[0], "finite", False):
+            tune["measure"] = "return_mean"  # as the leaderboard scores what is no grid
         tasks[task] = dataclasses.replace(experiment, tune=tune)
     return Suite(path.stem, data.get("title", path.stem), preset, tasks)
 

@@ -1,9 +1,10 @@
 """Choosing coefficients by the paper's rule: the largest that costs less than 5 % of performance.
 
-Made precise: performance is sampled success in the nominal environment (where nobody succeeds, the
-return above that of a uniformly random policy); a coefficient passes if its mean over tuning seeds
-is at least 0.95 times that of ``none``; the largest one below the first failure is taken; the grid
-is extended upward while its largest coefficient passes and downward while its smallest fails.
+Made precise: performance is sampled success in the nominal environment (where nobody succeeds, or
+where the experiment's ``[tune]`` table says ``measure = "return_mean"``, the return above that of a
+uniformly random policy); a coefficient passes if its mean over tuning seeds is at least 0.95 times
+that of ``none``; the largest one below the first failure is taken; the grid is extended upward
+while its largest coefficient passes and downward while its smallest fails.
 """
 
 import dataclasses
@@ -125,7 +126,8 @@ def tune(experiment: Experiment, store: Store, command: str, batch_size: int | N
     for _ in range(extensions + 1):
         manifest = run(tuning_experiment(experiment, of), store, command, batch_size)
         frames = store.gather("evaluation"), store.gather("runs")
-        table = score_table(of, *frames, floor=float(random.return_mean.iloc[0]))
+        floor, measure = float(random.return_mean.iloc[0]), experiment.tune.get("measure")
+        table = score_table(of, *frames, floor, measure)
         chosen = dict(table[table.chosen][["method", "coefficient"]].itertuples(index=False))
         chosen = {g.method: chosen.get(g.method, 0.0) for g in of}
         wider = [_widen(g, chosen[g.method]) for g in of]
@@ -142,7 +144,11 @@ def _widen(grid: Grid, chosen: float) -> Grid:
 
 
 def score_table(
-    of: list[Grid], evaluation: pd.DataFrame, runs: pd.DataFrame, floor: float = 0.0
+    of: list[Grid],
+    evaluation: pd.DataFrame,
+    runs: pd.DataFrame,
+    floor: float = 0.0,
+    measure: str | None = None,
 ) -> pd.DataFrame:
     """A row per candidate: mean performance, its ratio to ``none``, whether it passes, is chosen.
 
@@ -152,10 +158,11 @@ def score_table(
       of: the grids.
       evaluation, runs: records of the tuning runs.
       floor: return of a uniformly random policy, which returns are counted from.
+      measure: ``"success"`` or ``"return_mean"``; None: success if anybody succeeds.
     """
     diverged = set(runs.loc[runs.status == "diverged", "run_id"])
     nominal = evaluation[evaluation.magnitude == 0].copy()
-    measure = "success" if nominal.success.max() > 0 else "return_mean"
+    measure = measure or ("success" if nominal.success.max() > 0 else "return_mean")
     nominal[measure] -= floor if measure == "return_mean" else 0.0
     nominal.loc[nominal.run_id.isin(diverged), measure] = 0.0
     mean = nominal.groupby("method")[measure].mean()

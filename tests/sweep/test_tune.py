@@ -132,3 +132,26 @@ def test_tune_extends_downward_and_gives_up_in_the_end(tiny, monkeypatch):
 def test_missing_grids_are_named(tiny, grids):
     with pytest.raises(EntrobError, match=r"tune\.grids"):
         tune.grids(dataclasses.replace(tiny, tune={"grids": grids}))
+
+
+def test_returns_count_from_the_random_policys():
+    # none 10, random -90: a return of 5.1 is 95.1 % of the way, 4.9 is not.
+    evaluation, runs = frames({"none": 1.0, "p@0.01": 1.0, "p@0.1": 1.0})
+    returns = {"none": 10.0, "p@0.01": 5.1, "p@0.1": 4.9}
+    evaluation["return_mean"] = evaluation.method.map(returns)
+    grid = dataclasses.replace(GRID, values=(0.01, 0.1))
+    table = tune.score_table([grid], evaluation, runs, -90.0, "return_mean").set_index(
+        "coefficient"
+    )
+    assert table.chosen.to_dict() == {0.0: False, 0.01: True, 0.1: False}
+    assert table.ratio[0.01] == pytest.approx(0.951)
+    # By success, which all have, the largest passes.
+    table = tune.score_table([grid], evaluation, runs, -90.0).set_index("coefficient")
+    assert table.chosen[0.1]
+
+
+def test_a_candidate_without_runs_fails():
+    evaluation, runs = frames({"none": 1.0, "p@0.01": 1.0})
+    grid = dataclasses.replace(GRID, values=(0.01, 0.1))
+    table = tune.score_table([grid], evaluation, runs).set_index("coefficient")
+    assert not table.passes[0.1] and table.chosen[0.01]
