@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from oracles import intrinsic, losses, shaping, temperature
 
-from entrob.regularizers import build, regularizers
+from entrob.regularizers import build, family, regularizers
 
 ORACLES = {
     **losses.ORACLES,
@@ -157,23 +157,30 @@ def test_at_the_edges_nothing_is_nan_and_zero_is_off(name, kind):
             assert (x[0] == np.asarray(y)).all(), edge
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if "discrete" in kinds_of(name)])
-def test_beside_policy_and_state_entropy_it_trains_and_zero_is_none(train, name):
-    entropies = ("policy_entropy", "state_entropy")
-    others = [part_of(other) for other in entropies if other != name]
-    part = part_of(name, tuple(ORACLES[name].train.items()) if name in ORACLES else ())
-    coefs = {other.name: [0.01] * 3 for other in others}
-    coefs[name] = [0.0, 0.0, part.coef]
+@pytest.mark.parametrize("name", sorted({family(name) for name in OWN}))
+def test_a_family_trains_in_one_program_and_zero_is_none(train, name):
+    """All members beside policy and state entropy: none on, then one at a time."""
+    entropies = {"policy_entropy": 0.01, "state_entropy": 0.01}
+    members = [n for n in OWN if family(n) == name and "discrete" in kinds_of(n)]
+    members = [member for member in members if member not in entropies]
+    width = 2 + len(members)
+    coefs = {other: [coef] * width for other, coef in entropies.items()}
+    for i, member in enumerate(members):
+        coefs[member] = [0.0] * width
+        coefs[member][2 + i] = part_of(member).coef
+    options = {n: tuple(oracle.train.items()) for n, oracle in ORACLES.items()}
+    parts = [part_of(member, options.get(member, ())) for member in coefs]
     settings = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
-    clean, _ = train([*others, part], coefs, updates=0, **settings)
-    rubbish = jax.tree.map(
-        lambda x: x.at[1].set(jnp.nan) if x.dtype.kind == "f" else x, clean.regularizers[name]
-    )
-    state, _ = train([*others, part], coefs, states={name: rubbish}, **settings)
-    assert state.diverged_at.tolist() == [-1] * 3
-    alone, _ = train(others, {o.name: [0.01] for o in others}, **settings)
-    leaves = [jax.tree.leaves(x.network) for x in (state, alone)]
-    for x, z in zip(*leaves):
+    start, _ = train(parts, coefs, updates=0, **settings)
+    # While they are off, whatever their states hold does no harm.
+    spoil = lambda x: x.at[1].set(jnp.nan) if x.dtype.kind == "f" else x
+    states = {member: jax.tree.map(spoil, start.regularizers[member]) for member in members}
+    state, _ = train(parts, coefs, states=states, **settings)
+    assert state.diverged_at.tolist() == [-1] * width
+    alone, _ = train(parts[:2], {other: [coef] for other, coef in entropies.items()}, **settings)
+    runs, reference = (jax.tree.leaves(x.network) for x in (state, alone))
+    for x, z in zip(runs, reference):
         assert (x[0] == x[1]).all()
         np.testing.assert_allclose(x[0], z[0], atol=2e-5)  # another program, several steps
-    assert any((x[0] != x[2]).any() for x in leaves[0])
+    for i, member in enumerate(members):
+        assert any((x[0] != x[2 + i]).any() for x in runs), member
