@@ -70,6 +70,7 @@ class Experiment:
       evaluation_seed: where the keys of instances and episodes come from; the same for all runs.
       methods: what is compared.
       perturbations: magnitudes by perturbation.
+      share: sets of regularizers whose methods share a program, see `group_methods`.
       tune: the file's ``[tune]`` table.
       paper: the file's ``[paper]`` table, what the paper reports: see
         `entrob.results.paper.Paper`. It changes nothing that is computed, and no hash.
@@ -97,6 +98,7 @@ class Experiment:
     evaluation_seed: int
     methods: tuple[Method, ...]
     perturbations: dict[str, tuple[float, ...]]
+    share: tuple[tuple[str, ...], ...]
     tune: dict[str, Any]
     paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
@@ -134,8 +136,8 @@ def digest(*parts: Any) -> str:
 _TYPES = {
     "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
     "normalize": bool, "evaluation_seed": int,
-    "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "tune": dict,
-    "presets": dict, "paper": dict,
+    "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "share": list,
+    "tune": dict, "presets": dict, "paper": dict,
 }  # fmt: skip
 _PAPER = {
     "seeds": int, "instances": int, "frames": int, "figure": int, "note": str,
@@ -195,7 +197,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     _typed(f"{where}: presets.{preset}", presets[preset], _TYPES)
     # A preset may test less than the file declares.
     tested = [table.get("perturbations", {}) for table in (data, *presets.values())]
-    empty = {"name": name, "hyper": {}, "params": {}, "tune": {}, "paper": {}}
+    empty = {"name": name, "hyper": {}, "params": {}, "share": [], "tune": {}, "paper": {}}
     data = empty | _DEFAULTS | data | presets[preset]
     for key in ("environment", "frames", "seeds", "methods", "perturbations"):
         if data.get(key) in (None, [], {}):
@@ -220,6 +222,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     for name in names:
         if names.count(name) > 1:
             raise EntrobError(f"{where}: there are two methods {name!r}")
+    data["share"] = _share(f"{where}: share", data["share"])
     declared = data.pop("perturbations")
     magnitudes = {k: magnitudes_of(k, v, env_params) for k, v in declared.items()}
     known = {name for table in tested if isinstance(table, dict) for name in table}
@@ -248,6 +251,16 @@ def _numbers(where: str, table: dict, lists: bool = False) -> None:
             _numbers(where, {f"{key}[{i}]": item for i, item in enumerate(value)}, lists)
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise EntrobError(f"{where}: {key} must be a number, not {value!r}")
+
+
+def _share(where: str, sets: list) -> tuple[tuple[str, ...], ...]:
+    """Sets of registered regularizers, as tuples; raises `EntrobError`."""
+    for names in sets:
+        if not isinstance(names, list):
+            raise EntrobError(f"{where} must hold lists of regularizers, not {names!r}")
+        for name in names:
+            regularizers.get(name)
+    return tuple(tuple(names) for names in sets)
 
 
 def positive_int(what: str, value: Any) -> int:

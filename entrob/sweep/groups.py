@@ -66,11 +66,18 @@ def runs_of(experiment: Experiment, method: Method) -> tuple[Run, ...]:
     return tuple(Run(run_id(experiment, method, seed), method, seed) for seed in seeds)
 
 
-def group_methods(methods: tuple[Method, ...]) -> list[Group]:
+def group_methods(
+    methods: tuple[Method, ...], share: tuple[tuple[str, ...], ...] = ()
+) -> list[Group]:
     """Put methods into as few programs as possible.
 
     A method joins a group whose regularizers and options include its own; the largest methods
     come first, so that ``none`` and plain policy entropy end up beside state entropy.
+
+    Args:
+      methods: what is trained.
+      share: sets of regularizers that are chained in one program though no method has them all.
+        Each run then pays for all of them, and compiling is paid for once.
     """
     groups: list[Group] = []
     for method in sorted(methods, key=lambda m: -len(m.coefficients)):
@@ -83,9 +90,20 @@ def group_methods(methods: tuple[Method, ...]) -> list[Group]:
                 groups[i] = dataclasses.replace(group, methods=(*group.methods, method))
                 break
         else:
-            names = tuple(sorted(method.coefficients))
+            names = _chained(method, methods, share)
             groups.append(Group(names, method.options, setting, (method,)))
     return groups
+
+
+def _chained(method: Method, methods: tuple[Method, ...], share) -> tuple[str, ...]:
+    """The regularizers of a new group: the method's, and those of methods that share a program."""
+    own = set(method.coefficients)
+    for together in map(set, share):
+        if own <= together and not method.options:
+            like = [m for m in methods if set(m.coefficients) <= together and not m.options]
+            like = [m for m in like if all(getattr(m, n) == getattr(method, n) for n in SETTING)]
+            own = own.union(*(m.coefficients for m in like))
+    return tuple(sorted(own))
 
 
 def cut(group: Group, runs: list[Run], size: int) -> list[Batch]:

@@ -104,7 +104,7 @@ class Spent:
 
 def groups(experiment: Experiment) -> list[Group]:
     """The experiment's methods, by program."""
-    return group_methods(experiment.methods)
+    return group_methods(experiment.methods, experiment.share)
 
 
 def _unfinished(experiment: Experiment, store: Store, group: Group) -> list:

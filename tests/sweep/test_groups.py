@@ -51,6 +51,25 @@ def test_a_coefficient_does_not_split_a_group():
     assert len(group_methods((STATE, Method("strong", {"state_entropy": 5.0})))) == 1
 
 
+KL, TSALLIS, RE3 = (Method(name, {name: 0.1}) for name in ("kl", "tsallis", "re3"))
+SHARE = (("kl", "tsallis", "epo"),)
+
+
+def test_methods_that_share_a_program_are_chained_in_it():
+    first, second = group_methods((NONE, KL, TSALLIS, RE3), SHARE)
+    assert first.regularizers == ("kl", "tsallis")  # and not epo, which no method has
+    assert [m.name for m in first.methods] == ["kl", "tsallis", "none"]
+    assert [m.name for m in second.methods] == ["re3"]
+    assert grouped(NONE, KL) == [["kl", "none"]]
+
+
+def test_only_methods_with_the_same_setting_and_no_options_share():
+    noisy = dataclasses.replace(TSALLIS, training={"reward_noise": 0.1})
+    odd = dataclasses.replace(TSALLIS, name="odd", options={"tsallis": {"q": 3.0}})
+    groups = group_methods((KL, noisy, odd), SHARE)
+    assert [g.regularizers for g in groups] == [("kl",), ("tsallis",), ("tsallis",)]
+
+
 @pytest.mark.parametrize(
     ("runs", "size", "sizes"),
     [(4, 4, [4]), (4, 9, [4]), (5, 3, [3, 2]), (7, 3, [3, 2, 2]), (3, 1, [1, 1, 1])],
