@@ -4,7 +4,8 @@ The spatially structured ones redraw a layout: of cells (`grid`) or of blocks, g
 (`physics`, which also changes how bodies move). One name can stand for both: `perturb` takes the
 one that fits the params. The diffuse ones (`noise`) set a field of ``params.noise`` and so need an
 environment made with ``entrob.make(id, noise=True)``. `with_randomization` lets an agent train
-under perturbations that are drawn anew in every episode.
+under perturbations that are drawn anew in every episode, `with_disturbance` under the forces of an
+adversary.
 """
 
 from entrob.perturbations import grid, noise, physics
@@ -16,6 +17,7 @@ from entrob.perturbations.base import (
     perturbation,
     perturbations,
 )
+from entrob.perturbations.disturbance import with_disturbance
 from entrob.perturbations.noise import Noise, with_noise
 from entrob.perturbations.randomization import with_randomization
 
@@ -30,6 +32,7 @@ __all__ = [
     "perturbation",
     "perturbations",
     "physics",
+    "with_disturbance",
     "with_noise",
     "with_randomization",
 ]

@@ -3,7 +3,8 @@
 A suite's file has a table per task, ``[tasks.NAME]``, that says what an experiment's file says;
 ``[common]`` holds what tasks share, and ``[presets.PRESET]`` which tasks a preset plays and what
 it changes in all of them. Every registered regularizer is a method of every task whose actions it
-fits; its coefficient is tuned on that task by the 5 % rule.
+fits; its coefficient is tuned on that task by the 5 % rule. ``[[methods]]`` holds further ones as
+they are, untuned, of which adversaries are left out where a task cannot have them.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from typing import Any
 import pandas as pd
 from gymnax.environments import spaces
 
+from entrob.agents.adversary import KINDS, adversary_of, misfit
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
@@ -83,7 +85,9 @@ def load(name: str, preset: str) -> Suite:
         table |= {"presets": {preset: chosen | own}}
         if "environment" not in table:
             raise EntrobError(f"{path.name}: tasks.{task} has no environment")
-        table["methods"] = [*_methods(table["environment"]), *data.get("methods", [])]
+        env, _ = make(table["environment"])
+        more = [entry for entry in data.get("methods", []) if _fits(path.name, env, entry)]
+        table["methods"] = [*_methods(table["environment"]), *more]
         experiment = from_table(f"{path.name}: tasks.{task}", f"{path.stem}-{task}", table, preset)
         grids = {m.name: grid(m, tuning["factors"]) for m in experiment.methods if m.coefficients}
         tune = {"seeds": tuning["seeds"], "grids": grids, "extend": False}
@@ -104,6 +108,12 @@ def _methods(environment: str) -> list[dict[str, Any]]:
     fitting = {name: part.coef for name, part in parts.items() if actions in part.actions}
     tables = [{"name": name, "coefficients": {name: coef}} for name, coef in fitting.items()]
     return [{"name": "none"}, *tables]
+
+
+def _fits(where: str, env: Any, entry: dict[str, Any]) -> bool:
+    """Whether a task can have a method's adversary, if it has one; raises `EntrobError`."""
+    adversary = adversary_of(where, entry.get("adversary", {}))
+    return adversary is None or misfit(env, adversary) is None
 
 
 def grid(method: Method, factors: list[float]) -> dict[str, Any]:
@@ -211,6 +221,16 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
             "doc": inspect.getdoc(regularizers.get(name)) or "",
         }
         for name, part in parts.items()
+    }
+    described |= {
+        method.name: {
+            "family": "adversaries",
+            **KINDS[method.adversary["kind"]]._asdict(),
+            "strength": adversary_of(suite.name, method.adversary).strength,
+        }
+        for experiment in suite.tasks.values()
+        for method in experiment.methods
+        if method.adversary
     }
     merged = dict(old.get("tasks", {}))
     for task, facts in tasks.items():
