@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from gymnax.environments import spaces
 
+from entrob.envs.disturbance import disturbance_of
 from entrob.errors import EntrobError, unknown
-from entrob.perturbations.disturbance import disturbance_of
 
 
 class Kind(NamedTuple):
@@ -39,7 +39,7 @@ KINDS: dict[str, Kind] = {
         "Pinto, Davidson, Sukthankar, Gupta 2017, Robust Adversarial RL (1703.02702)",
         "adapted: PPO for TRPO; players alternate update by update, on one rollout each",
         "RARL: an adversary exerts forces on the environment, up to `strength` times the unit of "
-        "`entrob.perturbations.disturbance`, and gains what the protagonist loses.",
+        "`entrob.envs.disturbance`, and gains what the protagonist loses.",
     ),
     "quantal": Kind(
         "Reddi et al. 2024, Robust Adversarial RL via Bounded Rationality Curricula (2311.01642)",
@@ -62,7 +62,7 @@ class Adversary(NamedTuple):
       kind: one of `KINDS`.
       strength: of ``"probabilistic"`` and ``"noisy"`` α in [0, 1], the adversary's share (Tessler
         et al. report 0.1); of forces the largest, at least 0, in units of
-        `entrob.perturbations.disturbance.Disturbance`: 1 is about as strong as the agent.
+        `entrob.envs.disturbance.Disturbance`: 1 is about as strong as the agent.
       bound: ``"quantal"`` only: undiscounted return, in the environment's units, that the
         protagonist must keep for the curriculum to go on; None: what it had in the first window.
     """

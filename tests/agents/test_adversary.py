@@ -83,7 +83,7 @@ def test_the_noisy_action_is_the_weighted_mean():
     ours, theirs = jnp.tanh(normal(0.5).mean), normal(-0.7)
     executed, _, _, moves, *_ = interfere(Adversary("noisy", 0.25), theirs, ours)
     expected = 0.75 * ours + 0.25 * jnp.tanh(moves.action)
-    np.testing.assert_allclose(executed, expected, rtol=1e-5)
+    np.testing.assert_allclose(executed, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(moves.log_prob, theirs.log_prob(moves.action))
     assert moves.acted is None
 
@@ -126,7 +126,7 @@ def test_forces_are_as_strong_as_is_said(states):
     executed, pushed, _, moves, *_ = interfere(adversary, normal(0.3, 2), still, env, state)
     np.testing.assert_array_equal(executed, still)
     expected = 0.5 * np.float32([10, 1]) * np.tanh(moves.action)
-    np.testing.assert_allclose(pushed.disturbance, expected, rtol=1e-5)
+    np.testing.assert_allclose(pushed.disturbance, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["probabilistic", "noisy", "forces", "quantal"])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from entrob.envs import make
+from entrob.envs.disturbance import DISTURBANCES, disturbance_of
 from entrob.errors import EntrobError
 from entrob.perturbations import with_randomization
-from entrob.perturbations.disturbance import DISTURBANCES, disturbance_of
 
 TASKS = ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1"]
 TASKS += ["PointRobot-misc"]
