@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from entrob.agents import curriculum as curricula
+from entrob.agents import opponent as rival
 from entrob.agents.advantages import gae
-from entrob.agents.adversary import protagonist, two_players
 from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
@@ -32,14 +33,15 @@ class AgentState:
 
     Attributes:
       key: PRNG key.
-      network: network parameters.
-      opt_state: optimizer state.
+      network: network parameters; with an adversary, by player: protagonist and adversary.
+      opt_state: optimizer state, likewise.
       normalizer: `Normalizer`, or ``()`` if the spec does not normalize.
       actors: `Actors`, where the environments stand.
       regularizers: per-regularizer states by name.
       update: int32[], updates done.
       diverged_at: int32[], the update at which the run was frozen, -1 if it was not.
       cause: int32[], why: `HEALTHY`, `AGENT`, or 2 + the index of the fault.
+      curriculum: the `Curriculum` of an adversary that has one, else ().
     """
 
     key: jax.Array
@@ -51,6 +53,7 @@ class AgentState:
     update: jax.Array
     diverged_at: jax.Array
     cause: jax.Array
+    curriculum: Any = ()
 
     @property
     def policy(self) -> PolicyParams:
@@ -63,8 +66,9 @@ class Agent(NamedTuple):
 
     Attributes:
       spec: the static part.
-      model: its policy's functions while it learns.
-      actor: those of the policy that is tested: the same, or without the adversary.
+      model: functions of the protagonist's policy, or of the only one.
+      actor: the same as functions of `AgentState.policy`, which may hold an adversary's too.
+      opponent: the adversary, or None.
       init: ``(key, hyper, env_params) -> AgentState``.
       train_chunk: ``(state, hyper, env_params, updates) -> (state, curves)``; curves are
         float32[updates] each. ``updates`` is static.
@@ -76,6 +80,7 @@ class Agent(NamedTuple):
     spec: Spec
     model: Model
     actor: Model
+    opponent: rival.Opponent | None
     init: Callable
     train_chunk: Callable
     act: Callable
@@ -86,14 +91,17 @@ def make_agent(spec: Spec) -> Agent:
     """Build the functions of an A2C or PPO agent.
 
     Raises:
-      EntrobError: the environment's actions fit no distribution, or the network is unknown.
+      EntrobError: the environment's actions fit no distribution, the network is unknown, or the
+        adversary does not fit the environment.
       ValueError: unknown algorithm, or the minibatches do not divide the rollout.
     """
     if spec.algorithm not in ("a2c", "ppo"):
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
     actor = model = make_model(spec.env, spec.network)
+    opponent = None
     if spec.adversary:
-        actor, model = protagonist(model), two_players(model, spec.adversary)
+        actor = rival.protagonist(model)
+        opponent = rival.make_opponent(spec.env, spec.adversary, spec.network)
     if (spec.num_envs if model.recurrent else spec.frames_per_update) % spec.minibatches:
         raise ValueError("minibatches must divide the rollout (its environments, if recurrent)")
     optimizer = make_optimizer(spec.algorithm)
@@ -101,19 +109,29 @@ def make_agent(spec: Spec) -> Agent:
     def init(key: jax.Array, hyper: Hyper, env_params: Any) -> AgentState:
         """The state before training; hyper is not used but fixes the signature of `vmap`."""
         key, key_net, key_env, key_reg = jax.random.split(key, 4)
-        actors, obs = begin(spec, model, tabulate(spec, model, env_params), env_params, key_env)
+        finite = tabulate(spec, model, env_params)
+        actors, obs = begin(spec, model, finite, env_params, key_env, opponent)
         network = model.init(key_net, obs)
+        regularizers = spec.regularizer.init(key_reg, spec, network)
+        opt_state, curriculum = optimizer.init(network), ()
+        if opponent:
+            theirs = rival.init(opponent, actors.standing, obs, key_net)
+            network = {"protagonist": network, "adversary": theirs}
+            opt_state = {"protagonist": opt_state, "adversary": optimizer.init(theirs)}
+            if rival.is_quantal(opponent):
+                curriculum = curricula.start(spec.adversary.bound)
         shape = obs.shape[1:]
         return AgentState(
             key=key,
             network=network,
-            opt_state=optimizer.init(network),
+            opt_state=opt_state,
             normalizer=Normalizer.empty(shape, spec.num_envs) if spec.normalize else (),
             actors=actors,
-            regularizers=spec.regularizer.init(key_reg, spec, network),
+            regularizers=regularizers,
             update=jnp.zeros((), jnp.int32),
             diverged_at=jnp.full((), -1, jnp.int32),
             cause=jnp.zeros((), jnp.int32),
+            curriculum=curriculum,
         )
 
     def train_chunk(state: AgentState, hyper: Hyper, env_params: Any, updates: int):
@@ -121,7 +139,7 @@ def make_agent(spec: Spec) -> Agent:
         finite = tabulate(spec, model, env_params)
 
         def body(state, _):
-            return _update(spec, model, optimizer, finite, env_params, hyper, state)
+            return _update(spec, model, opponent, optimizer, finite, env_params, hyper, state)
 
         return jax.lax.scan(body, state, None, length=updates)
 
@@ -136,10 +154,10 @@ def make_agent(spec: Spec) -> Agent:
         """The memory an episode begins with."""
         return jax.tree.map(lambda x: x[0], actor.memory(1))
 
-    return Agent(spec, model, actor, init, train_chunk, act, start)
+    return Agent(spec, model, actor, opponent, init, train_chunk, act, start)
 
 
-def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState):
+def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: AgentState):
     """One update of one run: rollout, bonuses, advantages, gradient steps, regularizer states."""
     chain = spec.regularizer
     key, key_roll, key_reward, key_learn, key_reg = jax.random.split(state.key, 5)
@@ -147,9 +165,15 @@ def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState
     coefs = chain.coefs(hyper.coefs, progress)
     behavior = lambda dist: chain.behavior(state.regularizers, dist, coefs)
 
-    actors, rollout, next_value, episodes = collect(
+    policy, opt_state, game = state.policy, state.opt_state, None
+    if opponent:
+        theirs = rival.player(policy, "adversary")
+        game = rival.Game(opponent, theirs, opt_state["adversary"], state.curriculum)
+        policy, opt_state = rival.player(policy, "protagonist"), opt_state["protagonist"]
+
+    actors, rollout, next_value, episodes, moves = collect(
         spec, model, finite, env_params, behavior, progress, hyper.gamma,
-        state.policy, state.actors, key_roll,
+        policy, state.actors, key_roll, game,
     )  # fmt: skip
     normalizer, rollout = _normalize(state.normalizer, rollout, hyper.gamma)
     bonus, reg_states, bad_bonus = chain.reward(key_reward, state.regularizers, rollout, coefs)
@@ -167,9 +191,14 @@ def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState
     rollout, bad_advantage = chain.advantage(reg_states, rollout, coefs)
     rollout = rollout.replace(notes=chain.prepare(reg_states, rollout, coefs))
     network, opt_state, metrics, bad = learn(
-        spec, model, optimizer, hyper, coefs, reg_states, state.policy,
-        state.opt_state, state.actors.memory, rollout, key_learn,
+        spec, model, optimizer, hyper, coefs, reg_states, policy,
+        opt_state, state.actors.memory, rollout, key_learn,
     )  # fmt: skip
+    curriculum = state.curriculum
+    if game:
+        network, opt_state, curriculum = rival.respond(
+            game, spec, optimizer, hyper, state, (network, opt_state), rollout, moves, key_learn
+        )
     reg_states = chain.update(key_reg, reg_states, rollout.replace(notes=None), metrics)
 
     new = AgentState(
@@ -182,6 +211,7 @@ def _update(spec, model, optimizer, finite, env_params, hyper, state: AgentState
         update=state.update + 1,
         diverged_at=state.diverged_at,
         cause=state.cause,
+        curriculum=curriculum,
     )
     curves = {"bonus_mean": bonus.mean(), **metrics, **episodes}
     bad |= {"behavior": bad_behavior, "reward": bad_bonus, "advantage": bad_advantage}

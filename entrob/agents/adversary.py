@@ -1,152 +1,121 @@
-"""Two players: a protagonist learns to act while an adversary learns to disturb it.
+"""Adversaries: what a second player may do against the one that learns to act, the protagonist.
 
-PR-MDP and NR-MDP (Tessler, Efroni, Mannor 2019, *Action Robust Reinforcement Learning and
-Applications in Continuous Control*, ICML, sections 4 and 5) are zero-sum games over one action:
-
-- ``"probabilistic"``: with probability α the adversary's action is executed instead;
-- ``"noisy"``: (1 - α) a + α ā is executed.
-
-What differs from the original: both players learn at once with this loop's PPO (or A2C) instead
-of DDPG and ten protagonist steps to one of the adversary; they share the protagonist's critic, of
-which the adversary ascends the negative; each explores with its own policy's noise. Testing lets
-the protagonist act alone, as there.
+Testing lets the protagonist act alone, as in all the sources. How both learn is in `opponent`.
 """
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import struct
+from gymnax.environments import spaces
 
-from entrob.agents.distributions import TanhNormal
-from entrob.agents.model import Model, PolicyParams
+from entrob.envs.disturbance import disturbance_of
 from entrob.errors import EntrobError, unknown
 
-KINDS = ("probabilistic", "noisy")
+
+class Kind(NamedTuple):
+    """What the leaderboard says of a kind of adversary: see `Regularizer` for the fields."""
+
+    source: str
+    label: str
+    doc: str
+
+
+_ACTION_ROBUST = "Tessler, Efroni, Mannor 2019, Action Robust Reinforcement Learning (1901.09184)"
+_BOTH_LEARN = "PPO for DDPG; both players learn in every update, not ten times to one"
+
+#: Kinds of adversaries.
+KINDS: dict[str, Kind] = {
+    "probabilistic": Kind(
+        _ACTION_ROBUST,
+        f"adapted: {_BOTH_LEARN}",
+        "PR-MDP: with probability `strength` the adversary's action is executed instead.",
+    ),
+    "noisy": Kind(
+        _ACTION_ROBUST,
+        f"adapted: {_BOTH_LEARN}",
+        "NR-MDP: (1 - strength) a + strength b is executed, b being the adversary's action.",
+    ),
+    "forces": Kind(
+        "Pinto, Davidson, Sukthankar, Gupta 2017, Robust Adversarial RL (1703.02702)",
+        "adapted: PPO for TRPO; players alternate update by update, on one rollout each",
+        "RARL: an adversary exerts forces on the environment, up to `strength` times the unit of "
+        "`entrob.envs.disturbance`, and gains what the protagonist loses.",
+    ),
+    "quantal": Kind(
+        "Reddi et al. 2024, Robust Adversarial RL via Bounded Rationality Curricula (2311.01642)",
+        "adapted: PPO for SAC; self-normalized importance weights; at most one curriculum step per "
+        "update; the return must not fall below that of the first window unless a bound is given",
+        "QARL: RARL whose adversary also gains τ times its policy's entropy. τ is drawn in every "
+        "episode from a gamma distribution whose shape a curriculum takes from 50 to 1, so that "
+        "the adversary becomes more rational as fast as the protagonist bears it.",
+    ),
+}
+
+#: The kinds with an action space of their own, whose players take turns in learning.
+FORCES = ("forces", "quantal")
 
 
 class Adversary(NamedTuple):
-    """How the players' actions are mixed.
+    """A second player, zero-sum.
 
     Attributes:
-      kind: ``"probabilistic"`` (PR-MDP) or ``"noisy"`` (NR-MDP).
-      strength: α in [0, 1], the adversary's share; Tessler et al. report 0.1.
+      kind: one of `KINDS`.
+      strength: of ``"probabilistic"`` and ``"noisy"`` α in [0, 1], the adversary's share (Tessler
+        et al. report 0.1); of forces the largest, at least 0, in units of
+        `entrob.envs.disturbance.Disturbance`: 1 is about as strong as the agent.
+      bound: ``"quantal"`` only: undiscounted return, in the environment's units, that the
+        protagonist must keep for the curriculum to go on; None: what it had in the first window.
     """
 
     kind: str
     strength: float = 0.1
+    bound: float | None = None
 
 
 def check_adversary(adversary: Adversary) -> Adversary:
     """The adversary itself; raises `EntrobError` for what cannot be one."""
-    if adversary.kind not in KINDS:
-        raise unknown("adversary", adversary.kind, KINDS)
-    if not 0 <= adversary.strength <= 1:
-        raise EntrobError(f"an adversary's strength must be in 0..1, not {adversary.strength!r}")
+    kind, strength, bound = adversary
+    if kind not in KINDS:
+        raise unknown("adversary", kind, KINDS)
+    largest, range_ = (math.inf, "finite and at least 0") if kind in FORCES else (1, "in 0..1")
+    if not (_is_number(strength) and 0 <= strength <= largest):
+        raise EntrobError(f"an adversary's strength must be {range_}, not {strength!r}")
+    if bound is not None and kind != "quantal":
+        raise EntrobError(f"a bound is for the adversary 'quantal', not for {kind!r}")
+    if bound is not None and not _is_number(bound):
+        raise EntrobError(f"an adversary's bound must be a finite number, not {bound!r}")
     return adversary
 
 
-@struct.dataclass
-class Players:
-    """Both players' distributions over continuous actions of d dimensions.
-
-    A raw action is float32[..., 2 d + 1]: the protagonist's, the adversary's, and 1 where the
-    adversary's turn it is.
-
-    Attributes:
-      protagonist, adversary: `TanhNormal`.
-      kind, strength: as of `Adversary`, static.
-    """
-
-    protagonist: TanhNormal
-    adversary: TanhNormal
-    kind: str = struct.field(pytree_node=False)
-    strength: float = struct.field(pytree_node=False)
-
-    #: Whose gain the advantage is: the last axis of `log_prob`.
-    signs = np.float32([1.0, -1.0])
-
-    def _split(self, action):
-        size = self.protagonist.mean.shape[-1]
-        return action[..., :size], action[..., size:-1], action[..., -1:]
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Raw actions of both, and whose turn it is: float32[..., 2 d + 1]."""
-        keys = jax.random.split(key, 3)
-        ours, theirs = self.protagonist.sample(keys[0]), self.adversary.sample(keys[1])
-        turn = jax.random.bernoulli(keys[2], self.strength, (*ours.shape[:-1], 1))
-        return jnp.concatenate([ours, theirs, turn.astype(ours.dtype)], -1)
-
-    def execute(self, action: jax.Array) -> jax.Array:
-        """The environment's action: float32[..., d]."""
-        ours, theirs, turn = self._split(action)
-        ours, theirs = self.protagonist.execute(ours), self.adversary.execute(theirs)
-        if self.kind == "noisy":
-            return (1.0 - self.strength) * ours + self.strength * theirs
-        return jnp.where(turn > 0, theirs, ours)
-
-    def log_prob(self, action: jax.Array) -> jax.Array:
-        """Log-density of each player's action, 0 for one who had no turn: float32[..., 2]."""
-        ours, theirs, turn = self._split(action)
-        both = self.protagonist.log_prob(ours), self.adversary.log_prob(theirs)
-        both = jnp.stack(both, -1)
-        if self.kind == "noisy":
-            return both
-        return both * jnp.concatenate([1.0 - turn, turn], -1)
-
-    def entropy(self) -> jax.Array:
-        """The protagonist's: float32[...]."""
-        return self.protagonist.entropy()
-
-
-def two_players(model: Model, adversary: Adversary) -> Model:
-    """The same policy twice, as one: parameters and memories are dictionaries of both.
-
-    Raises:
-      EntrobError: the actions are not continuous, or the adversary is none.
-    """
-    adversary = check_adversary(adversary)
-
-    def each(f, policy, memory, *args):
-        """What both do: the joint distribution, the protagonist's value, memories if any."""
-        sides = {
-            side: f(PolicyParams(policy.network[side], policy.moments), memory[side], *args)
-            for side in ("protagonist", "adversary")
-        }
-        dists = {side: out[0] for side, out in sides.items()}
-        if not isinstance(dists["protagonist"], TanhNormal):
-            raise EntrobError("an adversary needs continuous actions")
-        dist = Players(**dists, kind=adversary.kind, strength=adversary.strength)
-        memories = {side: out[2] for side, out in sides.items() if len(out) > 2}
-        return dist, sides["protagonist"][1], memories
-
-    def init(key, obs):
-        keys = jax.random.split(key)
-        return {"protagonist": model.init(keys[0], obs), "adversary": model.init(keys[1], obs)}
-
-    def memory(n):
-        return {"protagonist": model.memory(n), "adversary": model.memory(n)}
-
-    def sequence(policy, memories, obs, start):
-        memories = memories or memory(1)
-        return each(model.sequence, policy, memories, obs, start)[:2]
-
-    def step(policy, memories, obs, start):
-        return each(model.step, policy, memories, obs, start)
-
-    return Model(model.recurrent, init, memory, step, sequence)
-
-
-def protagonist(model: Model) -> Model:
-    """The policy that is tested: that of `two_players` without the adversary.
+def adversary_of(where: str, table: dict[str, Any]) -> Adversary | None:
+    """The adversary that a table declares, None if the table is empty; raises `EntrobError`.
 
     Args:
-      model: the single player's.
+      where: what an error calls the file.
+      table: fields of `Adversary`.
     """
+    if not table:
+        return None
+    for key in table:
+        if key not in Adversary._fields:
+            raise unknown(f"key in {where}: adversary", key, Adversary._fields)
+    return check_adversary(Adversary(**{"kind": "", **table}))
 
-    def alone(f):
-        side = lambda policy: PolicyParams(policy.network["protagonist"], policy.moments)
-        return lambda policy, *args: f(side(policy), *args)
 
-    return model._replace(step=alone(model.step), sequence=alone(model.sequence))
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+
+
+def misfit(env: Any, adversary: Adversary) -> str | None:
+    """Why an environment cannot have an adversary, None if it can.
+
+    Args:
+      env: gymnax environment, whether or not forces can act on it already.
+      adversary: a checked one.
+    """
+    if adversary.kind in FORCES and disturbance_of(env) is None:
+        return f"adversary {adversary.kind!r} needs forces, and none can act on {env.name}"
+    space = env.action_space(env.default_params)
+    if adversary.kind == "noisy" and isinstance(space, spaces.Discrete):
+        return f"adversary 'noisy' mixes actions, and those of {env.name} are discrete"
+    return None

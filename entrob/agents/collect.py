@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from entrob.agents import opponent as rival
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Finite, Spec
@@ -22,6 +23,7 @@ class Actors(NamedTuple):
       memory: the policy's, leaves [N, ...].
       episode_return: float32[N], undiscounted return since the episode began.
       episode_time: int32[N], steps since the episode began.
+      standing: the adversary's `Standing`, or ().
     """
 
     env_state: Any
@@ -29,15 +31,24 @@ class Actors(NamedTuple):
     memory: Any
     episode_return: jax.Array
     episode_time: jax.Array
+    standing: Any = ()
 
 
-def begin(spec: Spec, model: Model, finite: Finite | None, env_params: Any, key: jax.Array):
+def begin(
+    spec: Spec,
+    model: Model,
+    finite: Finite | None,
+    env_params: Any,
+    key: jax.Array,
+    opponent: rival.Opponent | None = None,
+):
     """N environments at the start of an episode: ``(Actors, observations[N, ...])``."""
     env, n = spec.env, spec.num_envs
     obs, env_state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, n), env_params)
     stored = jax.vmap(env.state_index)(env_state) if finite else obs
+    standing = rival.begin(opponent, n, key) if opponent else ()
     time = jnp.zeros(n, jnp.int32)
-    return Actors(env_state, stored, model.memory(n), jnp.zeros(n), time), obs
+    return Actors(env_state, stored, model.memory(n), jnp.zeros(n), time, standing), obs
 
 
 def collect(
@@ -51,6 +62,7 @@ def collect(
     policy: PolicyParams,
     actors: Actors,
     key: jax.Array,
+    game: rival.Game | None = None,
 ):
     """Let the actors take T steps.
 
@@ -64,13 +76,17 @@ def collect(
       policy: what acts.
       actors: where the environments stand.
       key: PRNG key.
+      game: the adversary that interferes, if any, with its policy.
 
     Returns:
-      ``(Actors, Rollout, next_value, episodes)``: V of the true next observations float32[T, N],
-      and sums over the episodes that ended, float32[] each.
+      ``(Actors, Rollout, next_value, episodes, moves)``: V of the true next observations
+      float32[T, N], sums over the episodes that ended, float32[] each, and the adversary's `Moves`,
+      None if there is none.
     """
     env, n = spec.env, spec.num_envs
     heads = _heads(model, finite, policy)
+    if game:
+        their_heads = _heads(game.opponent.model, finite, game.policy)
 
     def env_step(key, env_state, action):
         key_step, key_reset = jax.random.split(key)
@@ -94,14 +110,19 @@ def collect(
         )
 
     def step(actors, key):
-        env_state, obs, memory, ret, time = actors
+        env_state, obs, memory, ret, time, standing = actors
         key_act, key_env = jax.random.split(key)
         dist, value, memory = heads(memory, obs, time == 0)
         sampled = behavior(dist)
         action = sampled.sample(key_act)
+        executed, moves = sampled.execute(action), None
+        if game:
+            executed, env_state, standing, moves = rival.interfere(
+                game, their_heads, standing, obs, time == 0, executed, env_state, key
+            )
         keys = jax.random.split(key_env, n)
         new_env, new_obs, next_obs, reward, terminated, truncated, success = jax.vmap(env_step)(
-            keys, env_state, sampled.execute(action)
+            keys, env_state, executed
         )
         done = terminated | truncated
         ret, length = ret + reward, time + 1
@@ -113,15 +134,20 @@ def collect(
         }
         out = (obs, env_state, time, action, sampled.log_prob(action), dist, value, reward)
         out += (terminated, truncated, success, next_obs, memory, ended)
-        left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length)
-        return Actors(new_env, new_obs, memory, *left), out
+        if game:
+            standing = rival.redraw(game, standing, done, key)
+            moves = moves._replace(episode_return=ret)
+        left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length), standing
+        return Actors(new_env, new_obs, memory, *left), (*out, moves)
 
     actors, out = jax.lax.scan(step, actors, jax.random.split(key, spec.num_steps))
     obs, env_state, time, action, log_prob, dist, value, reward = out[:8]
-    terminated, truncated, success, next_obs, memories, ended = out[8:]
-    # All steps' next values at once: each continues from its own memory.
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (memories, next_obs))
-    next_value = heads(*flat, jnp.zeros(reward.size, bool))[1].reshape(reward.shape)
+    terminated, truncated, success, next_obs, memories, ended, moves = out[8:]
+    next_value = _next_value(heads, memories, next_obs)
+    if game:
+        view = rival.seen(game.opponent, next_obs, moves.temperature)
+        next_moves = _next_value(their_heads, moves.memory, view)
+        moves = moves._replace(memory=None, next_value=next_moves)
 
     if finite is not None:
         features, image = finite.features[obs], finite.observations[obs]
@@ -148,8 +174,17 @@ def collect(
         reward_scale=jnp.ones(()),
         index=obs if finite is not None else None,
         finite=finite,
+        acted=None if moves is None or moves.acted is None else ~moves.acted,
     )
-    return actors, rollout, next_value, {k: x.sum().astype(jnp.float32) for k, x in ended.items()}
+    episodes = {k: x.sum().astype(jnp.float32) for k, x in ended.items()}
+    return actors, rollout, next_value, episodes, moves
+
+
+def _next_value(heads, memories, next_obs):
+    """Values of all steps' next observations at once; each continues from its own memory."""
+    size = jax.tree.leaves(next_obs)[0].shape[:2]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (memories, next_obs))
+    return heads(*flat, jnp.zeros(size[0] * size[1], bool))[1].reshape(size)
 
 
 def _heads(model: Model, finite: Finite | None, policy: PolicyParams):

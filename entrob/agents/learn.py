@@ -135,14 +135,12 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
     (weight, low, high), bad_surrogate = chain.surrogate(
         key_surrogate, reg_states, policy, batch, coefs, hyper.clip
     )
-    if spec.adversary:
-        # [B, players]: what one gains, the other loses.
-        advantage = advantage[:, None] * policy.dist.signs
-        weight, low, high = (x[:, None] for x in (weight, low, high))
     gain = log_prob * advantage
     if spec.algorithm == "ppo":
         ratio = jnp.exp(log_prob - old)
         gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - low, 1.0 + high) * advantage)
+    if batch.acted is not None:
+        gain = jnp.where(batch.acted, gain, 0.0)
     policy_loss = -jnp.sum(weight * gain) / batch.reward.size
     moved = jnp.clip(policy.value - batch.value, -hyper.value_clip, hyper.value_clip)
     errors = (policy.value - batch.target) ** 2, (batch.value + moved - batch.target) ** 2

@@ -51,19 +51,22 @@ class Model(NamedTuple):
     sequence: Callable
 
 
-def make_model(env: Any, network: str | nn.Module | None = None) -> Model:
+def make_model(env: Any, network: str | nn.Module | None = None, space: Any = None) -> Model:
     """The policy of an environment.
 
     Args:
       env: gymnax environment.
       network: ``"minigrid"``, ``"mlp"``, ``"lstm"``, a module with their signatures, or None for
         the paper's on images and a perceptron on vectors.
+      space: of the actions, by default the environment's; a module given is resized to it.
 
     Raises:
       EntrobError: unknown network, or actions that are neither discrete nor a bounded box.
     """
     params = env.default_params
-    size, distribution = _head(env, params)
+    size, distribution = _head(env, space or env.action_space(params))
+    if space and isinstance(network, nn.Module):
+        network = network.clone(outputs=size)
     if network is None:
         image = isinstance(env, MiniGrid) or len(env.observation_space(params).shape) == 3
         network = "minigrid" if image else "mlp"
@@ -84,9 +87,8 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def _head(env, params) -> tuple[int, Callable]:
+def _head(env, space) -> tuple[int, Callable]:
     """How many numbers parametrize the action distribution, and what it is."""
-    space = env.action_space(params)
     if isinstance(space, spaces.Discrete):
         return int(space.n), Categorical
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
@@ -105,7 +107,11 @@ def _head(env, params) -> tuple[int, Callable]:
 
 
 def _seen(policy: PolicyParams, obs: jax.Array) -> jax.Array:
-    return standardize(policy.moments, obs) if policy.moments else obs
+    """The observation as the network sees it: what the moments do not know is left as it is."""
+    if not policy.moments:
+        return obs
+    known = policy.moments.mean.shape[-1]
+    return jnp.concatenate([standardize(policy.moments, obs[..., :known]), obs[..., known:]], -1)
 
 
 def _feedforward(network, distribution) -> Model:

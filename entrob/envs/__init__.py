@@ -52,7 +52,7 @@ def _mujoco(module: str):
         ) from error
 
 
-def make(id: str, noise: bool = False):
+def make(id: str, noise: bool = False, disturbed: bool = False):
     """Build an environment and its nominal params.
 
     Args:
@@ -60,16 +60,22 @@ def make(id: str, noise: bool = False):
         ``"gymnax:CartPole-v1"`` or ``"brax:ant"``.
       noise: wrap the environment so that the diffuse perturbations (slip, action delay,
         observation noise, ...) can act; their params start at zero, which is off.
+      disturbed: wrap it so that an adversary's forces can act, see
+        `entrob.perturbations.with_disturbance`.
 
     Returns:
       ``(env, params)``, a gymnax `Environment` and its `EnvParams`.
 
     Raises:
-      EntrobError: the id is not registered, or the library is not installed.
+      EntrobError: the id is not registered, the library is not installed, or no forces can act.
     """
     library, colon, name = id.partition(":")
     foreign = colon and id not in environments
     env = libraries.get(library)(name) if foreign else environments.get(id)()
+    if disturbed:
+        from entrob.perturbations.disturbance import with_disturbance
+
+        env = with_disturbance(env)
     params = env.default_params
     if noise:
         from entrob.perturbations.noise import with_noise

@@ -4,7 +4,8 @@ The spatially structured ones redraw a layout: of cells (`grid`) or of blocks, g
 (`physics`, which also changes how bodies move, as `tasks` does for gymnax's tasks). One name can
 stand for several: `perturb` takes the one that fits the params. The diffuse ones (`noise`) set a
 field of ``params.noise`` and so need an environment made with ``entrob.make(id, noise=True)``.
-`with_randomization` lets an agent train under perturbations that are drawn anew in every episode.
+`with_randomization` lets an agent train under perturbations that are drawn anew in every episode,
+`with_disturbance` under the forces of an adversary.
 """
 
 from entrob.perturbations import grid, noise, physics, tasks
@@ -16,6 +17,7 @@ from entrob.perturbations.base import (
     perturbation,
     perturbations,
 )
+from entrob.perturbations.disturbance import with_disturbance
 from entrob.perturbations.noise import Noise, with_noise
 from entrob.perturbations.randomization import with_randomization
 
@@ -31,6 +33,7 @@ __all__ = [
     "perturbations",
     "physics",
     "tasks",
+    "with_disturbance",
     "with_noise",
     "with_randomization",
 ]

@@ -40,6 +40,7 @@ class Rollout:
       index: int32[T, N] or None, state index where the environment is finite.
       finite: `Finite` or None, the tables that `index` points into.
       notes: what the regularizer's own `prepare` returned, leaves [T, N, ...].
+      acted: bool[T, N], whether the action was executed and not another player's; None: always.
     """
 
     obs: Any
@@ -63,6 +64,7 @@ class Rollout:
     index: jax.Array | None = None
     finite: Any = None
     notes: Any = None
+    acted: jax.Array | None = None
 
 
 class Policy(NamedTuple):

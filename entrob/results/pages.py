@@ -1,6 +1,7 @@
-"""A page per regularizer: formula, source, what it does, and its robustness curves."""
+"""A page per regularizer or adversary: formula, source, what it does, and its robustness curves."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -37,7 +38,7 @@ def write_pages(root: Path, board: Board, ranks: pd.DataFrame) -> list[str]:
         save(curves_figure(board.scores, name), folder, name)
         text = [f"# {name}", *_paragraphs(facts["doc"])]
         text += [f"Source: {facts['source'] or 'not given'}. Label: {facts['label']}."]
-        text += [f"Default coefficient: {facts['coef']:g}; tuned: {_coefficients(board, name)}."]
+        text += [_setting(board, name, facts)]
         text += [markup.markdown(row[[c for c in COLUMNS if c in row]])]
         text += [f"![Robustness of {name}]({name}.png)", "[The leaderboard](../leaderboard.md)"]
         page = "\n\n".join(part.rstrip() for part in text) + "\n"
@@ -53,13 +54,17 @@ def _paragraphs(doc: str) -> list[str]:
     return [summary, f"```text\n{rest}\n```"] if rest.strip() else [summary]
 
 
-def _coefficients(board: Board, name: str) -> str:
+def _setting(board: Board, name: str, facts: dict[str, Any]) -> str:
+    """How strong it was: coefficients that were tuned, or an adversary's strength."""
+    if "strength" in facts:
+        return f"Strength: {facts['strength']:g}, not tuned."
     tuned = {
         task: facts["coefficients"][name]
         for task, facts in board.manifest["tasks"].items()
         if name in facts["coefficients"]
     }
-    return ", ".join(f"{task} {value:g}" for task, value in tuned.items())
+    chosen = ", ".join(f"{task} {value:g}" for task, value in tuned.items())
+    return f"Default coefficient: {facts['coef']:g}; tuned: {chosen}."
 
 
 def curves_figure(scores: pd.DataFrame, name: str) -> Figure:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from entrob.agents.adversary import Adversary, check_adversary
+from entrob.agents.adversary import adversary_of, misfit
 from entrob.agents.model import NETWORKS
 from entrob.agents.spec import Hyper
 from entrob.envs import make
@@ -203,7 +203,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
         if data.get(key) in (None, [], {}):
             raise EntrobError(f"{where}: {key!r} is missing")
     # With noise, so that every perturbation that can act on the environment fits its params.
-    _, env_params = make(data["environment"], noise=True)
+    env, env_params = make(data["environment"], noise=True)
     for key in _COUNTS:
         positive_int(f"{where}: {key}", data[key])
     for key, known in (("algorithm", ("a2c", "ppo")), ("network", ("auto", *NETWORKS))):
@@ -217,7 +217,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     _numbers(f"{where}: hyper", data["hyper"])
     _numbers(f"{where}: params", data["params"], lists=True)
     common = data.pop("params")
-    methods = tuple(_method(where, entry, common, env_params) for entry in data.pop("methods"))
+    methods = tuple(_method(where, entry, common, env, env_params) for entry in data.pop("methods"))
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:
@@ -304,7 +304,9 @@ def magnitudes_of(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
     return tuple(sorted({float(v) for v in values}))
 
 
-def _method(where: str, entry: dict[str, Any], params: dict[str, Any], env_params: Any) -> Method:
+def _method(
+    where: str, entry: dict[str, Any], params: dict[str, Any], env: Any, env_params: Any
+) -> Method:
     """One method of a file, whose own params override those that the file gives to all."""
     _typed(where, {"a method": entry}, {"a method": dict})
     _known(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
@@ -321,9 +323,9 @@ def _method(where: str, entry: dict[str, Any], params: dict[str, Any], env_param
     for name, ends in method.randomize.items():
         if magnitudes_of(name, ends, env_params) != tuple(ends):
             raise EntrobError(f"{where}: randomize {name!r} needs [low, high] with low < high")
-    if method.adversary:
-        _known(f"{where}: adversary", method.adversary, set(Adversary._fields))
-        check_adversary(Adversary(**{"kind": "", **method.adversary}))
+    adversary = adversary_of(where, method.adversary)
+    if adversary and (reason := misfit(env, adversary)):
+        raise EntrobError(f"{where}: {method.name!r}: {reason}")
     for name in method.coefficients:
         regularizers.get(name)
     for name in method.options:

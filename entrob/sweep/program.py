@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from entrob.agents.actor_critic import Agent, make_agent
-from entrob.agents.adversary import Adversary
+from entrob.agents.adversary import FORCES, adversary_of
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.errors import BrokenMethod, EntrobError
@@ -38,9 +38,14 @@ class Program(NamedTuple):
     env_params: Any
 
 
-def nominal(experiment: Experiment, group: Group, noise: bool) -> tuple[Any, Any]:
-    """The environment a group is tested in, and its params before any perturbation."""
-    env, params = make(experiment.environment, noise=noise)
+def nominal(
+    experiment: Experiment, group: Group, noise: bool, disturbed: bool = False
+) -> tuple[Any, Any]:
+    """The environment a group is tested in, and its params before any perturbation.
+
+    With `noise` the diffuse perturbations can act, with `disturbed` an adversary's forces.
+    """
+    env, params = make(experiment.environment, noise, disturbed)
     for name, value in group.setting["params"].items():
         if not hasattr(params, name):
             raise EntrobError(f"{experiment.environment} has no param {name!r}")
@@ -59,7 +64,9 @@ def program(experiment: Experiment, group: Group) -> Program:
     training, randomize = group.setting["training"], group.setting["randomize"]
     _check(experiment, group)
     noise = bool(training) or any(needs_noise(name) for name in randomize)
-    env, params = nominal(experiment, group, noise)
+    adversary = adversary_of(experiment.name, group.setting["adversary"])
+    forced = adversary is not None and adversary.kind in FORCES
+    env, params = nominal(experiment, group, noise, forced)
     for name, magnitude in training.items():
         params = perturb(jax.random.key(experiment.evaluation_seed), params, name, magnitude)
     for name, (low, high) in randomize.items():
@@ -74,7 +81,7 @@ def program(experiment: Experiment, group: Group) -> Program:
         num_steps=experiment.num_steps,
         epochs=experiment.epochs,
         minibatches=experiment.minibatches,
-        adversary=Adversary(**group.setting["adversary"]) if group.setting["adversary"] else None,
+        adversary=adversary,
         normalize=experiment.normalize,
     )
     return Program(make_agent(spec), params)

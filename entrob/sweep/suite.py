@@ -3,7 +3,8 @@
 A suite's file has a table per task, ``[tasks.NAME]``, that says what an experiment's file says;
 ``[common]`` holds what tasks share, and ``[presets.PRESET]`` which tasks a preset plays and what
 it changes in all of them. Every registered regularizer is a method of every task whose actions it
-fits; its coefficient is tuned on that task by the 5 % rule.
+fits; its coefficient is tuned on that task by the 5 % rule. ``[[methods]]`` holds further ones as
+they are, untuned, of which adversaries are left out where a task cannot have them.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from typing import Any
 import pandas as pd
 from gymnax.environments import spaces
 
+from entrob.agents.adversary import KINDS, adversary_of, misfit
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
@@ -28,7 +30,7 @@ from entrob.sweep.files import read
 from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import Tester
 from entrob.sweep.overhead import overhead
-from entrob.sweep.tune import tune
+from entrob.sweep.tune import BASELINE, tune
 
 _TOP = {"title", "common", "tasks", "presets", "tune", "methods"}
 _TUNE = {"seeds", "factors"}
@@ -85,7 +87,9 @@ def load(name: str, preset: str) -> Suite:
         table |= {"presets": {preset: chosen | own}}
         if "environment" not in table:
             raise EntrobError(f"{path.name}: tasks.{task} has no environment")
-        table["methods"] = [*_methods(table["environment"]), *data.get("methods", [])]
+        env, _ = make(table["environment"])
+        more = [entry for entry in data.get("methods", []) if _fits(path.name, env, entry)]
+        table["methods"] = [*_methods(table["environment"]), *more]
         experiment = from_table(f"{path.name}: tasks.{task}", f"{path.stem}-{task}", table, preset)
         grids = {m.name: grid(m, tuning["factors"]) for m in experiment.methods if m.coefficients}
         tune = {"seeds": tuning["seeds"], "grids": grids, "extend": False}
@@ -108,6 +112,12 @@ def _methods(environment: str) -> list[dict[str, Any]]:
     fitting = {name: part.coef for name, part in parts.items() if actions in part.actions}
     tables = [{"name": name, "coefficients": {name: coef}} for name, coef in fitting.items()]
     return [{"name": "none"}, *tables]
+
+
+def _fits(where: str, env: Any, entry: dict[str, Any]) -> bool:
+    """Whether a task can have a method's adversary, if it has one; raises `EntrobError`."""
+    adversary = adversary_of(where, entry.get("adversary", {}))
+    return adversary is None or misfit(env, adversary) is None
 
 
 def grid(method: Method, factors: list[float]) -> dict[str, Any]:
@@ -204,8 +214,8 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
     """Write the suite's manifest with what is known of further tasks, and return it."""
     path = root / "manifest.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    methods = {m.name: m for e in suite.tasks.values() for m in e.methods if m.coefficients}
-    described = {name: _describe(next(iter(m.coefficients))) for name, m in methods.items()}
+    all_methods = {m.name: m for e in suite.tasks.values() for m in e.methods}
+    described = {name: _describe(m) for name, m in all_methods.items() if name != BASELINE}
     merged = dict(old.get("tasks", {}))
     for task, facts in tasks.items():
         before = merged.get(task, {})
@@ -225,8 +235,13 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
     return manifest
 
 
-def _describe(name: str) -> dict[str, Any]:
-    """What the leaderboard says of a regularizer besides its scores."""
+def _describe(method: Method) -> dict[str, Any]:
+    """What the leaderboard says of a method besides its scores."""
+    if method.adversary:
+        adversary = adversary_of(method.name, method.adversary)
+        facts = KINDS[adversary.kind]._asdict()
+        return {"family": "adversaries", **facts, "strength": adversary.strength}
+    name = next(iter(method.coefficients))
     factory = regularizers.get(name)
     part = factory()
     return {

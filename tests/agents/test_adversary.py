@@ -1,22 +1,36 @@
-"""Two-player training: what is executed, whose gain it is, and that it makes a difference."""
+"""Two-player training: what is executed, whose gain it is, whose turn, and that it does harm."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from gymnax.environments import environment, spaces
+from gymnax.environments.classic_control import cartpole
 
+from entrob.agents import curriculum as curricula
+from entrob.agents import opponent as rival
 from entrob.agents.actor_critic import make_agent
-from entrob.agents.adversary import Adversary, Players, check_adversary
-from entrob.agents.distributions import TanhNormal
+from entrob.agents.adversary import Adversary, check_adversary, misfit
+from entrob.agents.distributions import Categorical, TanhNormal
 from entrob.agents.networks import LSTM, MLP
 from entrob.agents.spec import Hyper, Spec
+from entrob.envs import make
 from entrob.errors import EntrobError
-from entrob.regularizers import chain
+from entrob.perturbations import with_disturbance
+from entrob.regularizers import Regularizer, chain
+
+N = 5000
 
 
 class Push(environment.Environment):
     """One step; the reward is the action, in [-1, 1]: one player pushes up, the other down."""
+
+    def __init__(self, actions=None):
+        self.actions = actions
 
     @property
     def default_params(self):
@@ -27,59 +41,216 @@ class Push(environment.Environment):
 
     def step_env(self, key, state, action, params):
         state = state.replace(time=state.time + 1)
-        return jnp.ones(1), state, action[0], jnp.bool_(True), {}
+        reward = 2.0 * action - 1.0 if self.actions else action[0]
+        return jnp.ones(1), state, reward, jnp.bool_(True), {}
 
     def action_space(self, params=None):
+        if self.actions:
+            return spaces.Discrete(self.actions)
         return spaces.Box(-1.0, 1.0, (1,), jnp.float32)
 
     def observation_space(self, params=None):
         return spaces.Box(0.0, 1.0, (1,), jnp.float32)
 
 
-def players(kind, strength, batch=()):
-    one = lambda mean: TanhNormal(
-        jnp.full((*batch, 1), mean), jnp.full((*batch, 1), -1.0), (-1.0,), (1.0,)
+def normal(mean, size=1):
+    return TanhNormal(
+        jnp.full((N, size), mean), jnp.full((N, size), -1.0), (-1.0,) * size, (1.0,) * size
     )
-    return Players(one(0.5), one(-0.7), kind=kind, strength=strength)
+
+
+def interfere(adversary, theirs, executed, env=None, state=None):
+    """One move of an adversary whose distribution is `theirs`: see `rival.interfere`."""
+    opponent = rival.make_opponent(env or Push(), adversary, MLP(2, hidden=(4,)))
+    shape, key = jnp.float32(4.0), jax.random.key(0)
+    quantal = adversary.kind == "quantal"
+    standing = rival.Standing((), jnp.full(N, 0.01), jnp.full(N, shape)) if quantal else None
+    seen = []
+
+    def heads(memory, obs, start):
+        seen.append(obs)
+        return theirs, jnp.zeros(N), memory
+
+    game = rival.Game(opponent, None, None, curricula.start(None)._replace(shape=shape))
+    obs = jnp.ones((N, 1))
+    out = rival.interfere(
+        game, heads, standing or rival.Standing(()), obs, None, executed, state, key
+    )
+    return *out, seen[0], game
 
 
 def test_the_noisy_action_is_the_weighted_mean():
-    dist = players("noisy", 0.25)
-    raw = jnp.float32([0.3, -0.9, 1.0])
-    expected = 0.75 * np.tanh(0.3) + 0.25 * np.tanh(-0.9)
-    np.testing.assert_allclose(dist.execute(raw), [expected], rtol=1e-6)
-    alone = [dist.protagonist.log_prob(raw[:1]), dist.adversary.log_prob(raw[1:2])]
-    np.testing.assert_allclose(dist.log_prob(raw), alone)
+    ours, theirs = jnp.tanh(normal(0.5).mean), normal(-0.7)
+    executed, _, _, moves, *_ = interfere(Adversary("noisy", 0.25), theirs, ours)
+    expected = 0.75 * ours + 0.25 * jnp.tanh(moves.action)
+    np.testing.assert_allclose(executed, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(moves.log_prob, theirs.log_prob(moves.action))
+    assert moves.acted is None
 
 
-def test_the_probabilistic_action_is_that_of_the_one_whose_turn_it_is():
-    dist = players("probabilistic", 0.3, (20_000,))
-    raw = dist.sample(jax.random.key(0))
-    turn = np.asarray(raw[:, -1])
-    assert turn.mean() == pytest.approx(0.3, abs=0.02)
-    expected = np.tanh(np.where(turn > 0, raw[:, 1], raw[:, 0]))
-    np.testing.assert_allclose(dist.execute(raw)[:, 0], expected, atol=1e-6)
-    log_prob = np.asarray(dist.log_prob(raw))
-    assert (log_prob[turn > 0, 0] == 0).all() and (log_prob[turn == 0, 1] == 0).all()
-    assert (log_prob[turn > 0, 1] != 0).all() and (log_prob[turn == 0, 0] != 0).all()
+@pytest.mark.parametrize("actions", [None, 3])
+def test_the_probabilistic_action_is_that_of_the_one_whose_turn_it_is(actions):
+    theirs = Categorical(jnp.zeros((N, 3))) if actions else normal(-0.7)
+    ours = jnp.full(N, 7) if actions else jnp.full((N, 1), 7.0)
+    out = interfere(Adversary("probabilistic", 0.3), theirs, ours, Push(actions))
+    executed, moves = np.asarray(out[0]), out[3]
+    turn = np.asarray(moves.acted)
+    assert turn.mean() == pytest.approx(0.3, abs=0.03)
+    np.testing.assert_array_equal(executed[turn], np.asarray(theirs.execute(moves.action))[turn])
+    assert (executed[~turn] == 7).all() and (executed[turn] != 7).all()
 
 
-def train(adversary, network, updates=100):
+class Pushed(cartpole.CartPole):
+    """A pole that somebody else balances: the action is not read. 100 steps; starts upright."""
+
+    @property
+    def default_params(self):
+        return super().default_params.replace(max_steps_in_episode=100)
+
+    def step_env(self, key, state, action, params):
+        action = state.theta + 0.3 * state.theta_dot + 0.05 * (state.x + 2 * state.x_dot) > 0
+        return super().step_env(key, state, action.astype(jnp.int32), params)
+
+
+@pytest.fixture(scope="module")
+def states():
+    env = with_disturbance(Pushed())
+    keys = jax.random.split(jax.random.key(0), N)
+    return env, jax.vmap(env.reset_env, (0, None))(keys, env.default_params)[1]
+
+
+def test_forces_are_as_strong_as_is_said(states):
+    env, state = states
+    still = jnp.zeros(N)
+    adversary = Adversary("forces", 0.5)
+    executed, pushed, _, moves, *_ = interfere(adversary, normal(0.3, 2), still, env, state)
+    np.testing.assert_array_equal(executed, still)
+    expected = 0.5 * np.float32([10, 1]) * np.tanh(moves.action)
+    np.testing.assert_allclose(pushed.disturbance, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["probabilistic", "noisy", "forces", "quantal"])
+def test_an_adversary_without_strength_changes_nothing_that_is_executed(kind, states):
+    forced = kind in ("forces", "quantal")
+    env, state = states if forced else (None, None)
+    ours = jnp.tanh(normal(0.5).mean)
+    theirs = normal(-0.7, 2 if forced else 1)
+    executed, after, _, moves, *_ = interfere(Adversary(kind, 0.0), theirs, ours, env, state)
+    np.testing.assert_array_equal(executed, ours)
+    assert jnp.isfinite(moves.log_prob).all()
+    if forced:
+        assert (after.disturbance == 0).all()
+
+
+def test_the_quantal_one_sees_its_temperature_and_draws_a_new_one_for_a_new_episode(states):
+    env, state = states
+    _, _, standing, _, seen, game = interfere(
+        Adversary("quantal", 0.5), normal(0.3, 2), jnp.zeros(N), env, state
+    )
+    np.testing.assert_allclose(seen, np.stack([np.ones(N), np.full(N, 0.2)], 1), rtol=1e-6)
+    done = jnp.arange(N) % 2 == 0
+    after = rival.redraw(game, standing, done, jax.random.key(1))
+    np.testing.assert_array_equal(after.temperature[~done], standing.temperature[~done])
+    drawn = np.asarray(after.temperature[done])
+    assert scipy.stats.kstest(drawn, scipy.stats.gamma(4.0, scale=1e-3).cdf).pvalue > 0.01
+
+
+def hyper(rate=3e-3, updates=100, **coefs):
+    return Hyper(learning_rate=rate, total_updates=updates, coefs=coefs)
+
+
+@pytest.fixture(scope="module")
+def quantal():
+    """A tiny agent and the states after 0, 1 and 2 updates, with one compilation."""
+    env, params = make("gymnax:CartPole-v1", noise=True, disturbed=True)
+    bonus = Regularizer(
+        "bonus", reward=lambda key, s, rollout, coef: (coef + rollout.reward * 0, s)
+    )
+    network = MLP(2, hidden=(8,))
+    spec = Spec(env, chain(bonus), network, "ppo", num_envs=16, num_steps=8,
+                adversary=Adversary("quantal", 0.5), normalize=True)  # fmt: skip
+    agent = make_agent(spec)
+    settings = jax.tree.map(jnp.float32, hyper(bonus=0.1))
+    chunk = jax.jit(chex.assert_max_traces(lambda s, h, p: agent.train_chunk(s, h, p, 1), n=1))
+    state = jax.jit(agent.init)(jax.random.PRNGKey(0), settings, params)
+    # Once compiled for what the environment's first state is, and for what comes after.
+    params = jax.tree.map(jnp.asarray, params)
+    states = [state]
+    for _ in range(2):
+        states.append(chunk(states[-1], settings, params)[0])
+    return agent, states, settings, params, chunk
+
+
+def test_players_take_turns_bit_for_bit(quantal):
+    _, states, *_ = quantal
+    for before, after, learner in zip(states, states[1:], ("protagonist", "adversary")):
+        for field in ("network", "opt_state"):
+            old, new = getattr(before, field), getattr(after, field)
+            for side in ("protagonist", "adversary"):
+                same = jax.tree.map(lambda a, b: bool((a == b).all()), old[side], new[side])
+                assert all(jax.tree.leaves(same)) == (side != learner), (field, side)
+
+
+def test_nothing_recompiles_while_the_curriculum_goes_on(quantal):
+    _, states, settings, params, chunk = quantal
+    state = states[-1]
+    for _ in range(40):
+        state, _ = chunk(state, settings, params)  # raises if it is traced once more
+    assert int(state.diverged_at) == -1
+    assert float(state.curriculum.shape) < curricula.FIRST and np.isfinite(state.curriculum.bound)
+
+
+def test_the_adversary_gains_what_the_protagonist_loses_and_its_entropy():
+    opponent = rival.Opponent(Adversary("forces"), None, ())
+    quantal = rival.Opponent(Adversary("quantal"), None, ())
     env = Push()
+    agent = make_agent(Spec(env, chain(), MLP(2, hidden=(4,)), num_envs=2, num_steps=3))
+    rollout = roll(agent, env)
+    rewards = jnp.arange(6.0).reshape(3, 2)
+    rollout = rollout.replace(reward=rewards)
+    moves = rival.Moves(
+        rollout.obs, rollout.action, rewards - 3.0, rollout.dist, rollout.value, None,
+        rewards / 10, None, None,
+    )  # fmt: skip
+    np.testing.assert_array_equal(rival.rollout_of(opponent, rollout, moves).reward, -rewards)
+    expected = -rewards - rewards / 10 * (rewards - 3.0)
+    soft = rival.rollout_of(quantal, rollout, moves)
+    np.testing.assert_allclose(soft.reward, expected, rtol=1e-6)
+    np.testing.assert_array_equal(soft.log_prob, rewards - 3.0)
+
+
+def roll(agent, env):
+    """A rollout of an untrained agent."""
+    from entrob.agents.collect import collect
+
+    state = agent.init(jax.random.PRNGKey(0), Hyper(), env.default_params)
+    return collect(
+        agent.spec, agent.model, None, env.default_params, lambda d: d, jnp.float32(0),
+        jnp.float32(0.9), state.policy, state.actors, jax.random.key(0),
+    )[1]  # fmt: skip
+
+
+def train(adversary, network, env=None, updates=100):
+    env = env or Push()
     spec = Spec(env, chain(), network, "ppo", num_envs=16, num_steps=8, epochs=4, minibatches=2,
                 adversary=adversary)  # fmt: skip
     agent = make_agent(spec)
-    hyper = Hyper(learning_rate=3e-3, total_updates=updates)
-    state = agent.init(jax.random.PRNGKey(0), hyper, env.default_params)
+    state = agent.init(jax.random.PRNGKey(0), hyper(), env.default_params)
     chunk = jax.jit(agent.train_chunk, static_argnums=3)
-    return agent, *chunk(state, hyper, env.default_params, updates)
+    return agent, *chunk(state, hyper(), env.default_params, updates)
 
 
-@pytest.mark.parametrize("network", [MLP(2, hidden=(16,)), LSTM(2, width=16)])
-@pytest.mark.parametrize("kind", ["noisy", "probabilistic"])
-def test_both_players_get_what_they_want(kind, network):
+@pytest.mark.parametrize(
+    ("kind", "network", "actions"),
+    [
+        ("noisy", MLP(2, hidden=(16,)), None),
+        ("probabilistic", LSTM(2, width=16), None),
+        ("probabilistic", MLP(2, hidden=(16,)), 2),
+    ],
+)
+def test_both_players_get_what_they_want(kind, network, actions):
     """The game's value is (1 - α) · 1 + α · (-1), whichever way actions are mixed."""
-    agent, state, curves = train(Adversary(kind, 0.25), network)
+    agent, state, curves = train(Adversary(kind, 0.25), network, Push(actions))
     late = curves["return_sum"][-10:].sum() / curves["episodes"][-10:].sum()
     assert float(late) == pytest.approx(0.5, abs=0.12)
     # Tested alone, the protagonist does as it likes.
@@ -88,10 +259,23 @@ def test_both_players_get_what_they_want(kind, network):
     assert float(actions.mean()) > 0.85
 
 
-def test_an_adversary_without_strength_changes_nothing_that_is_executed():
-    dist = players("probabilistic", 0.0, (100,))
-    raw = dist.sample(jax.random.key(0))
-    np.testing.assert_array_equal(dist.execute(raw), dist.protagonist.execute(raw[:, :1]))
+def test_a_trained_adversary_does_more_harm_than_random_forces():
+    """The pole's balance is somebody else's, so nothing but the forces can change the return."""
+    env = with_disturbance(Pushed())
+    spec = Spec(env, chain(), MLP(2, hidden=(32,)), "ppo", num_envs=16, num_steps=64, epochs=4,
+                minibatches=4, adversary=Adversary("forces", 1.0))  # fmt: skip
+    agent = make_agent(spec)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def late(rate, updates):
+        settings = hyper(rate)
+        state = agent.init(jax.random.PRNGKey(0), settings, env.default_params)
+        _, curves = agent.train_chunk(state, settings, env.default_params, updates)
+        return curves["return_sum"][-10:].sum() / curves["episodes"][-10:].sum()
+
+    random, trained = (float(late(jnp.float32(rate), 60)) for rate in (0.0, 3e-3))
+    print(random, trained)
+    assert random > 80 and trained < random / 2
 
 
 def test_bad_adversaries_are_named():
@@ -99,3 +283,20 @@ def test_bad_adversaries_are_named():
         check_adversary(Adversary("nois"))
     with pytest.raises(EntrobError, match=r"must be in 0\.\.1, not 2"):
         check_adversary(Adversary("noisy", 2))
+    with pytest.raises(EntrobError, match=r"must be finite and at least 0, not -1"):
+        check_adversary(Adversary("forces", -1))
+    with pytest.raises(EntrobError, match="bound is for the adversary 'quantal', not for 'forces'"):
+        check_adversary(Adversary("forces", 1, bound=3.0))
+    with pytest.raises(EntrobError, match="bound must be a finite number, not 'high'"):
+        check_adversary(Adversary("quantal", 1, bound="high"))
+
+
+def test_what_an_environment_cannot_have_is_said():
+    grid, _ = make("minigrid/empty-8x8", noise=True)
+    assert "those of MiniGrid" in misfit(grid, Adversary("noisy"))
+    assert "none can act on MiniGrid" in misfit(grid, Adversary("quantal"))
+    assert misfit(grid, Adversary("probabilistic")) is None
+    pendulum, _ = make("gymnax:Pendulum-v1")
+    assert all(misfit(pendulum, Adversary(kind)) is None for kind in ("noisy", "forces"))
+    with pytest.raises(EntrobError, match="disturbed=True"):
+        make_agent(Spec(pendulum, chain(), adversary=Adversary("forces")))

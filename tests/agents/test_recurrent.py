@@ -152,7 +152,7 @@ def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
     spec = Spec(env, chain(), "lstm", "ppo", num_envs=2, num_steps=6)
     agent, hyper = make_agent(spec), Hyper()
     state = agent.init(jax.random.PRNGKey(0), hyper, params)
-    _, rollout, next_value, _ = collect(
+    _, rollout, next_value, *_ = collect(
         spec, agent.model, None, params, lambda d: d, jnp.float32(0), jnp.float32(0.9),
         state.policy, state.actors, jax.random.PRNGKey(1),
     )  # fmt: skip

@@ -299,3 +299,21 @@ def test_the_start_is_drawn_and_observed_as_in_gymnasium(gym):
     for q, v, o in zip(states.qpos[:5], states.qvel, obs):
         gym.set_state(np.asarray(q), np.asarray(v))
         np.testing.assert_allclose(o, gym._get_obs(), atol=1e-6)
+
+
+def test_a_force_on_the_torso_acts_as_mujocos():
+    """In the air, where nothing is touched, over one step of 50 ms."""
+    env, force = ant_v5(), np.array([3.0, -2.0, 4.0])
+    qpos, qvel, actions = starts(8, seed=11)
+    qpos[:, 2] += 2.0
+    after = []
+    for q, v, controls in zip(qpos, qvel, actions):
+        env.set_state(q, v)
+        env.data.xfrc_applied[env.model.body("torso").id, :3] = force
+        env.step(controls[0])
+        after.append(env.data.qvel.copy())
+    pushed = NOMINAL.replace(torso_force=jnp.float32(force))
+    ours = play(pushed, qpos, qvel, actions[:, :1])[1][:, 0]
+    still = play(NOMINAL, qpos, qvel, actions[:, :1])[1][:, 0]
+    assert np.abs(ours - still)[:, :3].max() > 0.1
+    np.testing.assert_allclose(ours, after, atol=2e-3)

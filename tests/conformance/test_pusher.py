@@ -77,7 +77,9 @@ def test_the_start_is_observed_as_in_gymnasium():
         np.testing.assert_allclose(env._get_obs()[14:20], [*tip, *puck], atol=1e-6)
 
 
-def test_free_motion_is_equal_over_50_steps():
+@pytest.mark.parametrize("force", [(0.0, 0.0), (0.05, -0.02)])
+def test_free_motion_is_equal_over_50_steps(force):
+    """With a force on the puck, too: Gymnasium's slides are y before x."""
     rng = np.random.default_rng(0)
     n = 48
     qpos, qvel = np.zeros((n, 9)), np.zeros((n, 9))
@@ -87,14 +89,16 @@ def test_free_motion_is_equal_over_50_steps():
     qpos[:, 7:] = -0.3, 0.2
     qvel[:, :7] = rng.uniform(-0.2, 0.2, (n, 7))
     actions = rng.normal(0, 0.15, (n, 50, 7)).astype(np.float32)
-    expected, seen, rewards, constraints = same_states_in_gymnasium(
-        gymnasium_pusher(GYMNASIUM), qpos, qvel, actions
-    )
+    env = gymnasium_pusher(GYMNASIUM)
+    env.data.qfrc_applied[7:9] = force[::-1]
+    expected, seen, rewards, constraints = same_states_in_gymnasium(env, qpos, qvel, actions)
     free = constraints.max(1) == 0
     assert free.sum() >= 16
+    params = GYMNASIUM.replace(puck_force=jnp.float32(force))
     got, _, obs, reward = (
-        np.asarray(x)[free] for x in play(GYMNASIUM, *map(jnp.float32, (qpos, qvel, actions)))
+        np.asarray(x)[free] for x in play(params, *map(jnp.float32, (qpos, qvel, actions)))
     )
+    assert (np.abs(got[:, -1, 7:] - qpos[free, 7:]).max() > 0.03) == any(force)
     assert np.abs(got[:, -1, :7] - qpos[free, :7]).max() > 0.3  # they did move
     error = np.abs(obs - seen[free]).max()
     print(f"free motion, {free.sum()} episodes: largest error of an observation {error:.1e}")

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from entrob.results import leaderboard
+from entrob.agents.adversary import KINDS
+from entrob.results import leaderboard, pages
 
 RETURNS = {"none": (10.0, 4.0), "good": (10.0, 8.0), "lost": (10.0, 9.0)}
 
@@ -106,3 +107,13 @@ def test_gains_are_paired_with_none():
     table = leaderboard.gains(board()).set_index("method")
     assert table.diffuse["good"] == pytest.approx(4 / 7)
     assert table.diffuse["lost"] == pytest.approx((5 / 7 - 3 / 7) / 2)
+
+
+def test_an_adversarys_page_says_what_it_is_and_that_it_is_not_tuned(tmp_path):
+    facts = {"family": "adversaries", "strength": 0.25, **KINDS["forces"]._asdict()}
+    games = board()._replace(manifest={**board().manifest, "regularizers": {"lost": facts}})
+    ranks = leaderboard.ranking(games)
+    assert ranks.set_index("method").family["lost"] == "adversaries"
+    assert pages.write_pages(tmp_path, games, ranks) == ["lost"]
+    text = (tmp_path / "regularizers" / "lost.md").read_text()
+    assert "Strength: 0.25, not tuned." in text and "1703.02702" in text

@@ -42,6 +42,11 @@ name = "both"
 adversary = { kind = "probabilistic", strength = 0.1 }
 randomize = { observation_noise = [0, 0.5] }
 
+[[methods]]
+name = "forced"
+coefficients = { policy_entropy = 0.01 }
+adversary = { kind = "quantal", strength = 0.2, bound = -2000 }
+
 [perturbations]
 action_noise = [0, 0.5]
 
@@ -49,6 +54,10 @@ action_noise = [0, 0.5]
 seeds = 2
 frames = 128
 """
+
+
+#: Adversaries by method.
+KIND = {"both": "probabilistic", "forced": "quantal"}
 
 
 def load(tmp_path, text=PENDULUM):
@@ -62,12 +71,12 @@ def test_every_setting_trains_and_is_tested_without_it(tmp_path):
     store = Store(tmp_path / "out")
     manifest = run(experiment, store, "test")
     runs, tests = store.gather("runs"), store.gather("evaluation")
-    assert set(runs.method) == {"none", "state_entropy", "both"}
-    assert (runs.status == "finished").all() and len(runs) == 6
-    assert np.isfinite(tests.return_mean).all() and len(tests) == 12
+    assert set(runs.method) == {"none", "state_entropy", "both", "forced"}
+    assert (runs.status == "finished").all() and len(runs) == 8
+    assert np.isfinite(tests.return_mean).all() and len(tests) == 16
     # Instances, episodes and start are the same for all methods; only the policies differ.
     nominal = tests[tests.magnitude == 0].set_index(["method", "seed"]).return_mean
-    assert nominal.nunique() == 6
+    assert nominal.nunique() == 8
     assert manifest["frames_per_run"] == 128
     json.dumps(manifest)
 
@@ -76,11 +85,13 @@ def test_settings_are_never_mixed_within_a_program(tmp_path):
     experiment = load(tmp_path)
     groups = group_methods(experiment.methods)
     names = [sorted(m.name for m in group.methods) for group in groups]
-    assert sorted(names) == [["both"], ["none", "state_entropy"]]
+    assert sorted(names) == [["both"], ["forced"], ["none", "state_entropy"]]
     for group, name in zip(groups, names):
         prog = program(experiment, group)
         assert int(prog.env_params.max_steps_in_episode) == 12
-        assert (prog.agent.spec.adversary is not None) == (name == ["both"])
+        adversary = prog.agent.spec.adversary
+        assert (adversary and adversary.kind) == KIND.get(name[0])
+        assert hasattr(prog.agent.spec.env, "disturbance_space") == (name == ["forced"])
         assert hasattr(prog.env_params, "randomization") == (name == ["both"])
 
 
@@ -90,6 +101,8 @@ def test_settings_are_never_mixed_within_a_program(tmp_path):
         ('kind = "probabilistic"', 'kind = "probable"', "did you mean 'probabilistic'"),
         ("strength = 0.1", "strength = 1.5", r"strength must be in 0\.\.1, not 1\.5"),
         ("strength = 0.1", "force = 0.1", "unknown key in continuous.toml: adversary .force."),
+        ("strength = 0.1", 'strength = "much"', r"strength must be in 0\.\.1, not 'much'"),
+        ("strength = 0.1", "bound = 1", "a bound is for the adversary 'quantal'"),
         ("[0, 0.5] }", "[0.5, 0] }", "needs \\[low, high\\]"),
         ("observation_noise = [0, 0.5]", "observation_noise = [0, -1]", "must be in 0"),
         ("max_steps_in_episode = 12", 'max_steps_in_episode = "12"', "must be a number"),
@@ -103,6 +116,23 @@ def test_bad_settings_are_one_line(tmp_path, old, new, message):
     assert old in PENDULUM
     with pytest.raises(EntrobError, match=message) as error:
         run(load(tmp_path, PENDULUM.replace(old, new)), Store(tmp_path / "out"), "test")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind", "message"),
+    [
+        ("gymnax:CartPole-v1", "noisy", "'both': adversary 'noisy' mixes actions, and those of"),
+        ("minigrid/empty-8x8", "forces", "'both': adversary 'forces' needs forces, and none can"),
+    ],
+)
+def test_an_adversary_that_an_environment_cannot_have_is_one_line(
+    tmp_path, environment, kind, message
+):
+    text = PENDULUM.replace("gymnax:Pendulum-v1", environment).replace("probabilistic", kind)
+    text = text.replace("randomize = { observation_noise = [0, 0.5] }", "")
+    with pytest.raises(EntrobError, match=message) as error:
+        load(tmp_path, text.replace("action_noise = [0, 0.5]", "slip = [0, 0.5]"))
     assert "\n" not in str(error.value)
 
 

@@ -101,6 +101,30 @@ def test_what_a_file_says_wrong_is_named(tmp_path, old, new, message):
         suites.load(str(path), "one")
 
 
+def test_a_task_has_the_adversaries_that_fit_it(tmp_path):
+    kinds = ("probabilistic", "noisy", "forces", "quantal")
+    more = [f'[[methods]]\nname = "my_{k}"\nadversary = {{ kind = "{k}" }}\n' for k in kinds]
+    path = tmp_path / "tiny_suite.toml"
+    path.write_text(TOML + "\n".join(more))
+    suite = suites.load(str(path), "smoke")
+    own = {task: {m.name for m in e.methods if m.adversary} for task, e in suite.tasks.items()}
+    assert own["grid"] == {"my_probabilistic"}
+    assert own["pole"] == {"my_probabilistic", "my_forces", "my_quantal"}
+    # They are not tuned, and the leaderboard knows what they are.
+    assert all("my_forces" not in e.tune["grids"] for e in suite.tasks.values())
+    known = suites._manifest(suite, tmp_path, "entrob run", {})["regularizers"]
+    assert {known[name]["family"] for name in own["pole"]} == {"adversaries"}
+    assert "1703.02702" in known["my_forces"]["source"] and known["my_forces"]["strength"] == 0.1
+    assert known["policy_entropy"]["family"] == "losses"
+
+
+def test_a_suites_adversary_with_a_mistake_is_named(tmp_path):
+    path = tmp_path / "tiny_suite.toml"
+    path.write_text(TOML + '[[methods]]\nname = "a"\nadversary = { kind = "forced" }\n')
+    with pytest.raises(EntrobError, match="unknown adversary 'forced': did you mean 'forces'"):
+        suites.load(str(path), "one")
+
+
 def test_only_run_takes_a_suite(file, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["tune", str(file)])

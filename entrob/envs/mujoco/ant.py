@@ -15,6 +15,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from mujoco import mjx
 
+from entrob.envs.disturbance import Disturbance, through_params
 from entrob.envs.mujoco import legged, physics, track
 from entrob.errors import EntrobError
 
@@ -58,6 +59,7 @@ class AntParams(environment.EnvParams):
       torso_mass: float32[], in kg, spread as in the model.
       actuator_gain: float32[8], as multiples of the model's 150 N m per unit of action; hip and
         ankle of a leg follow each other.
+      torso_force: float32[3], a force on the torso's center along x, y and z, in N.
       forward_weight: float32[], reward per m/s.
       reset_noise: float32[], how far an episode's start is off the model's: uniform in every
         position within this, normal in every velocity with this deviation.
@@ -70,6 +72,7 @@ class AntParams(environment.EnvParams):
     friction: jax.Array = None
     torso_mass: jax.Array = None
     actuator_gain: jax.Array = None
+    torso_force: jax.Array = None
     forward_weight: jax.Array = None
     reset_noise: jax.Array = None
     max_steps_in_episode: jax.Array = 1000
@@ -100,6 +103,8 @@ class Ant(environment.Environment[AntState, AntParams]):
         positive.
     """
 
+    #: What an adversary may do; 10 N are a little more than the ant's weight.
+    disturbance = Disturbance((10.0,) * 3, "force on the torso (N)", through_params("torso_force"))
     #: What `trace` gives.
     trace_axes = ("x", "z")
 
@@ -141,6 +146,7 @@ class Ant(environment.Environment[AntState, AntParams]):
             "friction": 1.0,
             "torso_mass": host.body_mass[self._torso],
             "actuator_gain": host.actuator_gainprm[:, 0],
+            "torso_force": np.zeros(3),
             "forward_weight": 1.0,
             "reset_noise": 0.1,
         }
@@ -184,6 +190,7 @@ class Ant(environment.Environment[AntState, AntParams]):
             lambda data: self._touch(data, params),
             before,
             action,
+            params.torso_force,
             FRAME_SKIP,
         )
         velocity = (after.seen[0] - before.seen[0]) / self.dt

@@ -26,6 +26,7 @@ class Knobs:
       puck_mass: float32[], in kg.
       place: float32[g, 3], where the geoms `Chain.movable` are.
       size: float32[g, 3], their sizes as MuJoCo has them.
+      push: float32[2], force on the puck along the slides, in N.
     """
 
     damping: jax.Array
@@ -34,6 +35,7 @@ class Knobs:
     puck_mass: jax.Array
     place: jax.Array
     size: jax.Array
+    push: jax.Array
 
 
 class Soft(NamedTuple):

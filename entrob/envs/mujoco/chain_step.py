@@ -61,7 +61,8 @@ def _timestep(chain: Chain, knobs: Knobs, state: State, ctrl: jax.Array):
     pose = _pose(chain, state.qpos)
     inertia, bias = _inertia_and_bias(chain, pose, state.qvel[:h])
     low, high = last(chain.host.actuator_ctrlrange.T)
-    force = _pad(knobs.gain * jnp.clip(ctrl, low, high) - bias) - knobs.damping * state.qvel
+    driven = jnp.concatenate([knobs.gain * jnp.clip(ctrl, low, high) - bias, knobs.push])
+    force = driven - knobs.damping * state.qvel
     carried = jnp.concatenate([jnp.zeros_like(bias), knobs.puck_mass + jnp.zeros_like(force[h:])])
     mass = jnp.pad(inertia, [(0, 2), (0, 2), (0, 0)])
     mass += dense.diagonal(last(chain.host.dof_armature) + carried)

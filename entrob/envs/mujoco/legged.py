@@ -216,30 +216,39 @@ def _line_search(weight, excess, along, level, bend) -> jax.Array:
     return -(level + pull @ excess) / (bend + pull @ along + TINY)
 
 
-def accelerate(legged: Legged, model: mjx.Model, touch, qpos, qvel, ctrl, start) -> jax.Array:
+def accelerate(legged: Legged, model: mjx.Model, touch, qpos, qvel, ctrl, push, start) -> jax.Array:
     """Accelerations of a state: float32[nv].
 
     Args:
       touch: function of a `mjx.Data` with bodies and geoms in place to `Contacts`.
+      push: float32[3], force on the torso's origin along the world's axes, in N.
     """
     # GPUs would otherwise multiply matrices with ten bits.
     with jax.default_matmul_precision("highest"):
-        return _accelerate(legged, model, touch, qpos, qvel, ctrl, start)
+        return _accelerate(legged, model, touch, qpos, qvel, ctrl, push, start)
 
 
-def _accelerate(legged, model, touch, qpos, qvel, ctrl, start):
+def _accelerate(legged, model, touch, qpos, qvel, ctrl, push, start):
     data = legged.data.replace(qpos=qpos, qvel=qvel, ctrl=ctrl)
     data = mjx.com_pos(model, mjx.kinematics(model, data))
     data = mjx.transmission(model, mjx.crb(model, data))
     data = mjx.fwd_actuation(model, mjx.fwd_velocity(model, data))
     force = data.qfrc_passive - data.qfrc_bias + data.qfrc_actuator
+    # A free joint's first three forces are those on its body's origin.
+    force = force.at[:3].add(push)
     contacts = nearest(touch(data), legged.contacts)
     constraints = constrain(legged, model, data, contacts)
     return solve(legged, data._impl.M, force, constraints, start)
 
 
 def simulate(
-    legged: Legged, model: mjx.Model, touch, state: State, ctrl: jax.Array, substeps: int
+    legged: Legged,
+    model: mjx.Model,
+    touch,
+    state: State,
+    ctrl: jax.Array,
+    push: jax.Array,
+    substeps: int,
 ) -> State:
     """Hold a control for a few timesteps of the model, by the Runge-Kutta method of order 4.
 
@@ -249,6 +258,7 @@ def simulate(
       touch: see `accelerate`.
       state: where to start.
       ctrl: float32[nu].
+      push: see `accelerate`.
       substeps: how many timesteps.
     """
     dt = legged.host.opt.timestep
@@ -257,7 +267,7 @@ def simulate(
         def stage(carry, weights):
             qpos, qvel, acc, velocity, acceleration, _ = carry
             further, weight = weights
-            acc = accelerate(legged, model, touch, qpos, qvel, ctrl, acc)
+            acc = accelerate(legged, model, touch, qpos, qvel, ctrl, push, acc)
             sums = velocity + weight * qvel, acceleration + weight * acc
             seen = qpos[:3]
             qpos = integrate(state.qpos, qvel, further * dt)

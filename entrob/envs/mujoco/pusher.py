@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from entrob.envs.disturbance import Disturbance, through_params
 from entrob.envs.mujoco import chain, chain_step, contacts, physics
 from entrob.errors import EntrobError
 
@@ -79,6 +80,7 @@ class PusherParams(environment.EnvParams):
         body's mass, so that a heavier puck is pushed harder.
       puck_friction: float32[], the table's drag on the puck per speed, in N s/m: the damping of its
         slides.
+      puck_force: float32[2], a force that pushes the puck along x and y, in N.
       actuator_gain: float32[7], torque per unit of action, in N m.
       near_weight: float32[], reward lost per meter between tip and puck.
       dist_weight: float32[], reward lost per meter between puck and goal.
@@ -96,6 +98,7 @@ class PusherParams(environment.EnvParams):
     joint_range: jax.Array = None
     puck_mass: jax.Array = None
     puck_friction: jax.Array = None
+    puck_force: jax.Array = None
     actuator_gain: jax.Array = None
     near_weight: jax.Array = None
     dist_weight: jax.Array = None
@@ -128,6 +131,9 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
     Raises:
       EntrobError: the model does not load, or lacks a body, joint or geom.
     """
+
+    #: What an adversary may do; against the table's drag 0.1 N move the puck at 0.2 m/s.
+    disturbance = Disturbance((0.1, 0.1), "force on the puck (N)", through_params("puck_force"))
 
     def __init__(self, model: str = "pusher.xml", iterations: int = 4):
         host = physics.load(model)
@@ -167,6 +173,7 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
             "joint_range": host.jnt_range[arm],
             "puck_mass": host.body_mass[self._puck],
             "puck_friction": host.dof_damping[len(ARM)],
+            "puck_force": [0.0, 0.0],
             "actuator_gain": host.actuator_gainprm[:, 0],
             "near_weight": 0.5,
             "dist_weight": 1.0,
@@ -241,6 +248,8 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
             puck_mass=params.puck_mass,
             place=jnp.concatenate([params.block_pos + away, height[self._blocks]], 1),
             size=jnp.concatenate([params.block_size, half_height[self._blocks]], 1),
+            # The slides are y before x.
+            push=params.puck_force[::-1],
         )
 
     def _goal(self, params: PusherParams) -> jax.Array:
