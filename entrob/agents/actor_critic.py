@@ -14,12 +14,12 @@ from flax import struct
 
 from entrob.agents import curriculum as curricula
 from entrob.agents import opponent as rival
-from entrob.agents.advantages import gae
 from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
 from entrob.agents.spec import Hyper, Spec, tabulate
+from entrob.estimators.advantages import gae
 from entrob.regularizers.protocol import blame
 
 #: `AgentState.cause` of a run that did not diverge, and of one whose own loss or weights did;

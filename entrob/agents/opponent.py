@@ -15,12 +15,12 @@ import numpy as np
 from gymnax.environments import spaces
 
 from entrob.agents import curriculum as curricula
-from entrob.agents.advantages import gae
 from entrob.agents.adversary import FORCES, Adversary, check_adversary, misfit
 from entrob.agents.learn import learn
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.spec import Hyper, Spec
 from entrob.errors import EntrobError
+from entrob.estimators.advantages import gae
 from entrob.regularizers.protocol import Chain, Rollout
 
 # Folded into keys, so that the protagonist draws what it would draw alone.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from entrob.agents.advantages import gae
 from entrob.agents.distributions import Categorical
 from entrob.agents.networks import MiniGridNetwork, PatchConv, max_pool_2x2
+from entrob.estimators.advantages import gae
 
 
 def gae_by_definition(reward, value, next_value, terminated, truncated, gamma, lam):

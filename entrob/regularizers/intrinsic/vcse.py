@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jax.scipy.special import digamma
 
-from entrob.agents.advantages import gae
 from entrob.errors import EntrobError
+from entrob.estimators.advantages import gae
 from entrob.regularizers.intrinsic.nearest import by_rows, kth_smallest, support
 from entrob.regularizers.intrinsic.perceptron import Auxiliary, feature_size
 from entrob.regularizers.protocol import Regularizer
