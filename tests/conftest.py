@@ -3,6 +3,7 @@
 And the tiny experiment that tests of the sweep and of the command line share.
 """
 
+import gc
 import os
 import pathlib
 
@@ -38,6 +39,23 @@ seeds = 2
 frames = 160
 instances = 4
 """
+
+
+#: Of the 65,530 memory mappings that Linux gives a process; compiled programs take some 200 each.
+MANY_MAPPINGS = 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drop_compiled_programs():
+    """Forget compiled programs between files before mappings run out, which would end the process.
+
+    A thousand tests of one process come close.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

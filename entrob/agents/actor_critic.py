@@ -18,6 +18,7 @@ from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
+from entrob.agents.response import respond
 from entrob.agents.spec import Hyper, Spec, tabulate
 from entrob.estimators.advantages import gae
 from entrob.regularizers.protocol import blame
@@ -196,7 +197,7 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
     )  # fmt: skip
     curriculum = state.curriculum
     if game:
-        network, opt_state, curriculum = rival.respond(
+        network, opt_state, curriculum = respond(
             game, spec, optimizer, hyper, state, (network, opt_state), rollout, moves, key_learn
         )
     reg_states = chain.update(key_reg, reg_states, rollout.replace(notes=None), metrics)

@@ -109,7 +109,6 @@ def test_settings_are_never_mixed_within_a_program(tmp_path):
         ('network = "mlp"', 'network = "mlpp"', "did you mean 'mlp'"),
         ("normalize = true", 'normalize = "yes"', "must be true or false"),
         ("minibatches = 2", "minibatches = 3", "minibatches must divide"),
-        ("groups = 2", "groups = 3", "3 groups do not divide 4 environments"),
     ],
 )
 def test_bad_settings_are_one_line(tmp_path, old, new, message):

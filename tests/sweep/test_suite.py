@@ -161,6 +161,7 @@ def root(file, tmp_path_factory, cache):
     return out
 
 
+@pytest.mark.slow  # training takes minutes; test_readme plays a suite of one task
 def test_a_users_regularizer_joins_the_table(root):
     table = pd.read_csv(root / "tables" / "leaderboard.csv")
     assert set(table.method) == {"none", "policy_entropy", "suite_idea"}
@@ -177,6 +178,7 @@ def test_a_users_regularizer_joins_the_table(root):
         assert (root / "figures" / f"{name}.png").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_the_random_policy_is_kept_beside_the_runs(root):
     random = read_frame(root / "pole" / "random.parquet")
     assert set(random.magnitude) == {0.0, 0.5} and (random.return_mean > 5).all()
@@ -186,6 +188,7 @@ def test_the_random_policy_is_kept_beside_the_runs(root):
     assert facts["kinds"] == {"sticky_action": "diffuse"}
 
 
+@pytest.mark.slow
 def test_status_and_report_know_a_suite(root, tmp_path, capsys):
     cli.main(["status", str(root)])
     shown = capsys.readouterr().out

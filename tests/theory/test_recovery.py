@@ -35,14 +35,15 @@ def test_the_adversary_strikes_where_most_is():
 def test_no_regularizer_recovers_more_than_there_is(monkeypatch):
     monkeypatch.setattr(recovery, "STATES", 6)
     monkeypatch.setattr(recovery, "FACTORS", 3)
+    monkeypatch.setattr(recovery, "RADII", {"tv": 0.5})
     found = recovery.recover(jax.random.key(0), 3, np.array([0.01, 0.3]))
-    assert found.regularized.shape == (2, 4, 3, 2, 3)
+    assert found.regularized.shape == (2, 2, 3, 2, 3)
     highest = (found.robust + found.certificate)[..., None, None, :]
     assert (found.regularized <= highest + 1e-7).all()
     assert (found.nominal <= found.robust + found.certificate + 1e-9).all()
     assert (found.price >= -1e-7).all()
     share = recovery.shares(found)
-    assert share.shape == (2, 4, 3, 2, 3)
+    assert share.shape == (2, 2, 3, 2, 3)
     assert (share[..., 1] <= share[..., 0] + 1e-12).all()
     assert (share[..., 0] <= share[..., 2] + 1e-12).all() and (share[..., 0] <= 1 + 1e-6).all()
 
