@@ -42,12 +42,16 @@ def play(params, qpos, qvel, actions):
     return jax.vmap(episode)(qpos, qvel, actions)
 
 
-def same_states_in_gymnasium(env, qpos, qvel, actions):
-    """The same episodes in Gymnasium, and at which of their steps any constraint was active."""
+def same_states_in_gymnasium(env, qpos, qvel, actions, force=(0.0, 0.0)):
+    """The same episodes in Gymnasium, and at which of their steps any constraint was active.
+
+    A force (x, y) pushes the puck, whose slides are y before x.
+    """
     out, puck = [], env.model.geom_bodyid == env.model.body("object").id
     for q, v, controls in zip(qpos, qvel, actions):
         env.reset(seed=0)
         env.set_state(np.r_[q, 0, 0], np.r_[v, 0, 0])
+        env.data.qfrc_applied[7:9] = force[::-1]
         episode = []
         for action in controls:
             obs, reward, *_ = env.step(action)
@@ -79,7 +83,6 @@ def test_the_start_is_observed_as_in_gymnasium():
 
 @pytest.mark.parametrize("force", [(0.0, 0.0), (0.05, -0.02)])
 def test_free_motion_is_equal_over_50_steps(force):
-    """With a force on the puck, too: Gymnasium's slides are y before x."""
     rng = np.random.default_rng(0)
     n = 48
     qpos, qvel = np.zeros((n, 9)), np.zeros((n, 9))
@@ -89,9 +92,9 @@ def test_free_motion_is_equal_over_50_steps(force):
     qpos[:, 7:] = -0.3, 0.2
     qvel[:, :7] = rng.uniform(-0.2, 0.2, (n, 7))
     actions = rng.normal(0, 0.15, (n, 50, 7)).astype(np.float32)
-    env = gymnasium_pusher(GYMNASIUM)
-    env.data.qfrc_applied[7:9] = force[::-1]
-    expected, seen, rewards, constraints = same_states_in_gymnasium(env, qpos, qvel, actions)
+    expected, seen, rewards, constraints = same_states_in_gymnasium(
+        gymnasium_pusher(GYMNASIUM), qpos, qvel, actions, force
+    )
     free = constraints.max(1) == 0
     assert free.sum() >= 16
     params = GYMNASIUM.replace(puck_force=jnp.float32(force))
