@@ -50,7 +50,8 @@ def run(command: Run, line: str) -> None:
 
     if suite.is_suite(command.experiment):
         for reference in command.regularizer:  # a suite has a row for all that are registered
-            load(reference)
+            if ":" in reference:
+                load(reference)
         return _run_suite(command, suite.load(command.experiment, command.preset), line)
     experiment = _selected(experiments.load(command.experiment, command.preset), command)
     store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
@@ -77,7 +78,16 @@ def _run_suite(command: Run, suite, line: str) -> None:
 
     if command.batch_size is not None:
         positive_int("--batch-size", command.batch_size)
-    tasks = {name: narrowed(_selected(task, command)) for name, task in suite.tasks.items()}
+    tasks = {}
+    for name, task in suite.tasks.items():
+        has = {method.name for method in task.methods}
+        # A declared method, such as an adversary, is left out where it does not fit.
+        asked = [r for r in command.regularizer if r in has or r not in suite.declared]
+        if asked or not command.regularizer:
+            chosen = dataclasses.replace(command, regularizer=tuple(asked))
+            tasks[name] = narrowed(_selected(task, chosen))
+    if not tasks:
+        raise EntrobError(f"no task of this preset can have {' or '.join(command.regularizer)}")
     root = command.out or Path("runs") / suite.name / command.preset
     if not command.resume and (root / "manifest.json").is_file():
         shutil.rmtree(root)

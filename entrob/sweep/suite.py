@@ -43,12 +43,14 @@ class Suite:
     Attributes:
       name, title, preset: as of an `Experiment`.
       tasks: task name -> its experiment, whose ``tune`` table has a grid per method.
+      declared: the names in ``[[methods]]``, of which a task has those that fit it.
     """
 
     name: str
     title: str
     preset: str
     tasks: dict[str, Experiment]
+    declared: tuple[str, ...] = ()
 
 
 def is_suite(name: str) -> bool:
@@ -96,7 +98,8 @@ def load(name: str, preset: str) -> Suite:
         if not getattr(make(experiment.environment)[0], "finite", False):
             tune["measure"] = "return_mean"  # as the leaderboard scores what is no grid
         tasks[task] = dataclasses.replace(experiment, tune=tune)
-    return Suite(path.stem, data.get("title", path.stem), preset, tasks)
+    declared = tuple(entry["name"] for entry in data.get("methods", []) if "name" in entry)
+    return Suite(path.stem, data.get("title", path.stem), preset, tasks, declared)
 
 
 def actions_of(environment: str) -> str:
@@ -184,7 +187,8 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
         write_frame(root / task / "random.parquet", random)
         _manifest(suite, root, command, {task: _facts(experiment, chosen, broken)})
     say("overhead of every method")
-    _measure_overhead(next(iter(suite.tasks.values())), root / "overhead.parquet")
+    for experiment in suite.tasks.values():
+        _measure_overhead(experiment, root / "overhead.parquet")
     return _manifest(suite, root, command, {})
 
 
@@ -202,10 +206,12 @@ def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, s
 
 
 def _measure_overhead(experiment: Experiment, path: Path) -> None:
-    """Measure the methods that have not been measured yet."""
+    """Measure the methods that have not been measured yet, on this or on an earlier task."""
     known = read_frame(path) if path.exists() else None
-    done = set() if known is None else set(known.method)
+    done = {BASELINE} if known is None else {BASELINE, *known.method}
     methods = tuple(m for m in experiment.methods if m.name not in done)
+    if not methods:
+        return
     new = overhead(dataclasses.replace(experiment, methods=methods))
     write_frame(path, new if known is None else pd.concat([known, new], ignore_index=True))
 

@@ -112,7 +112,7 @@ def test_a_task_has_the_adversaries_that_fit_it(tmp_path):
     assert own["pole"] == {"my_probabilistic", "my_forces", "my_quantal"}
     # They are not tuned, and the leaderboard knows what they are.
     assert all("my_forces" not in e.tune["grids"] for e in suite.tasks.values())
-    known = suites._manifest(suite, tmp_path, "entrob run", {})["regularizers"]
+    known = suites._manifest(suite, tmp_path, "entrob run", {})["methods"]
     assert {known[name]["family"] for name in own["pole"]} == {"adversaries"}
     assert "1703.02702" in known["my_forces"]["source"] and known["my_forces"]["strength"] == 0.1
     assert known["policy_entropy"]["family"] == "losses"
@@ -197,3 +197,15 @@ def test_status_and_report_know_a_suite(root, tmp_path, capsys):
     cli.main(["report", str(root), "--export", str(tmp_path / "exported")])
     assert (tmp_path / "exported" / "leaderboard.md").read_bytes() == before
     assert (tmp_path / "exported" / "regularizers" / "suite_idea.md").exists()
+
+
+def test_a_method_that_fits_no_task_is_named(capsys, tmp_path):
+    command = ["run", "leaderboard", "--preset", "smoke", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as exit:
+        cli.main([*command, "--regularizer", "rarl"])
+    assert exit.value.code == 2
+    assert "no task of this preset can have rarl" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--regularizer", "polcy_entropy"])
+    assert "did you mean 'policy_entropy'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
