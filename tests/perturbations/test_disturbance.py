@@ -98,8 +98,8 @@ def test_a_force_on_the_pole_obeys_newton():
     ]
     x_acc, theta_acc = np.linalg.solve(system, pushes)
     # gymnax's equations (and the paper's) are those of this system.
-    assert float(after.x_dot - state.x_dot) == pytest.approx(params.tau * x_acc, rel=1e-3)
-    assert float(after.theta_dot - omega) == pytest.approx(params.tau * theta_acc, rel=1e-3)
+    assert float(after.x_dot - state.x_dot) == pytest.approx(float(params.tau * x_acc), rel=1e-3)
+    assert float(after.theta_dot - omega) == pytest.approx(float(params.tau * theta_acc), rel=1e-3)
 
 
 def test_forces_pass_through_noise_and_randomization():

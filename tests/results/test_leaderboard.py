@@ -111,7 +111,7 @@ def test_gains_are_paired_with_none():
 
 def test_an_adversarys_page_says_what_it_is_and_that_it_is_not_tuned(tmp_path):
     facts = {"family": "adversaries", "strength": 0.25, **KINDS["forces"]._asdict()}
-    games = board()._replace(manifest={**board().manifest, "regularizers": {"lost": facts}})
+    games = board()._replace(manifest={**board().manifest, "methods": {"lost": facts}})
     ranks = leaderboard.ranking(games)
     assert ranks.set_index("method").family["lost"] == "adversaries"
     assert pages.write_pages(tmp_path, games, ranks) == ["lost"]

@@ -66,6 +66,7 @@ def load(tmp_path, text=PENDULUM):
     return experiments.load(str(path), "smoke")
 
 
+@pytest.mark.slow  # six programs are compiled
 def test_every_setting_trains_and_is_tested_without_it(tmp_path):
     experiment = load(tmp_path)
     store = Store(tmp_path / "out")
