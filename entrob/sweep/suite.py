@@ -25,7 +25,7 @@ from entrob.results.provenance import provenance
 from entrob.results.store import Store, read_frame, write_frame, write_json
 from entrob.results.tuning import write_tuning
 from entrob.sweep import runner
-from entrob.sweep.experiment import Experiment, Method, from_table
+from entrob.sweep.experiment import Experiment, Method, coefficient, from_table
 from entrob.sweep.files import read
 from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import Tester
@@ -65,9 +65,7 @@ def load(name: str, preset: str) -> Suite:
       EntrobError: as `entrob.sweep.experiment.load`, or a task that is not declared.
     """
     path, data = read(name)
-    for key in data:
-        if key not in _TOP:
-            raise unknown(f"key in {path.name}", key, _TOP)
+    _known(path.name, data, _TOP)
     presets = data.get("presets", {})
     if preset not in presets:
         raise unknown("preset", preset, presets)
@@ -75,31 +73,49 @@ def load(name: str, preset: str) -> Suite:
     played = chosen.pop("tasks", list(data["tasks"]))
     tuning = {"seeds": 3, "factors": [0.1, 1.0, 10.0], **data.get("tune", {})}
     tuning |= chosen.pop("tune", {})
-    for key in tuning:
-        if key not in _TUNE:
-            raise unknown(f"key in {path.name}: tune", key, _TUNE)
+    _known(f"{path.name}: tune", tuning, _TUNE)
+    factors = [coefficient("tune.factors", factor) for factor in tuning["factors"]]
     tasks = {}
     for task in played:
         if task not in data["tasks"]:
             raise unknown("task", task, data["tasks"])
-        common, table = data.get("common", {}), data["tasks"][task]
-        hyper = common.get("hyper", {}) | table.get("hyper", {})
-        table = common | table | {"hyper": hyper}
-        own = table.pop("presets", {}).get(preset, {})
-        table |= {"presets": {preset: chosen | own}}
-        if "environment" not in table:
-            raise EntrobError(f"{path.name}: tasks.{task} has no environment")
-        env, _ = make(table["environment"])
-        more = [entry for entry in data.get("methods", []) if _fits(path.name, env, entry)]
-        table["methods"] = [*_methods(table["environment"]), *more]
-        experiment = from_table(f"{path.name}: tasks.{task}", f"{path.stem}-{task}", table, preset)
-        grids = {m.name: grid(m, tuning["factors"]) for m in experiment.methods if m.coefficients}
+        where, table = f"{path.name}: tasks.{task}", _table(path.name, data, task, preset, chosen)
+        experiment = from_table(where, f"{path.stem}-{task}", table, preset)
+        grids = {m.name: grid(m, factors) for m in experiment.methods if m.coefficients}
         tune = {"seeds": tuning["seeds"], "grids": grids, "extend": False}
         if not getattr(make(experiment.environment)[0], "finite", False):
             tune["measure"] = "return_mean"  # as the leaderboard scores what is no grid
         tasks[task] = dataclasses.replace(experiment, tune=tune)
     declared = tuple(entry["name"] for entry in data.get("methods", []) if "name" in entry)
     return Suite(path.stem, data.get("title", path.stem), preset, tasks, declared)
+
+
+def _known(where: str, table: dict[str, Any], known: set[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise unknown(f"key in {where}", key, known)
+
+
+def _table(
+    where: str, data: dict[str, Any], task: str, preset: str, chosen: dict[str, Any]
+) -> dict[str, Any]:
+    """What an experiment's file would say of a task: common settings, its own, and all methods.
+
+    Args:
+      where: the suite's file, for errors.
+      data: what it says.
+      task, preset: which.
+      chosen: the preset's settings for all tasks, which a preset of the task's own overrides.
+    """
+    common, own = data.get("common", {}), dict(data["tasks"][task])
+    presets = {preset: chosen | own.pop("presets", {}).get(preset, {})}
+    hyper = common.get("hyper", {}) | own.get("hyper", {})
+    if "environment" not in own:
+        raise EntrobError(f"{where}: tasks.{task} has no environment")
+    env, _ = make(own["environment"])
+    more = [entry for entry in data.get("methods", []) if _fits(where, env, entry)]
+    methods = [*_methods(own["environment"]), *more]
+    return {**common, **own, "hyper": hyper, "presets": presets, "methods": methods}
 
 
 def actions_of(environment: str) -> str:
@@ -131,8 +147,8 @@ def grid(method: Method, factors: list[float]) -> dict[str, Any]:
 
 def narrowed(experiment: Experiment) -> Experiment:
     """Tune only the methods that the experiment still has, and only with coefficients to choose."""
-    own = {m.name: m.coefficients for m in experiment.methods}
-    grids = {name: grid for name, grid in experiment.tune["grids"].items() if name in own}
+    names = {method.name for method in experiment.methods}
+    grids = {name: grid for name, grid in experiment.tune["grids"].items() if name in names}
     return dataclasses.replace(experiment, tune={**experiment.tune, "grids": grids})
 
 

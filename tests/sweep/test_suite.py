@@ -90,6 +90,7 @@ def test_a_preset_chooses_tasks_and_sizes(file):
         ('tasks = ["grid"]', 'tasks = ["gird"]', "unknown task 'gird': did you mean 'grid'"),
         ("[tune]", "[tone]", "unknown key in tiny_suite.toml 'tone'"),
         ("factors = [1, 10]", "factor = [1]", "unknown key in tiny_suite.toml: tune 'factor'"),
+        ("factors = [1] }", 'factors = ["much"] }', "tune.factors must be a number, not 'much'"),
         ("slip = [0, 0.4]", "slip = [0, 4]", "tasks.grid|magnitude of 'slip'"),
         ("[presets.one]", "[presets.two]", "unknown preset 'one'"),
     ],
