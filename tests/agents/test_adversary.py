@@ -245,7 +245,7 @@ def train(adversary, network, env=None, updates=100):
     ("kind", "network", "actions"),
     [
         ("noisy", MLP(2, hidden=(16,)), None),
-        ("probabilistic", LSTM(2, width=16), None),
+        pytest.param("probabilistic", LSTM(2, width=16), None, marks=pytest.mark.slow),
         ("probabilistic", MLP(2, hidden=(16,)), 2),
     ],
 )
