@@ -187,13 +187,13 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
       preset: one of its presets.
     """
     data = dict(data)
-    _known(where, data, _TOP)
+    check_keys(where, data, _TOP)
     _typed(where, data, _TYPES)
     presets = data.pop("presets", {})
     if preset not in presets:
         raise unknown("preset", preset, presets)
     _typed(f"{where}: presets", presets, dict.fromkeys(presets, dict))
-    _known(f"{where}: presets.{preset}", presets[preset], _PRESET)
+    check_keys(f"{where}: presets.{preset}", presets[preset], _PRESET)
     _typed(f"{where}: presets.{preset}", presets[preset], _TYPES)
     # A preset may test less than the file declares.
     tested = [table.get("perturbations", {}) for table in (data, *presets.values())]
@@ -213,7 +213,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
         what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
         raise EntrobError(f"{where}: minibatches must divide {what}")
-    _known(f"{where}: hyper", data["hyper"], _HYPER)
+    check_keys(f"{where}: hyper", data["hyper"], _HYPER)
     _numbers(f"{where}: hyper", data["hyper"])
     _numbers(f"{where}: params", data["params"], lists=True)
     common = data.pop("params")
@@ -232,7 +232,8 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     )
 
 
-def _known(where: str, table: dict, known: set[str]) -> None:
+def check_keys(where: str, table: dict, known: set[str]) -> None:
+    """Raise `EntrobError` for a key that is not known, with the nearest one."""
     for key in table:
         if key not in known:
             raise unknown(f"key in {where}", key, known)
@@ -309,7 +310,7 @@ def _method(
 ) -> Method:
     """One method of a file, whose own params override those that the file gives to all."""
     _typed(where, {"a method": entry}, {"a method": dict})
-    _known(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
+    check_keys(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
     tables = ("coefficients", "options", "params", "training", "randomize", "adversary")
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
@@ -339,7 +340,7 @@ def _paper(
     where: str, table: dict, methods: list[str], tested: Collection[str], env_params: Any
 ) -> Mapping[str, Any]:
     """The ``[paper]`` table, checked against the file's methods and perturbations."""
-    _known(where, table, set(_PAPER))
+    check_keys(where, table, set(_PAPER))
     _typed(where, table, _PAPER)
     for key in ("seeds", "instances", "frames", "figure"):
         if key in table:
@@ -358,7 +359,7 @@ def _paper(
     bases = {name.partition("[")[0] for name in methods}
     for claim in table.get("claims", []):
         _typed(where, {"a claim": claim}, {"a claim": dict})
-        _known(f"{where}: claims", claim, set(_CLAIM))
+        check_keys(f"{where}: claims", claim, set(_CLAIM))
         _typed(f"{where}: claims", claim, dict.fromkeys(_CLAIM, str))
         if missing := [key for key in _CLAIM if key not in claim]:
             raise EntrobError(f"{where}: a claim has no {missing[0]!r}")

@@ -25,7 +25,7 @@ from entrob.results.provenance import provenance
 from entrob.results.store import Store, read_frame, write_frame, write_json
 from entrob.results.tuning import write_tuning
 from entrob.sweep import runner
-from entrob.sweep.experiment import Experiment, Method, coefficient, from_table
+from entrob.sweep.experiment import Experiment, Method, check_keys, coefficient, from_table
 from entrob.sweep.files import read
 from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import Tester
@@ -65,7 +65,7 @@ def load(name: str, preset: str) -> Suite:
       EntrobError: as `entrob.sweep.experiment.load`, or a task that is not declared.
     """
     path, data = read(name)
-    _known(path.name, data, _TOP)
+    check_keys(path.name, data, _TOP)
     presets = data.get("presets", {})
     if preset not in presets:
         raise unknown("preset", preset, presets)
@@ -73,7 +73,7 @@ def load(name: str, preset: str) -> Suite:
     played = chosen.pop("tasks", list(data["tasks"]))
     tuning = {"seeds": 3, "factors": [0.1, 1.0, 10.0], **data.get("tune", {})}
     tuning |= chosen.pop("tune", {})
-    _known(f"{path.name}: tune", tuning, _TUNE)
+    check_keys(f"{path.name}: tune", tuning, _TUNE)
     factors = [coefficient("tune.factors", factor) for factor in tuning["factors"]]
     tasks = {}
     for task in played:
@@ -88,12 +88,6 @@ def load(name: str, preset: str) -> Suite:
         tasks[task] = dataclasses.replace(experiment, tune=tune)
     declared = tuple(entry["name"] for entry in data.get("methods", []) if "name" in entry)
     return Suite(path.stem, data.get("title", path.stem), preset, tasks, declared)
-
-
-def _known(where: str, table: dict[str, Any], known: set[str]) -> None:
-    for key in table:
-        if key not in known:
-            raise unknown(f"key in {where}", key, known)
 
 
 def _table(
@@ -114,19 +108,14 @@ def _table(
         raise EntrobError(f"{where}: tasks.{task} has no environment")
     env, _ = make(own["environment"])
     more = [entry for entry in data.get("methods", []) if _fits(where, env, entry)]
-    methods = [*_methods(own["environment"]), *more]
+    methods = [*_methods(env), *more]
     return {**common, **own, "hyper": hyper, "presets": presets, "methods": methods}
 
 
-def actions_of(environment: str) -> str:
-    """``"discrete"`` or ``"continuous"``."""
-    env, params = make(environment)
-    return "discrete" if isinstance(env.action_space(params), spaces.Discrete) else "continuous"
-
-
-def _methods(environment: str) -> list[dict[str, Any]]:
-    """``none`` and every registered regularizer that fits the actions, as tables."""
-    actions = actions_of(environment)
+def _methods(env: Any) -> list[dict[str, Any]]:
+    """``none`` and every registered regularizer that fits the environment's actions, as tables."""
+    discrete = isinstance(env.action_space(env.default_params), spaces.Discrete)
+    actions = "discrete" if discrete else "continuous"
     parts = {name: regularizers.get(name)() for name in regularizers.names()}
     fitting = {name: part.coef for name, part in parts.items() if actions in part.actions}
     tables = [{"name": name, "coefficients": {name: coef}} for name, coef in fitting.items()]
