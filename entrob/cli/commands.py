@@ -72,24 +72,27 @@ def _selected(experiment, command: Run):
 
 
 def _run_suite(command: Run, suite, line: str) -> None:
+    from entrob.regularizers import regularizers
     from entrob.results.leaderboard_report import write_leaderboard
     from entrob.sweep.experiment import positive_int
-    from entrob.sweep.suite import narrowed, run
+    from entrob.sweep.suite import claim, narrowed, run
 
     if command.batch_size is not None:
         positive_int("--batch-size", command.batch_size)
     tasks = {}
     for name, task in suite.tasks.items():
         has = {method.name for method in task.methods}
-        # A declared method, such as an adversary, is left out where it does not fit.
-        asked = [r for r in command.regularizer if r in has or r not in suite.declared]
+        # What is known, yet no method of this task, does not fit it.
+        known = {*suite.declared, *regularizers.names()}
+        asked = [r for r in command.regularizer if r in has or r not in known]
         if asked or not command.regularizer:
             chosen = dataclasses.replace(command, regularizer=tuple(asked))
             tasks[name] = narrowed(_selected(task, chosen))
     if not tasks:
         raise EntrobError(f"no task of this preset can have {' or '.join(command.regularizer)}")
     root = command.out or Path("runs") / suite.name / command.preset
-    if not command.resume and (root / "manifest.json").is_file():
+    if not command.resume and root.exists():
+        claim(suite, root)
         shutil.rmtree(root)
     say = lambda text: print(text, file=sys.stderr, flush=True)
     suite = dataclasses.replace(suite, tasks=tasks)
@@ -97,7 +100,8 @@ def _run_suite(command: Run, suite, line: str) -> None:
     print(f"leaderboard: {write_leaderboard(root)}")
     for task, facts in manifest["tasks"].items():
         for name, error in facts["broken"].items():
-            raise EntrobError(f"{task}: method {name!r} was left out: {error}")
+            if error:
+                raise EntrobError(f"{task}: method {name!r} was left out: {error}")
 
 
 def tune(command: Tune, line: str) -> None:
@@ -113,7 +117,7 @@ def tune(command: Tune, line: str) -> None:
     folder = Path("runs") / experiment.name / f"tune-{command.preset}"
     store = _store(command, folder, f"{experiment.name}-tune")
     chosen, table, manifest = tune(experiment, store, line, command.batch_size)
-    write_tuning(store.root, table, chosen, manifest)
+    write_tuning(store.root, table, manifest)
     if command.export:
         _export(store.root, command.export, ("tuned.json", "tables"))
     print((store.root / "tables" / "tuning.md").read_text())

@@ -66,6 +66,11 @@ class Rollout:
     notes: Any = None
     acted: jax.Array | None = None
 
+    @property
+    def executed(self) -> jax.Array:
+        """bool[T, N], `acted` where there is another player, True elsewhere."""
+        return jnp.ones_like(self.reward, bool) if self.acted is None else self.acted
+
 
 class Policy(NamedTuple):
     """The network on a batch, and the means to evaluate it elsewhere.

@@ -4,7 +4,9 @@ A score is normalized between the uniformly random policy, 0, and the best known
 is the success on the instances that can be solved, exact where the dynamics are known, so that the
 optimum is 1; elsewhere it is the return.  Where no optimum is known, under noise and for returns,
 the best known is the best method's mean under the same perturbation and magnitude.  A run's robust
-score under a perturbation is its mean over the magnitudes above 0; a diverged run scores 0.
+score under a perturbation is its mean over the magnitudes above 0; a diverged run scores 0, or what
+the worst run does if that is less.  The bootstrap redraws the seeds of each task, with all that was
+measured of them.
 """
 
 import json
@@ -22,6 +24,8 @@ from entrob.results.store import read_frame
 BASELINE = "none"
 KINDS = ("structured", "diffuse", "dynamics")
 MEASURES = ("score", "worst", "cvar")
+#: Conditions that leave less between random and best are left out: there noise is what is measured.
+NARROW = 0.05  # of the widest on the task
 
 
 class Board(NamedTuple):
@@ -30,11 +34,13 @@ class Board(NamedTuple):
     Attributes:
       scores: a row per run × task × perturbation × magnitude: ``task``, ``method``, ``seed``,
         ``perturbation``, ``kind``, ``magnitude``, ``score``, ``worst``, ``cvar``.
+      omitted: ``task``, ``perturbation``, ``magnitude`` of what tells nobody apart (`NARROW`).
       overhead: method, ratio, ratio_low, ratio_high; empty if nobody measured it.
       manifest: the suite's.
     """
 
     scores: pd.DataFrame
+    omitted: pd.DataFrame
     overhead: pd.DataFrame
     manifest: Mapping[str, Any]
 
@@ -49,28 +55,34 @@ def read_board(root: Path) -> Board:
     manifest = json.loads((root / "manifest.json").read_text())
     if not manifest["tasks"]:
         raise EntrobError(f"{root} holds no finished task yet")
-    frames = []
+    frames, omitted = [], []
     for task, facts in manifest["tasks"].items():
         runs, evaluation, random = (
             read_frame(root / task / f"{kind}.parquet") for kind in ("runs", "evaluation", "random")
         )
-        scores = normalized(runs, evaluation, random)
+        # The folder may hold runs with coefficients that a method had before.
+        now = {run_id for ids in facts["runs"].values() for run_id in ids}
+        runs, evaluation = (frame[frame.run_id.isin(now)] for frame in (runs, evaluation))
+        scores, narrow = normalized(runs, evaluation, random)
         frames.append(scores.assign(task=task, kind=scores.perturbation.map(facts["kinds"])))
+        omitted.append(narrow.assign(task=task))
     path = root / "overhead.parquet"
     overhead = read_frame(path) if path.exists() else pd.DataFrame(columns=["method", "ratio"])
-    return Board(pd.concat(frames, ignore_index=True), overhead, manifest)
+    scores, omitted = (pd.concat(x, ignore_index=True) for x in (frames, omitted))
+    return Board(scores, omitted, overhead, manifest)
 
 
-def normalized(runs: pd.DataFrame, evaluation: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
-    """One task's scores: ``method``, ``seed``, ``perturbation``, ``magnitude`` and the measures.
+def normalized(runs: pd.DataFrame, evaluation: pd.DataFrame, random: pd.DataFrame):
+    """One task's scores.
 
     Args:
       runs, evaluation: the task's records.
       random: the random policy's, a row per perturbation × magnitude.
 
     Returns:
-      A row per row of `evaluation`; conditions in which nobody beats the random policy are left
-      out, as there is nothing to be measured by.
+      A row per row of `evaluation`, ``method``, ``seed``, ``perturbation``, ``magnitude`` and the
+      measures; and ``perturbation``, ``magnitude`` of the conditions that are left out, as hardly
+      anything lies between the random policy and the best (`NARROW`).
     """
     at = ["perturbation", "magnitude"]
     grid = bool(evaluation.exact_success.notna().any())
@@ -78,15 +90,21 @@ def normalized(runs: pd.DataFrame, evaluation: pd.DataFrame, random: pd.DataFram
     floor = random[at].assign(floor=_measures(random, grid)["score"])
     frame = frame.merge(floor, on=at, how="left")
     diverged = set(runs.loc[runs.status == "diverged", "run_id"])
-    kept = frame[~frame.run_id.isin(diverged)]
+    frame["failed"] = frame.run_id.isin(diverged) | frame.score.isna()
+    kept = frame[~frame.failed]
     means = kept.groupby([*at, "method"]).score.mean().groupby(at).max()
     best = frame.set_index(at).index.map(means).to_numpy()
     frame["best"] = np.where(frame.exact, 1.0, best)
-    frame = frame[frame.best > frame.floor + 1e-9 * frame.floor.abs()]
+    gap = frame.best - frame.floor
+    wide = gap > NARROW * gap.max()
+    omitted = frame.loc[~wide, at].drop_duplicates(ignore_index=True)
+    frame = frame[wide].copy()
     for name in MEASURES:
         frame[name] = (frame[name] - frame.floor) / (frame.best - frame.floor)
-        frame.loc[frame.run_id.isin(diverged), name] = 0.0
-    return frame.drop(columns=["run_id", "exact", "floor", "best"])
+        least = frame[~frame.failed].groupby(at)[name].min().clip(upper=0.0)
+        worst = frame.set_index(at).index.map(least).to_numpy()
+        frame[name] = np.where(frame.failed, worst, frame[name])
+    return frame.drop(columns=["run_id", "exact", "floor", "best", "failed"]), omitted
 
 
 def _measures(frame: pd.DataFrame, grid: bool) -> pd.DataFrame:
@@ -109,18 +127,29 @@ def _measures(frame: pd.DataFrame, grid: bool) -> pd.DataFrame:
 
 
 def matrix(scores: pd.DataFrame, method: str, kind: str | None, measure: str) -> pd.DataFrame:
-    """Robust scores of a method: float[seeds, tasks × perturbations] of one kind, or of all."""
+    """Robust scores of a method: float[seeds, tasks × perturbations] of one kind, or of all.
+
+    Seeds that not all of its tasks have yet are left out.
+    """
     rows = scores[(scores.method == method) & (scores.magnitude > 0)]
     rows = rows if kind is None else rows[rows.kind == kind]
-    return rows.pivot_table(index="seed", columns=["task", "perturbation"], values=measure)
+    table = rows.pivot_table(index="seed", columns=["task", "perturbation"], values=measure)
+    return table.dropna(axis=0)
+
+
+def full(board: Board) -> set[str]:
+    """The methods that have played every task of the board: only these are comparable."""
+    counts = board.scores.groupby("method").task.nunique()
+    return set(counts.index[counts == len(board.manifest["tasks"])])
 
 
 def ranking(board: Board) -> pd.DataFrame:
-    """A row per method, the most robust first.
+    """A row per method, the most robust first, those that have not played every task at the end.
 
     Returns:
-      ``rank``, ``method``, ``family``, ``robust`` (interquartile mean over seeds, tasks and
-      perturbations, with ``robust_low`` and ``robust_high``, 95 % stratified bootstrap), the same
+      ``rank`` (missing at the end), ``method``, ``family``, ``robust`` (interquartile mean over
+      seeds, tasks and perturbations, with the ends of its 95 % stratified bootstrap interval,
+      ``robust_low`` and ``robust_high``), the same
       for each kind of perturbation, ``worst`` and ``cvar`` (interquartile means of the worst
       instance and of the worst tenth), ``nominal``, ``price`` (nominal score of `none` less its
       own), ``improvement`` (probability that a run beats `none`'s of the same seed, mean over tasks
@@ -147,37 +176,48 @@ def ranking(board: Board) -> pd.DataFrame:
         row["unpassed"] = sum(not facts["passed"].get(method, True) for facts in tasks.values())
         rows.append(row)
     table = pd.DataFrame(rows).sort_values("robust", ascending=False, kind="stable")
-    table.insert(0, "rank", range(1, len(table) + 1))
-    return table.reset_index(drop=True)
+    ranked = table.method.isin(full(board))
+    table = pd.concat([table[ranked], table[~ranked]], ignore_index=True)
+    rank = pd.Series(table.index + 1, dtype="Int64").where(table.index < ranked.sum())
+    table.insert(0, "rank", rank)
+    return table
 
 
 def improvement(scores: pd.DataFrame, method: str) -> dict[str, float]:
     """Probability of improvement over `none`, paired by seed within a task and perturbation."""
-    ours, theirs = (matrix(scores, name, None, "score") for name in (method, BASELINE))
-    wins = (np.sign(ours - theirs.reindex_like(ours)) + 1) / 2
-    values = wins.dropna(axis=0).to_numpy()
-    if method == BASELINE or not values.size:
-        values = np.empty((0, 1))
-    low, high = statistics.bootstrap_interval(values)
-    probability = values.mean() if values.size else np.nan
-    return {"improvement": probability, "improvement_low": low, "improvement_high": high}
+    wins = (np.sign(difference(scores, method, None)) + 1) / 2
+    return _interval("improvement", wins if method != BASELINE else wins[:0], np.mean)
+
+
+def difference(scores: pd.DataFrame, method: str, kind: str | None) -> pd.DataFrame:
+    """`matrix` of a method less that of `none`, seed by seed."""
+    ours, theirs = (matrix(scores, name, kind, "score") for name in (method, BASELINE))
+    return (ours - theirs.reindex_like(ours)).dropna(axis=0)
 
 
 def gains(board: Board) -> pd.DataFrame:
-    """Robust score of every method less that of `none`: method, family, and each kind's gain."""
-    rows = []
+    """Mean robust score less that of `none`, against each kind of perturbation, with intervals.
+
+    Returns:
+      A row per method that has played every task, ``method``, ``family`` and the kinds; and one per
+      family, its methods' mean, where ``method`` is NaN.
+    """
+    families: dict[str, list[str]] = {}
     for method in board.scores.method.unique():
-        if method == BASELINE:
-            continue
-        family = board.manifest["methods"].get(method, {}).get("family", BASELINE)
-        row = {"method": method, "family": family}
-        for kind in KINDS:
-            ours, theirs = (
-                matrix(board.scores, name, kind, "score") for name in (method, BASELINE)
-            )
-            difference = (ours - theirs.reindex_like(ours)).dropna(axis=0)
-            row |= _interval(kind, difference, np.mean)
-        rows.append(row)
+        if method in full(board) - {BASELINE}:
+            family = board.manifest["methods"][method]["family"]
+            families.setdefault(family, []).append(method)
+    rows = []
+    for family, methods in families.items():
+        parts = {m: {kind: difference(board.scores, m, kind) for kind in KINDS} for m in methods}
+        parts[np.nan] = {
+            kind: sum(parts[m][kind] for m in methods) / len(methods) for kind in KINDS
+        }
+        for method, by_kind in parts.items():
+            row = {"method": method, "family": family}
+            for kind, gain in by_kind.items():
+                row |= _interval(kind, gain, np.mean)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -187,9 +227,10 @@ def _iqm(frame: pd.DataFrame) -> float:
 
 
 def _interval(name: str, frame: pd.DataFrame, statistic=statistics.interquartile_mean):
-    """A statistic and its interval under the stratified bootstrap."""
+    """A statistic and its interval under the stratified bootstrap, a task being a stratum."""
     values = frame.to_numpy()
     if not values.size or np.isnan(values).any():
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
-    low, high = statistics.bootstrap_interval(values, statistic, samples=2000)
+    tasks = frame.columns.get_level_values("task")
+    low, high = statistics.bootstrap_interval(values, statistic, strata=tasks, samples=2000)
     return {name: float(statistic(values)), f"{name}_low": low, f"{name}_high": high}

@@ -34,11 +34,17 @@ NAMES = {
 CAPTION = (
     "Scores: 0 is the uniformly random policy, 1 the best known (on grids the optimum); robust is "
     "the interquartile mean over seeds, tasks and perturbations of the mean over magnitudes above "
-    "0, with its 95 % stratified bootstrap interval. Worst and CVaR: of the worst instance and of "
-    "the worst tenth. Price: nominal score of none less its own. Improvement: probability of a "
-    "higher score than none's run of the same seed. Overhead: time per update over none's. "
-    "Unpassed: on how many tasks no coefficient kept 95 % of none's performance, so that the "
-    "smallest was taken."
+    "0, with its 95 % bootstrap interval, seeds being redrawn task by task. Methods that cannot "
+    "play all tasks have no rank. Worst and CVaR: of the worst instance and of the worst tenth, "
+    "where instances differ; on grids not under noise. Price: nominal score of none less its own. "
+    "Improvement: probability of a higher score than none's run of the same seed. Overhead: time "
+    "per update over none's. Unpassed: on how many tasks no coefficient kept 95 % of none's "
+    "performance, so that the smallest was taken."
+)
+
+GAINS = (
+    "Mean robust score less that of none, with its 95 % bootstrap interval: of each method that "
+    "can play all tasks, and of each family's mean."
 )
 
 
@@ -61,16 +67,17 @@ def write_leaderboard(root: Path) -> Path:
         ]
     )
     frames = {"leaderboard": ranks, "gains": gained}
-    captions = {"leaderboard": CAPTION, "gains": "Robust score less that of none, by kind."}
+    captions = {"leaderboard": CAPTION, "gains": GAINS}
     tables.write_tables(frames, root / "tables", captions)
     drawn = {"ranking": ranking_figure(ranks), "profiles": profiles_figure(board, ranks)}
     if len(gained):
-        drawn["glance"] = glance_figure(gained)
+        drawn = {"glance": glance_figure(gained), **drawn}
     for name, figure in drawn.items():
         save(figure, root / "figures", name)
     manifest = board.manifest
     seeds = board.scores.groupby("task").seed.nunique().to_dict()
-    lines = [f"# {manifest['title']}", f"`{manifest['command']}` on {manifest['device']}."]
+    lines = [f"# {manifest['title']}", f"On {manifest['device']}:"]
+    lines += ["\n".join(["```bash", *manifest["commands"], "```"])]
     lines += ["Seeds: " + ", ".join(f"{task} {count}" for task, count in seeds.items()) + "."]
     broken = {
         f"{task}, {name}: {why}"
@@ -78,8 +85,13 @@ def write_leaderboard(root: Path) -> Path:
         for name, why in facts["broken"].items()
     }
     lines += [f"Left out: {line}." for line in sorted(broken)]
+    narrow = [
+        f"{row.task} {row.perturbation} {row.magnitude:g}" for row in board.omitted.itertuples()
+    ]
+    if narrow:
+        lines += [f"Left out, as nobody does much better than random there: {', '.join(narrow)}."]
     lines += [markup.markdown(_shown(ranks), CAPTION)]
-    lines += [f"![{name}](figures/{name}.png)" for name in ("glance", "ranking", "profiles")]
+    lines += [f"![{name}](figures/{name}.png)" for name in drawn]
     lines += ["## Regularizers", markup.markdown(described)] if pages else []
     path = root / "leaderboard.md"
     store.write_bytes(path, ("\n\n".join(line.rstrip() for line in lines) + "\n").encode())
@@ -100,8 +112,10 @@ def ranking_figure(ranks: pd.DataFrame) -> Figure:
         for family, rows in ranks.groupby("family", sort=False):
             spread = [rows.robust - rows.robust_low, rows.robust_high - rows.robust]
             look = {"color": COLORS[family], "label": NAMES[family], "capsize": 2}
-            axis.errorbar(rows.robust, -rows["rank"], xerr=spread, fmt="o", **look)
-        axis.set_yticks(-ranks["rank"], [label(name) for name in ranks.method])
+            axis.errorbar(rows.robust, -rows.index, xerr=spread, fmt="o", **look)
+        some = lambda row: "" if pd.notna(row["rank"]) else " (not all tasks)"
+        names = [label(row.method) + some(row) for _, row in ranks.iterrows()]
+        axis.set_yticks(-ranks.index, names)
         axis.axvline(float(ranks.robust[ranks.method == BASELINE].iloc[0]), color="0.5", lw=0.8)
         axis.set(xlabel="robust score (IQM, 95 %)")
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -121,19 +135,25 @@ def glance_figure(gained: pd.DataFrame) -> Figure:
             axis.axvline(0, color="k", lw=0.8)
             axis.set(xlabel=f"gain against {kind} perturbations")
         axes[0].set_ylabel("gain against diffuse perturbations")
-        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), title="mean of a family")
+        title = "family: mean and 95 % interval"
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), title=title)
     return figure
 
 
 def _family_points(axis, rows: pd.DataFrame, kind: str, family: str) -> None:
-    """A named point per method, and a diamond at their mean."""
+    """A named point per method, and a diamond at their mean, with its interval both ways."""
     color = COLORS[family]
+    middle, rows = rows[rows.method.isna()].iloc[0], rows[rows.method.notna()]
     axis.scatter(rows[kind], rows.diffuse, s=14, color=color, alpha=0.6, lw=0)
     for name, x, y in zip(rows.method, rows[kind], rows.diffuse):
         look = {"xytext": (3, 2), "textcoords": "offset points", "fontsize": 6, "color": color}
         axis.annotate(label(name), (x, y), **look)
-    middle = rows[[kind, "diffuse"]].mean()
-    axis.scatter(*middle, s=90, marker="D", color=color, ec="k", label=NAMES[family])
+    spread = [
+        [[middle[name] - middle[f"{name}_low"]], [middle[f"{name}_high"] - middle[name]]]
+        for name in (kind, "diffuse")
+    ]
+    look = {"fmt": "D", "ms": 9, "color": color, "mec": "k", "capsize": 2, "label": NAMES[family]}
+    axis.errorbar(middle[kind], middle.diffuse, xerr=spread[0], yerr=spread[1], **look)
 
 
 def profiles_figure(board: Board, ranks: pd.DataFrame) -> Figure:
@@ -144,7 +164,7 @@ def profiles_figure(board: Board, ranks: pd.DataFrame) -> Figure:
         axes = np.atleast_1d(figure.subplots(1, len(kinds), sharey=True))
         thresholds = np.linspace(-0.2, 1.2, 141)
         for axis, kind in zip(axes, kinds):
-            for family, rows in ranks.groupby("family", sort=False):
+            for family, rows in ranks[ranks["rank"].notna()].groupby("family", sort=False):
                 parts = [leaderboard.matrix(board.scores, m, kind, "score") for m in rows.method]
                 values = np.concatenate([part.to_numpy().ravel() for part in parts])
                 values = values[~np.isnan(values)]

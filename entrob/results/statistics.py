@@ -81,6 +81,7 @@ def bootstrap_interval(
     scores: ArrayLike,
     statistic: Callable[..., np.ndarray] = np.mean,
     *,
+    strata: ArrayLike | None = None,
     level: float = 0.95,
     samples: int = 10_000,
     seed: int = 0,
@@ -93,6 +94,8 @@ def bootstrap_interval(
       scores: float[runs] or float[runs, tasks].
       statistic: `(float[samples, runs * tasks], axis=-1) -> float[samples]`, such as `np.mean` or
         `interquartile_mean`.
+      strata: int[tasks], columns of one number are scores of the same runs and are redrawn
+        together; None: each column is a stratum.
       level: two-sided confidence.
       samples: number of bootstrap replicates.
       seed: of the generator; the same one gives the same interval.
@@ -112,12 +115,13 @@ def bootstrap_interval(
     runs, tasks = scores.shape
     if runs < 2 or np.isnan(scores).any():
         return np.nan, np.nan
+    stratum = np.arange(tasks) if strata is None else np.unique(strata, return_inverse=True)[1]
     generator = np.random.default_rng(seed)
     block = max(1, BLOCK // scores.size)
     values = []
     for start in range(0, samples, block):
         size = min(block, samples - start)
-        rows = generator.integers(runs, size=(size, runs, tasks))
+        rows = generator.integers(runs, size=(size, runs, stratum.max() + 1))[..., stratum]
         values.append(statistic(scores[rows, np.arange(tasks)].reshape(size, -1), axis=-1))
     low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
     return float(low), float(high)

@@ -13,9 +13,23 @@ MEASURES = {"success": "success", "return_mean": "return above random"}
 
 
 def write_tuning(
-    folder: Path, table: pd.DataFrame, chosen: dict[str, float], manifest: dict[str, Any]
+    folder: Path, table: pd.DataFrame, manifest: dict[str, Any], *, keep: bool = False
 ) -> None:
-    """Write ``tables/tuning.{md,csv,tex}`` and ``tuned.json`` with the chosen coefficients."""
+    """Write ``tables/tuning.{md,csv,tex}`` and ``tuned.json`` with the chosen coefficients.
+
+    Args:
+      folder: where to.
+      table: `entrob.sweep.tune.score_table`; 0 is chosen for a method of which nothing passed.
+      manifest: of the tuning runs.
+      keep: rows of methods that a table there already has, and this one has not, stay.
+    """
+    path = folder / "tables" / "tuning.csv"
+    if keep and path.exists():
+        before = pd.read_csv(path)
+        others = before[~before.method.isin(table.method)]
+        table = pd.concat([table, others], ignore_index=True)
+    passed = table.coefficient.where(table.chosen, 0.0).groupby(table.method).max()
+    chosen = passed.drop(index="none", errors="ignore").to_dict()
     shown = pd.DataFrame(
         {
             "method": table.method,
@@ -30,7 +44,7 @@ def write_tuning(
         }
     )
     tables = folder / "tables"
-    write_bytes(tables / "tuning.csv", table.to_csv(index=False).encode())
+    write_bytes(path, table.to_csv(index=False).encode())
     write_bytes(tables / "tuning.md", markdown(shown).encode())
     write_bytes(tables / "tuning.tex", latex(shown).encode())
     write_json(folder / "tuned.json", {"coefficients": chosen, "command": manifest["command"]})

@@ -44,7 +44,8 @@ def overhead(experiment: Experiment, repeats: int = 5, say=lambda text: None) ->
             {"method": method.name, "seconds": np.median(seconds[:, 1]) / per_run}
             | {"ratio": middle, "ratio_low": low, "ratio_high": high, "compile_s": compile_s}
         )
-    return pd.DataFrame(rows)
+    columns = ["method", "seconds", "ratio", "ratio_low", "ratio_high", "compile_s"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _chunk(experiment: Experiment, method: Method):

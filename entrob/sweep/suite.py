@@ -3,8 +3,8 @@
 A suite's file has a table per task, ``[tasks.NAME]``, that says what an experiment's file says;
 ``[common]`` holds what tasks share, and ``[presets.PRESET]`` which tasks a preset plays and what
 it changes in all of them. Every registered regularizer is a method of every task whose actions it
-fits; its coefficient is tuned on that task by the 5 % rule. ``[[methods]]`` holds further ones as
-they are, untuned, of which adversaries are left out where a task cannot have them.
+fits; its coefficient is tuned on that task by the 5 % rule. ``[[methods]]`` holds further ones,
+which are played as they are, and left out where a task cannot have their adversary.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from entrob.results.tuning import write_tuning
 from entrob.sweep import runner
 from entrob.sweep.experiment import Experiment, Method, check_keys, coefficient, from_table
 from entrob.sweep.files import read
-from entrob.sweep.groups import group_methods
+from entrob.sweep.groups import group_methods, runs_of
 from entrob.sweep.measure import Tester
 from entrob.sweep.overhead import overhead
 from entrob.sweep.tune import BASELINE, tune
@@ -75,19 +75,27 @@ def load(name: str, preset: str) -> Suite:
     tuning |= chosen.pop("tune", {})
     check_keys(f"{path.name}: tune", tuning, _TUNE)
     factors = [coefficient("tune.factors", factor) for factor in tuning["factors"]]
+    declared = tuple(_declared(path.name, entry) for entry in data.get("methods", []))
     tasks = {}
     for task in played:
         if task not in data["tasks"]:
             raise unknown("task", task, data["tasks"])
         where, table = f"{path.name}: tasks.{task}", _table(path.name, data, task, preset, chosen)
         experiment = from_table(where, f"{path.stem}-{task}", table, preset)
-        grids = {m.name: grid(m, factors) for m in experiment.methods if m.coefficients}
+        tuned = [m for m in experiment.methods if m.coefficients and m.name not in declared]
+        grids = {m.name: grid(m, factors) for m in tuned}
         tune = {"seeds": tuning["seeds"], "grids": grids, "extend": False}
         if not getattr(make(experiment.environment)[0], "finite", False):
             tune["measure"] = "return_mean"  # as the leaderboard scores what is no grid
         tasks[task] = dataclasses.replace(experiment, tune=tune)
-    declared = tuple(entry["name"] for entry in data.get("methods", []) if "name" in entry)
     return Suite(path.stem, data.get("title", path.stem), preset, tasks, declared)
+
+
+def _declared(where: str, entry: dict[str, Any]) -> str:
+    """The name of one of ``[[methods]]``; raises `EntrobError` if it does nothing."""
+    if "name" not in entry or not (entry.get("adversary") or entry.get("coefficients")):
+        raise EntrobError(f"{where}: each of methods needs a name and an adversary or coefficients")
+    return entry["name"]
 
 
 def _table(
@@ -114,12 +122,16 @@ def _table(
 
 def _methods(env: Any) -> list[dict[str, Any]]:
     """``none`` and every registered regularizer that fits the environment's actions, as tables."""
-    discrete = isinstance(env.action_space(env.default_params), spaces.Discrete)
-    actions = "discrete" if discrete else "continuous"
-    parts = {name: regularizers.get(name)() for name in regularizers.names()}
-    fitting = {name: part.coef for name, part in parts.items() if actions in part.actions}
-    tables = [{"name": name, "coefficients": {name: coef}} for name, coef in fitting.items()]
+    fitting = [name for name in regularizers.names() if _plays(name, env)]
+    coefs = {name: regularizers.get(name)().coef for name in fitting}
+    tables = [{"name": name, "coefficients": {name: coef}} for name, coef in coefs.items()]
     return [{"name": "none"}, *tables]
+
+
+def _plays(name: str, env: Any) -> bool:
+    """Whether a regularizer knows the environment's kind of actions."""
+    discrete = isinstance(env.action_space(env.default_params), spaces.Discrete)
+    return ("discrete" if discrete else "continuous") in regularizers.get(name)().actions
 
 
 def _fits(where: str, env: Any, entry: dict[str, Any]) -> bool:
@@ -135,10 +147,13 @@ def grid(method: Method, factors: list[float]) -> dict[str, Any]:
 
 
 def narrowed(experiment: Experiment) -> Experiment:
-    """Tune only the methods that the experiment still has, and only with coefficients to choose."""
-    names = {method.name for method in experiment.methods}
+    """Keep the methods that fit the actions, and tune those that have coefficients to choose."""
+    env, _ = make(experiment.environment)
+    fitting = [m for m in experiment.methods if all(_plays(name, env) for name in m.coefficients)]
+    names = {method.name for method in fitting}
     grids = {name: grid for name, grid in experiment.tune["grids"].items() if name in names}
-    return dataclasses.replace(experiment, tune={**experiment.tune, "grids": grids})
+    tune = {**experiment.tune, "grids": grids}
+    return dataclasses.replace(experiment, methods=tuple(fitting), tune=tune)
 
 
 def with_coefficients(experiment: Experiment, chosen: dict[str, float]) -> Experiment:
@@ -176,20 +191,20 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
     Raises:
       EntrobError: as `entrob.sweep.runner.run`.
     """
+    claim(suite, root)
     # From the start: whatever ends this session, status and report can be asked.
     _manifest(suite, root, command, {})
     for task, experiment in suite.tasks.items():
         say(f"{task}: tuning coefficients")
         chosen = {}
         if experiment.tune["grids"]:
-            found = tune(experiment, Store(root / "tune" / task), command, batch_size)
-            write_tuning(root / "tune" / task, *(found[i] for i in (1, 0, 2)))
-            chosen = found[0]
+            store = Store(root / "tune" / task)
+            chosen, table, manifest = tune(experiment, store, command, batch_size)
+            write_tuning(store.root, table, manifest, keep=True)
         experiment = with_coefficients(experiment, chosen)
         say(f"{task}: training and testing {len(experiment.methods)} methods")
         broken = runner.run(experiment, Store(root / task), command, batch_size)["broken"]
-        random = Tester(experiment).random_policy(group_methods(experiment.methods)[0])
-        write_frame(root / task / "random.parquet", random)
+        _measure_random(experiment, root / task / "random.parquet")
         _manifest(suite, root, command, {task: _facts(experiment, chosen, broken)})
     say("overhead of every method")
     for experiment in suite.tasks.values():
@@ -206,8 +221,31 @@ def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, s
         "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
         "coefficients": {m.name: next(iter(m.coefficients.values())) for m in methods},
         "passed": {m.name: bool(chosen.get(m.name, True)) for m in methods},
+        "runs": {m.name: [r.run_id for r in runs_of(experiment, m)] for m in experiment.methods},
         "broken": broken,
     }
+
+
+def claim(suite: Suite, root: Path) -> None:
+    """Raise `EntrobError` if a folder holds anything but this preset of this suite."""
+    path = root / "manifest.json"
+    if path.exists():
+        old = json.loads(path.read_text())
+        if (old.get("suite"), old.get("preset")) != (suite.name, suite.preset):
+            made = f"{old.get('suite', old.get('experiment'))} {old.get('preset', '')}".strip()
+            raise EntrobError(
+                f"{root} was made by another experiment ({made}): choose another --out"
+            )
+    elif root.exists() and any(root.iterdir()):
+        raise EntrobError(f"{root} is not empty and holds no entrob results")
+
+
+def _measure_random(experiment: Experiment, path: Path) -> None:
+    """Play the uniformly random policy; what earlier calls measured besides stays."""
+    new = Tester(experiment).random_policy(group_methods(experiment.methods)[0])
+    known = [read_frame(path)] if path.exists() else []
+    both = pd.concat([new, *known], ignore_index=True)
+    write_frame(path, both.drop_duplicates(["perturbation", "magnitude"], ignore_index=True))
 
 
 def _measure_overhead(experiment: Experiment, path: Path) -> None:
@@ -229,15 +267,18 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
     described = {name: _describe(m) for name, m in all_methods.items() if name != BASELINE}
     merged = dict(old.get("tasks", {}))
     for task, facts in tasks.items():
-        before = merged.get(task, {})
-        # Methods of earlier calls stay on the board.
-        both = {k: {**before.get(k, {}), **facts[k]} for k in ("coefficients", "passed", "kinds")}
-        merged[task] = {**facts, **both}
+        # Methods of earlier calls stay on the board, or left out.
+        before = merged.get(task, {"broken": {}})
+        left = {n: why for n, why in before["broken"].items() if n not in facts["runs"]}
+        before = {**before, "broken": left}
+        tables = [k for k, fact in facts.items() if isinstance(fact, dict)]
+        merged[task] = facts | {k: before.get(k, {}) | facts[k] for k in tables}
+    commands = old.get("commands", [])
     manifest = {
         "suite": suite.name,
         "title": suite.title,
         "preset": suite.preset,
-        "command": command,
+        "commands": commands if command in commands else [*commands, command],
         "tasks": merged,
         "methods": {**old.get("methods", {}), **described},
         **provenance(),

@@ -2,7 +2,7 @@
 
 Made precise: performance is sampled success in the nominal environment (where nobody succeeds, or
 where the experiment's ``[tune]`` table says ``measure = "return_mean"``, the return above that of a
-uniformly random policy); a coefficient passes if its mean over tuning seeds is at least 0.95 times
+uniformly random policy); a coefficient passes if its mean over tuning seeds is at most 5 % below
 that of ``none``; the largest one below the first failure is taken; the grid is extended upward
 while its largest coefficient passes and downward while its smallest fails.
 """
@@ -106,10 +106,15 @@ def select(grid: Grid, score: dict[float, float], baseline: float) -> float:
     """
     chosen = 0.0
     for value in grid.values:
-        if not score[value] >= THRESHOLD * baseline:
+        if not score[value] >= least(baseline):
             break
         chosen = value
     return chosen
+
+
+def least(baseline: float) -> float:
+    """The performance that passes; none worse than random asks for no more than it has itself."""
+    return baseline - (1 - THRESHOLD) * abs(baseline)
 
 
 def tune(experiment: Experiment, store: Store, command: str, batch_size: int | None = None):
@@ -183,7 +188,7 @@ def score_table(
             rows.append({**row, "chosen": value == chosen})
     table = pd.DataFrame(rows)
     table["ratio"] = table["mean"] / baseline
-    table["passes"] = table.ratio >= THRESHOLD
+    table["passes"] = table["mean"] >= least(baseline)
     table["chosen"] = table.chosen.fillna(False).astype(bool)
     return table
 

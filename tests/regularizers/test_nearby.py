@@ -82,16 +82,19 @@ def test_lrpg_waits_for_the_first_phase_and_weighs_the_return_while_it_is_short(
     part = build("lrpg", begin=0.5, rate=1.0)
     update = jax.jit(part.update)
     rollout = cases.make_case(0).rollout
+    ends = (rollout.terminated | rollout.truncated).mean()
+    unit = float(rollout.reward_scale / ends)  # of an episode, all of whose rewards are 1
     paid = lambda pay, progress: rollout.replace(
         reward=jnp.full_like(rollout.reward, pay), progress=jnp.float32(progress)
     )
     state = update(None, part.init(None, None, None), paid(-2.0, 0.0), {})
     state = update(None, state, paid(-1.0, 0.4), {})
     assert state.multiplier == 0
-    np.testing.assert_allclose([state.mean, state.best], -1.9, rtol=1e-6)
+    np.testing.assert_allclose([state.performance, state.best], -1.9 * unit, rtol=1e-6)
     state = update(None, state, paid(-3.8, 0.5), {})  # the mean falls by 10 %
-    np.testing.assert_allclose([state.best, state.mean], [-1.9, -2.09], rtol=1e-6)
-    np.testing.assert_allclose(state.multiplier, 0.1 - 0.01, rtol=1e-4)
+    wanted = np.array([-1.9, -2.09]) * unit
+    np.testing.assert_allclose([state.best, state.performance], wanted, rtol=1e-6)
+    np.testing.assert_allclose(state.multiplier, 0.19 / 2.09 - 0.01, rtol=1e-4)
     for _ in range(9):
         state = update(None, state, paid(-1.0, 0.6), {})
     assert state.multiplier == 0

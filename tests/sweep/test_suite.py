@@ -1,6 +1,7 @@
 """A suite of two tiny tasks: tuned, trained, tested, ranked, and joined by a user's regularizer."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from entrob import cli
 from entrob.errors import EntrobError
 from entrob.results.store import read_frame
 from entrob.sweep import suite as suites
+from entrob.sweep.experiment import Method
 
 TOML = """
 title = "Two tiny tasks"
@@ -136,8 +138,6 @@ def test_an_untuned_method_takes_the_smallest_coefficient(file):
     (experiment,) = suites.load(str(file), "one").tasks.values()
     grids = {"policy_entropy": {"coefficient": "policy_entropy", "values": [0.02, 0.2]}}
     grids["state_entropy"] = {"coefficient": "state_entropy", "values": [0.07, 0.7]}
-    from dataclasses import replace
-
     experiment = replace(experiment, tune={**experiment.tune, "grids": grids})
     tuned = suites.with_coefficients(experiment, {"policy_entropy": 0.2, "state_entropy": 0.0})
     found = {method.name: method.coefficients for method in tuned.methods}
@@ -198,6 +198,34 @@ def test_status_and_report_know_a_suite(root, tmp_path, capsys):
     cli.main(["report", str(root), "--export", str(tmp_path / "exported")])
     assert (tmp_path / "exported" / "leaderboard.md").read_bytes() == before
     assert (tmp_path / "exported" / "regularizers" / "suite_idea.md").exists()
+
+
+@pytest.mark.parametrize("resume", [[], ["--no-resume"]])
+def test_a_suite_leaves_the_folders_of_others_alone(file, tmp_path, capsys, resume):
+    manifest = '{"experiment": "minigrid", "preset": "quick"}'
+    (tmp_path / "manifest.json").write_text(manifest)
+    command = ["run", str(file), "--preset", "smoke", "--out", str(tmp_path), *resume]
+    with pytest.raises(SystemExit) as exit:
+        cli.main(command)
+    assert exit.value.code == 2
+    assert "made by another experiment (minigrid quick)" in capsys.readouterr().err
+    assert (tmp_path / "manifest.json").read_text() == manifest
+
+
+def test_a_declared_method_that_does_nothing_is_named(tmp_path):
+    path = tmp_path / "tiny_suite.toml"
+    path.write_text(TOML + '[[methods]]\nname = "a"\n')
+    with pytest.raises(EntrobError, match="needs a name and an adversary or coefficients"):
+        suites.load(str(path), "one")
+
+
+def test_regularizers_of_discrete_actions_are_left_out_of_continuous_tasks():
+    experiment = suites.load("leaderboard", "paper").tasks["pendulum"]
+    lp_reg = Method("lp_reg", {"lp_reg": 1.0})
+    both = replace(experiment, methods=(*experiment.methods[:2], lp_reg))
+    assert [m.name for m in suites.narrowed(both).methods] == [
+        m.name for m in experiment.methods[:2]
+    ]
 
 
 def test_a_method_that_fits_no_task_is_named(capsys, tmp_path):

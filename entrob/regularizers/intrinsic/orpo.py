@@ -43,7 +43,8 @@ def orpo_kl(
     """Add −coef · σ · d to the reward, d = log(μ_π / μ_ref) (ORPO, Laidlaw et al. 2025).
 
     μ are occupancies: shares of a rollout's steps, not discounted. σ is the standard deviation of
-    the reference policy's rewards. Pulls the policy back to where the initial policy went.
+    the reference policy's rewards, or 1 where they were all equal, as sparse ones may be. Pulls the
+    policy back to where the initial policy went.
 
     Adapted: the reference is the initial policy, as seen in the first rollout and those within the
     first `share` of training (the source has a safe policy). Where the environment is finite (and

@@ -17,6 +17,8 @@ def lp_reg(threshold: float = 0.1, quantile: float = 0.01, schedule=None) -> Reg
     negative, its log π is in the lowest share of such steps, and π < π̃; its policy loss -ρA is not
     clipped. Rare but sensible actions survive a few bad outcomes.
 
+    π_b is the policy before another regularizer's `behavior`; only actions it took itself count.
+
     Adapted: κ is 0.1 where the paper's vocabulary of words takes 0.02, since no action among a few
     is that rare. Degenerate while no action is: π̃ is then π_b, and only later minibatches, where π
     has moved, have anything to protect. Needs discrete actions.
@@ -34,13 +36,13 @@ def lp_reg(threshold: float = 0.1, quantile: float = 0.01, schedule=None) -> Reg
 
     def protected(policy, batch):
         """(bool[B], d float32[B]) of the actions taken."""
-        acted = subset.log_probs_of("lp_reg", batch.dist)
-        keep = acted >= acted.max(-1, keepdims=True) + jnp.log(threshold)
+        behavior = subset.log_probs_of("lp_reg", batch.dist)
+        keep = behavior >= behavior.max(-1, keepdims=True) + jnp.log(threshold)
         own = lambda x: jnp.take_along_axis(x, batch.action[..., None], -1)[..., 0]
-        proxy = own(subset.renormalize(acted, keep))
+        proxy = own(subset.renormalize(behavior, keep))
         log_prob = policy.dist.log_prob(batch.action)
         fixed = jax.lax.stop_gradient(log_prob)
-        bad = batch.advantage < 0
+        bad = (batch.advantage < 0) & batch.executed
         bound = episodes.group_quantile(fixed, jnp.where(bad, 0, 1), quantile, 2)[0]
         where = bad & (fixed <= bound) & (fixed < proxy)
         return where, jnp.clip(jnp.where(where, proxy, fixed) - log_prob, -10.0, 10.0)

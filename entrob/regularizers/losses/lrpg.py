@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
+from entrob.regularizers.episodes import ended
 from entrob.regularizers.losses import nearby
 from entrob.regularizers.protocol import Regularizer
 
@@ -19,16 +20,23 @@ class Constraint(NamedTuple):
     """How the return stands to what it was without the second objective.
 
     Attributes:
-      mean: float32[], running mean of J, the reward per step.
-      best: float32[], k̂, that mean when the first phase ended.
+      reward: float32[], running mean of the reward per step, in the environment's units.
+      ends: float32[], running mean of the episodes that end per step.
+      best: float32[], k̂, the return when the first phase ended.
       multiplier: float32[], λ.
       updates: int32[], how many there were.
     """
 
-    mean: jax.Array
+    reward: jax.Array
+    ends: jax.Array
     best: jax.Array
     multiplier: jax.Array
     updates: jax.Array
+
+    @property
+    def performance(self) -> jax.Array:
+        """J, the return of an episode: float32[]; before any has ended, the reward per step."""
+        return self.reward / jnp.where(self.ends > 0, self.ends, 1.0)
 
 
 def lrpg(
@@ -47,14 +55,14 @@ def lrpg(
 
     Adapted: the source ascends (β1 + λβ2) ∇J - β2 ∇K with β2 = coef; divided by J's weight, as
     here, the direction of the policy's step is the same and the rest of the loss keeps its scale.
-    J is the running mean of the reward per step, which no bonus of another regularizer enters, ε is
-    tolerance · |k̂|, and the shortfall is counted in units of |k̂|, so that η fits every scale of
+    J is a running mean of the undiscounted return, which no bonus of another regularizer enters;
+    ε and the shortfall are in units of the larger of |k̂| and |J|, so that η fits every scale of
     rewards. Continuous actions: distance between the normals' means and spreads. Few actions are no
-    trouble.
+    trouble. Images of zeros and ones other than MiniGrid's get small noise, too.
 
     Args:
       begin: fraction of training after which K counts, in [0, 1).
-      tolerance: ε / |k̂|, at least 0.
+      tolerance: ε in units of the larger of |k̂| and |J|, at least 0.
       rate: η, at least 0.
       noise: half the width of the uniform noise, at least 0. None is the source's 2 on MiniGrid's
         codes and 0.1 elsewhere; there it is in units of each component's standard deviation.
@@ -69,7 +77,7 @@ def lrpg(
         )
 
     def init(key, spec, params) -> Constraint:
-        return Constraint(*[jnp.zeros(())] * 3, jnp.zeros((), jnp.int32))
+        return Constraint(*[jnp.zeros(())] * 4, jnp.zeros((), jnp.int32))
 
     def loss(key, state, policy, batch, coef) -> jax.Array:
         at = nearby.sites(policy, batch)
@@ -82,15 +90,19 @@ def lrpg(
         return jnp.where(batch.progress >= begin, term, 0.0)
 
     def update(key, state, rollout, metrics) -> Constraint:
-        now = rollout.reward.mean()
-        first = state.updates == 0
-        mean = jnp.where(first, now, state.mean + SHARE * (now - state.mean))
+        share = jnp.where(state.updates == 0, 1.0, SHARE)
+        moved = lambda old, x: old + share * (x.mean() - old)
+        now = state._replace(
+            reward=moved(state.reward, rollout.reward * rollout.reward_scale),
+            ends=moved(state.ends, ended(rollout)),
+            updates=state.updates + 1,
+        )
         alone = rollout.progress < begin
-        best = jnp.where(alone | first, mean, state.best)
-        short = (best - mean) / jnp.maximum(jnp.abs(best), 1e-8) - tolerance
+        best = jnp.where(alone | (state.ends == 0), now.performance, state.best)
+        unit = jnp.maximum(jnp.abs(best), jnp.abs(now.performance))
+        short = (best - now.performance) / jnp.where(unit > 0, unit, 1.0) - tolerance
         multiplier = jnp.maximum(state.multiplier + rate * short, 0.0)
-        multiplier = jnp.where(alone, state.multiplier, multiplier)
-        return Constraint(mean, best, multiplier, state.updates + 1)
+        return now._replace(best=best, multiplier=jnp.where(alone, state.multiplier, multiplier))
 
     return Regularizer(
         "lrpg",
@@ -100,7 +112,7 @@ def lrpg(
         schedule=schedule,
         coef=1.0,
         source="Jarne Ornia et al. 2022 (arXiv 2209.15320)",
-        label="adapted: divided by the return's weight, return in units of its first phase's",
+        label="adapted: divided by the return's weight, shortfall of the return relative",
     )
 
 

@@ -24,8 +24,8 @@ def sr2l(
     neighbors at a small distance: s̃ has one cell changed to empty, wall or goal, the worst of all
     codes in a few cells drawn anew for every gradient step (all 48 cost 144 evaluations of the
     network); that is a far stronger demand than noise, as a wall may be reason to turn. With a
-    recurrent policy all steps of a sequence change together. Discrete and continuous actions, few
-    included, are alike.
+    recurrent policy all steps of a sequence change together. Other images (MinAtar's) are taken for
+    numbers, like vectors. Discrete and continuous actions, few included, are alike.
 
     Args:
       radius: ε, at least 0; unused on grids.

@@ -38,4 +38,5 @@ def tsallis(q: float = 2.0, schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.01,
         source="Lee et al. 2018 (arXiv 1709.06293)",
+        label="faithful; continuous actions: without bound, depends on their unit",
     )

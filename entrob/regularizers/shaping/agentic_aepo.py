@@ -7,13 +7,14 @@ from entrob.regularizers.protocol import Regularizer
 
 
 def agentic_aepo(schedule=None) -> Regularizer:
-    """Clip above at (1 + ε) ρ / sg(ρ) and A ← A (1 + coef · sg z(H)) (2510.14545).
+    """Clip above at (1 + ε) ρ / sg(ρ) and A ← A max(0, 1 + coef · sg z(H)) (2510.14545).
 
     The upper bound's value is PPO's, yet a step clipped there keeps the gradient (1 + ε) A ∇log π.
     z standardizes the entropy over the minibatch. Steps at which the policy is unsure learn more,
     and what they gain is not thrown away by the clip.
 
-    coef is the weight of z; the bound holds from the smallest coefficient on.
+    coef is the weight of z; the bound holds from the smallest coefficient on. No weight is below 0,
+    where it would turn PPO's clip around: at the paper's 0.2 five deviations below the mean.
 
     Faithful for discrete actions, few of them included, and for continuous ones: z is free of
     units and of the entropy's sign. Degenerate where entropy hardly depends on the state; the
@@ -31,7 +32,7 @@ def agentic_aepo(schedule=None) -> Regularizer:
         one = jnp.exp(log_prob - jax.lax.stop_gradient(log_prob))
         # An infinite range (KL-Cov's) would have a gradient of 0 · inf.
         bound = 1.0 + jnp.minimum(batch.clip_high, 1e6)
-        return 1.0 + coef * z, batch.clip_low, bound * one - 1.0
+        return jnp.maximum(1.0 + coef * z, 0.0), batch.clip_low, bound * one - 1.0
 
     return Regularizer(
         "agentic_aepo",

@@ -20,7 +20,8 @@ def clip_cov(
 
     Adapted: the paper's bounds, absolute ones of (1, 5) with a fraction of 2e-4, fit large
     vocabularies. By default bounds are quantiles of c, for few actions and for densities, whose
-    logarithm has no fixed scale; `absolute` is faithful. With one epoch and one minibatch (A2C)
+    logarithm has no fixed scale; `absolute` is faithful where advantages are standardized, as in
+    PPO. With one epoch and one minibatch (A2C)
     nothing is clipped already.
 
     Args:
@@ -38,7 +39,8 @@ def clip_cov(
         ratio = jnp.exp(log_prob - batch.log_prob)
         within = jnp.clip(ratio, 1.0 - batch.clip_low, 1.0 + batch.clip_high)
         already = within * batch.advantage < ratio * batch.advantage
-        candidates = pool(covariance(log_prob, batch.advantage), bounds, absolute) & ~already
+        candidates = pool(covariance(log_prob, batch.advantage), bounds, absolute)
+        candidates = candidates & batch.executed & ~already
         weight = jnp.where(drawn(key, candidates, coef), 0.0, 1.0)
         return weight, batch.clip_low, batch.clip_high
 

@@ -14,8 +14,9 @@ def ear(schedule=None) -> Regularizer:
 
     coef = 1 is the paper's.
 
-    Adapted (from a secondary account): an episode is its piece inside the rollout. Entropy is H /
-    log A, which leaves the formula alone, or the entropy share of a continuous policy (see
+    Adapted (from a secondary account): an episode is its piece inside the rollout; A is GAE's,
+    which PPO standardizes, not one that is standardized within a group of episodes. Entropy is
+    H / log A, which leaves the formula alone, or the entropy share of a continuous policy (see
     `TanhNormal.entropy_share`), as a negative H would turn the factor's sense. Degenerate where
     entropy hardly depends on the state.
 

@@ -38,7 +38,8 @@ def kl_cov(share: float = 0.002, clipped: bool = False, schedule=None) -> Regula
     def loss(key, state, policy, batch, coef) -> jax.Array:
         log_prob = policy.dist.log_prob(batch.action)
         count = max(1, int(share * log_prob.size))
-        _, top = jax.lax.top_k(covariance(log_prob, batch.advantage), count)
+        share_of = jnp.where(batch.executed, covariance(log_prob, batch.advantage), -jnp.inf)
+        _, top = jax.lax.top_k(share_of, count)
         return coef * jnp.sum(jnp.abs(log_prob - batch.log_prob)[top]) / log_prob.size
 
     return Regularizer(
@@ -48,5 +49,5 @@ def kl_cov(share: float = 0.002, clipped: bool = False, schedule=None) -> Regula
         schedule=schedule,
         coef=1.0,
         source="Cui et al. 2025 (2505.22617)",
-        label="adapted: ρA stays clipped" if clipped else "faithful",
+        label="adapted: ρA stays clipped" if clipped else "faithful; degenerate in A2C",
     )

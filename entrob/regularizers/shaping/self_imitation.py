@@ -46,6 +46,7 @@ def self_imitation(
     def loss(key, state, policy, batch, coef) -> jax.Array:
         log_prob = policy.dist.log_prob(batch.action)
         better = jnp.maximum(batch.target - jax.lax.stop_gradient(policy.value), 0.0)
+        better = jnp.where(batch.executed, better, 0.0)
         if fraction:
             candidates = pool(covariance(log_prob, better), bounds, absolute)
             better = jnp.where(drawn(key, candidates, fraction), 0.0, better)

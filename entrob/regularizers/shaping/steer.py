@@ -19,7 +19,8 @@ def steer(schedule=None) -> Regularizer:
 
     coef is 1 - λ, the share of its weight that the most extreme step loses, in [0, 1).
 
-    Faithful for discrete actions. Adapted for continuous ones: π is a density, all other actions
+    Faithful for discrete actions, where advantages are standardized, as in PPO; degenerate in A2C
+    while they are far below 0.02. Adapted for continuous ones: π is a density, all other actions
     together have probability 1, so the factor 1 - π is left out.
 
     Args:
@@ -43,5 +44,5 @@ def steer(schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.2,
         source="Hao et al. 2025 (2510.10150)",
-        label="faithful; continuous actions adapted: without the factor 1 - π",
+        label="faithful with PPO; continuous actions adapted: without the factor 1 - π",
     )

@@ -19,7 +19,7 @@ def aepo(
     """A ← (1 - a) A + a std(A) 1[success] sg(π^T / π), π^T ∝ π^(1/T) (2510.08141).
 
     T = 1.2 if the rollout before had an entropy of at most H*, else 0.8. a = a₀ / (1 + a₀), a₀ =
-    coef · min(|H* - H|, 0.1) / success rate, the rate at least 1 / episodes. Successful episodes
+    coef · min(|H* - H|, 0.1) / success rate, 0 without success. Successful episodes
     are imitated as if the warmer or cooler policy had lived them, which pulls entropy to H* from
     both sides. The value target stays. Actions are drawn from π, as DCPO does (2601.12730), or
     from π^T, as AEPO does.
@@ -29,8 +29,9 @@ def aepo(
     Adapted: an episode is its piece inside the rollout, and one that has not ended is no success;
     H and H* are shares of log A, or of the range (see `TanhNormal.entropy_share`); the success
     term is in units of the advantages' standard deviation, which is 1 in the paper. A Gaussian's
-    spread becomes σ √T, before tanh. Degenerate without successes: T then draws actions, if
-    asked, and nothing else changes.
+    spread becomes σ √T, before tanh. T of the first rollout is 1.2. Degenerate in rollouts without
+    success: there T draws actions, if asked, and nothing else changes; tasks that know none
+    (Pendulum, MinAtar) have no other rollouts.
 
     Args:
       target: H* as a share of the greatest entropy, in (0, 1); the paper's are 0.5 to 0.75.
@@ -56,8 +57,10 @@ def aepo(
         piece = piece_of(rollout)
         won = sum_by_piece(rollout.success.astype(plain.dtype), piece)[piece] > 0
         episodes = jnp.maximum(ended(rollout).sum(), 1)
-        rate = jnp.maximum(rollout.success.sum(), 1) / episodes
+        wins = rollout.success.sum()
+        rate = jnp.maximum(wins, 1) / episodes
         gap = jnp.minimum(jnp.abs(target - dist.entropy_share().mean()), cap)
+        gap = jnp.where(wins > 0, gap, 0.0)
         a = coef * gap / (rate + coef * gap)
         tempered = dist.tempered(state)
         ratio = jnp.exp(tempered.log_prob(action) - dist.log_prob(action))
@@ -76,5 +79,5 @@ def aepo(
         schedule=schedule,
         coef=1.0,
         source="Wang et al. 2025 (2510.08141), Li et al. 2026 (2601.12730)",
-        label="adapted: pieces of episodes, entropy as a share of its maximum",
+        label="adapted: pieces of episodes, entropy as a share of its maximum; needs successes",
     )

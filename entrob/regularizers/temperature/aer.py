@@ -48,7 +48,8 @@ def aer(
     α are ours). The paper's g belongs to a prompt. Here environments have one start, or one
     distribution of starts: g is a running mean of the share of successes among the episodes that
     ended in a rollout, those where none did left out. `groups` gives blocks of environments a g
-    each. Targets compare H / log A, or the entropy share of a continuous policy (see
+    each. Where a task knows no success (Pendulum, MinAtar) g stays 0 and α works alone. Targets
+    compare H / log A, or the entropy share of a continuous policy (see
     `TanhNormal.entropy_share`); the bonus itself is H.
 
     Args:

@@ -219,7 +219,7 @@ def value_gradient(seen):
 
 def lrpg(seen, begin=1 / 3):
     """At progress 0.3: with the default `begin` nothing but the running mean has begun."""
-    mean, best, multiplier, updates = seen.state
+    reward, ends, best, multiplier, updates = seen.state
     on = seen.rollout.progress >= begin
     obs = seen.batch.obs
     key = jax.random.fold_in(jax.random.split(jax.random.key(3), 4)[2], 0)
@@ -233,13 +233,17 @@ def lrpg(seen, begin=1 / 3):
         )
     second = (difference**2).sum(-1).mean() / 2
     loss = on * seen.coef * second / (2 + multiplier * seen.coef)
-    now = seen.rollout.reward.mean()
-    mean = now if updates == 0 else 0.9 * mean + 0.1 * now
-    if not on or updates == 0:
-        best = mean
+    unknown = ends == 0
+    old = 0.9 if updates else 0.0
+    reward = old * reward + (1 - old) * (seen.rollout.reward * seen.rollout.reward_scale).mean()
+    ends = old * ends + (1 - old) * (seen.rollout.terminated | seen.rollout.truncated).mean()
+    performance = reward / ends
+    if not on or unknown:
+        best = performance
     if on:
-        multiplier = max(multiplier + 1e-3 * ((best - mean) / abs(best) - 0.01), 0)
-    return {"loss": loss, "updated": [mean, best, multiplier, updates + 1]}
+        short = (best - performance) / max(abs(best), abs(performance))
+        multiplier = max(multiplier + 1e-3 * (short - 0.01), 0)
+    return {"loss": loss, "updated": [reward, ends, best, multiplier, updates + 1]}
 
 
 ORACLES = {

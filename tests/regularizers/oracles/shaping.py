@@ -157,7 +157,7 @@ def agentic_aepo(seen):
     z = (entropy - entropy.mean()) / entropy.std()
     ratio, frozen = (ratio_of(seen, policy) for policy in (seen.now, seen.frozen))
     bound = (1 + cases.CLIP) * ratio / frozen
-    return {"weight": 1 + seen.coef * z, **clip_range(seen), "high": bound - 1}
+    return {"weight": np.maximum(1 + seen.coef * z, 0), **clip_range(seen), "high": bound - 1}
 
 
 def self_imitation(seen, warmup=0.5, fraction=0.02, bounds=(0.9, 1.0), absolute=False):

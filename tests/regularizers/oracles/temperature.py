@@ -62,7 +62,7 @@ def aepo(seen, target=0.5, hot=1.2, cold=0.8, cap=0.1, draw=False):
             won[step] = any(rollout.success[other] for other in piece)
     episodes = max((rollout.terminated | rollout.truncated).sum(), 1)
     success = max(rollout.success.sum() / episodes, 1 / episodes)
-    a = seen.coef * min(abs(target - now), cap) / success
+    a = rollout.success.any() * seen.coef * min(abs(target - now), cap) / success
     a = a / (1 + a)
     advantage = (1 - a) * rollout.advantage + a * rollout.advantage.std() * won * weight
     out = {"advantage": advantage, "updated": [hot if now <= target else cold]}
