@@ -1,6 +1,7 @@
 """``entrob new-regularizer``: a file with one function to fill in, and its test."""
 
 import keyword
+import sys
 from pathlib import Path
 
 from entrob.errors import EntrobError
@@ -42,14 +43,14 @@ import numpy as np
 
 from entrob.agents.distributions import Categorical
 from entrob.regularizers import Policy
-from {name} import {name}
+import {name} as idea
 
 LOGITS = np.random.default_rng(0).normal(size=(5, 3))
 
 
 def loss(logits, coef):
     policy = Policy(Categorical(logits), jnp.zeros(5), None, None)
-    return {name}().loss(None, (), policy, None, coef)
+    return idea.{name}().loss(None, (), policy, None, coef)
 
 
 def formula(logits, coef):
@@ -70,6 +71,9 @@ def test_its_gradient_is_the_formulas():
 '''
 
 
+_USED = {"entrob", "jax", "jnp", "numpy", "pytest"}  # names within the files, and of their imports
+
+
 def new_regularizer(name: str, folder: Path) -> tuple[Path, Path]:
     """Write ``NAME.py`` and ``test_NAME.py``.
 
@@ -83,7 +87,9 @@ def new_regularizer(name: str, folder: Path) -> tuple[Path, Path]:
     Raises:
       EntrobError: the name is no Python name or is taken, or a file is there already.
     """
-    if not name.isidentifier() or keyword.iskeyword(name):
+    # A module of that name would stand before what it imports, or what others do.
+    taken = name in sys.stdlib_module_names or name in _USED
+    if not name.isidentifier() or keyword.iskeyword(name) or taken:
         raise EntrobError(f"{name!r} cannot name a function")
     if name in regularizers or name == "none":
         raise EntrobError(f"regularizer {name!r} exists already")
@@ -94,5 +100,5 @@ def new_regularizer(name: str, folder: Path) -> tuple[Path, Path]:
     hooks = "\n".join(f"#   {hook}({', '.join(HOOKS[hook])})" for hook in HOOKS)
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in zip(paths, (MODULE, TEST)):
-        path.write_text(text.format(name=name, hooks=hooks))
+        path.write_text(text.format(name=name, hooks=hooks), encoding="utf-8")
     return paths

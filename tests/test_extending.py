@@ -8,6 +8,7 @@ import pytest
 from entrob import cli
 from entrob.errors import EntrobError
 from entrob.registry import Registry
+from entrob.regularizers import regularizers
 
 
 def test_new_regularizer_writes_files_whose_test_passes(tmp_path, monkeypatch, capsys):
@@ -26,7 +27,13 @@ def test_new_regularizer_writes_files_whose_test_passes(tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("no-name", "cannot name"), ("class", "cannot name"), ("state_entropy", "exists already")],
+    [
+        ("no-name", "cannot name"),
+        ("class", "cannot name"),
+        ("json", "cannot name"),
+        ("jnp", "cannot name"),
+        ("state_entropy", "exists already"),
+    ],
 )
 def test_names_that_cannot_be(tmp_path, monkeypatch, capsys, name, message):
     monkeypatch.chdir(tmp_path)
@@ -34,6 +41,18 @@ def test_names_that_cannot_be(tmp_path, monkeypatch, capsys, name, message):
         cli.main(["new-regularizer", name])
     assert exit.value.code == 2 and message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["loss", "policy", "coef", "formula"])
+def test_names_that_the_files_use_themselves_do_no_harm(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["new-regularizer", name])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    tests = {}
+    exec((tmp_path / f"test_{name}.py").read_text(), tests)
+    tests["test_it_is_its_formula"]()
+    regularizers._entries.pop(name)
 
 
 def test_files_are_never_overwritten(tmp_path, monkeypatch, capsys):
@@ -54,6 +73,13 @@ def from_elsewhere(policy, coef):
     """Nothing, times coef."""
     return 0.0 * coef
 
+@entrob.perturbation("wall", requires=("my_field",))
+def wall(key, params, magnitude):
+    """Another wall."""
+    return params
+
+ready = entrob.Regularizer("ready_made", coef=0.25)
+
 @entrob.perturbation("far_goal", high=1.0, requires=("goal_pos", "walls"))
 def far_goal(key, params, magnitude):
     """Nothing at all."""
@@ -67,6 +93,7 @@ DECLARED = """
 [entrob.regularizers]
 from_elsewhere = elsewhere:from_elsewhere
 absent = elsewhere:absent
+ready_made = elsewhere:ready
 [entrob.perturbations]
 far_goal = elsewhere:far_goal
 [entrob.environments]
@@ -77,6 +104,9 @@ USE = """
 from entrob.envs import environments, make
 from entrob.perturbations import perturbations
 from entrob.regularizers import build, regularizers
+from types import SimpleNamespace
+assert perturbations.get("wall", SimpleNamespace(my_field=1)).doc == "Another wall."
+assert build("ready_made").coef == 0.25
 assert "from_elsewhere" in regularizers and build("from_elsewhere").coef == 0.5
 assert "policy_entropy" in regularizers.names() and "absent" not in regularizers
 assert perturbations.get("far_goal").doc == "Nothing at all."

@@ -200,7 +200,9 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
         network, opt_state, curriculum = respond(
             game, spec, optimizer, hyper, state, (network, opt_state), rollout, moves, key_learn
         )
-    reg_states = chain.update(key_reg, reg_states, rollout.replace(notes=None), metrics)
+    reg_states, bad_state = chain.update(
+        key_reg, reg_states, rollout.replace(notes=None), metrics, coefs
+    )
 
     new = AgentState(
         key=key,
@@ -216,6 +218,7 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
     )
     curves = {"bonus_mean": bonus.mean(), **metrics, **episodes}
     bad |= {"behavior": bad_behavior, "reward": bad_bonus, "advantage": bad_advantage}
+    bad |= {"update": bad_state}
     return _freeze_if_diverged(state, new, curves, blame(bad))
 
 

@@ -39,7 +39,8 @@ def learn(
     their whole sequences, which begin with `memory` (leaves [N, ...]).
 
     Returns:
-      ``(network, opt_state, metrics, bad)``; bad holds the regularizers at fault, bool[R] by hook.
+      ``(network, opt_state, metrics, bad)``; bad holds the regularizers at fault, bool[R] by hook
+      and for ``"gradient"``, in the first minibatch in which anything went wrong.
     """
     finite = rollout.finite
     common = {name: getattr(rollout, name) for name in ("progress", "gamma", "reward_scale")}
@@ -49,7 +50,7 @@ def learn(
     def optimize(network, opt_state, moments, reg_states, steps, memory, finite, scalars, key):
         coefs, hyper, common = scalars
 
-        def loss_fn(network, piece, key):
+        def loss_fn(network, probes, piece, key):
             steps, memory = piece
             batch = _flat(steps).replace(finite=finite, **common)
             at = _evaluator(model, moments, memory, steps.time == 0)
@@ -59,24 +60,34 @@ def learn(
                 table = at(network, finite.observations)
                 dist, value = jax.tree.map(lambda x: x[batch.index], table)
             policy = Policy(dist, value, network, at)
-            return _loss(spec, hyper, coefs, reg_states, policy, batch, key)
+            return _loss(spec, hyper, coefs, reg_states, policy, batch, key, probes)
 
         rate = hyper.learning_rate * (1.0 - hyper.anneal * common["progress"])
 
         def step(carry, inputs):
-            network, opt_state = carry
+            network, opt_state, sound = carry
             piece, key = inputs
-            grads, (metrics, bad) = jax.grad(loss_fn, has_aux=True)(network, piece, key)
+            (grads, probed), (metrics, bad) = jax.grad(loss_fn, (0, 1), has_aux=True)(
+                network, jnp.zeros(len(coefs)), piece, key
+            )
+            # Where the agent's own loss is not finite, it is the one that spoils gradients.
+            own = jnp.isfinite(metrics["policy_loss"] + metrics["value_loss"])
+            bad = jax.tree.map(lambda x: x & sound, bad | {"gradient": (probed > 0) & own})
             norm = optax.tree.norm(grads)
             scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
             grads = jax.tree.map(lambda g: g * scale, grads)
             updates, opt_state = optimizer.update(grads, opt_state, network)
             network = jax.tree.map(lambda p, u: p - rate * u, network, updates)
-            return (network, opt_state), ({**metrics, "grad_norm": norm}, bad)
+            # What follows a fault is nobody's.
+            faultless = ~jnp.stack(jax.tree.leaves(bad)).any()
+            sound &= faultless & jnp.isfinite(optax.tree.norm(network))
+            return (network, opt_state, sound), ({**metrics, "grad_norm": norm}, bad)
+
+        start = network, opt_state, jnp.ones((), bool)
 
         if spec.epochs == spec.minibatches == 1:
-            carry, (metrics, bad) = step((network, opt_state), ((steps, memory), key))
-            return *carry, metrics, bad
+            carry, (metrics, bad) = step(start, ((steps, memory), key))
+            return *carry[:2], metrics, bad
 
         def epoch(carry, key):
             key_perm, key_loss = jax.random.split(key)
@@ -84,8 +95,12 @@ def learn(
             return jax.lax.scan(step, carry, (pieces, jax.random.split(key_loss, spec.minibatches)))
 
         keys = jax.random.split(key, spec.epochs)
-        carry, (metrics, bad) = jax.lax.scan(epoch, (network, opt_state), keys)
-        return *carry, jax.tree.map(jnp.mean, metrics), jax.tree.map(lambda x: x.any((0, 1)), bad)
+        carry, (metrics, bad) = jax.lax.scan(epoch, start, keys)
+        return (
+            *carry[:2],
+            jax.tree.map(jnp.mean, metrics),
+            jax.tree.map(lambda x: x.any((0, 1)), bad),
+        )
 
     scalars = coefs, hyper, common
     return one_at_a_time(optimize)(
@@ -124,7 +139,7 @@ def _cut(model: Model, pieces: int, steps: Rollout, memory: Any, key: jax.Array)
     return jax.tree.map(lambda x: x[order][:, None], _flat(steps)), ()
 
 
-def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
+def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key, probes):
     """A2C's or PPO's loss plus the regularizers': ``(float32[], (metrics, bad))``."""
     chain = spec.regularizer
     key_surrogate, key_loss = jax.random.split(key)
@@ -133,7 +148,7 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         batch = batch.replace(advantage=advantage)
     (weight, low, high), bad_surrogate = chain.surrogate(
-        key_surrogate, reg_states, policy, batch, coefs, hyper.clip
+        key_surrogate, reg_states, policy, batch, coefs, hyper.clip, probes
     )
     gain = log_prob * advantage
     if spec.algorithm == "ppo":
@@ -145,7 +160,7 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key):
     moved = jnp.clip(policy.value - batch.value, -hyper.value_clip, hyper.value_clip)
     errors = (policy.value - batch.target) ** 2, (batch.value + moved - batch.target) ** 2
     value_loss = jnp.mean(jnp.maximum(*errors))
-    extra, bad_loss = chain.loss(key_loss, reg_states, policy, batch, coefs)
+    extra, bad_loss = chain.loss(key_loss, reg_states, policy, batch, coefs, probes)
     total = policy_loss + hyper.value_coef * value_loss + extra
     metrics = {
         "policy_loss": policy_loss,

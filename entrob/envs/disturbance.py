@@ -53,8 +53,10 @@ def _cartpole(step, key, state, action, force, params):
     """
     _, after, *rest = step(key, state, action, params)
     on_cart, on_pole = force
-    cos, mass, share = jnp.cos(state.theta), params.masspole, params.masspole / params.total_mass
-    push = (on_cart + on_pole) / params.total_mass
+    # The environment derives the total from its parts when it steps; the field may be an old one.
+    mass, total = params.masspole, params.masscart + params.masspole
+    cos, share = jnp.cos(state.theta), mass / total
+    push = (on_cart + on_pole) / total
     turn = cos * (on_pole / mass - push) / (params.length * (4 / 3 - share * cos**2))
     push -= share * params.length * turn * cos
     after = after.replace(

@@ -1,9 +1,9 @@
 """Two of gymnax's MinAtar games, those whose speeds and intervals are params.
 
 gymnax's Breakout has none that a perturbation could change, its Freeway one. The games step as
-gymnax's do, bit for bit, and have no notion of success. Entropy features say where the player is:
-between two observations of 10×10×C bits all things that moved count alike, so that a screen full of
-bullets would be novelty enough.
+gymnax's do, bit for bit where nothing is perturbed, and have no notion of success. Entropy features
+say where the player is: between two observations of 10×10×C bits all things that moved count alike,
+so that a screen full of bullets would be novelty enough.
 """
 
 from typing import Any
@@ -21,6 +21,15 @@ class Asterix(asterix.MinAsterix):
     @property
     def default_params(self) -> asterix.EnvParams:
         return traced(super().default_params)
+
+    def step_env(self, key: jax.Array, state: Any, action: jax.Array, params: Any):
+        """gymnax's step, with an interval between moves that stays above 0.
+
+        gymnax shortens it as long as enemies still come faster, which ends in time only from its
+        own start; at 0 nothing would move any more.
+        """
+        obs, state, *rest = super().step_env(key, state, action, params)
+        return obs, state.replace(move_speed=jnp.maximum(state.move_speed, 1)), *rest
 
     def entropy_features(self, state: Any, params: Any) -> jax.Array:
         """The player's cell (x, y): float32[2]."""

@@ -90,6 +90,7 @@ class Perturbations(Registry[Perturbation]):
 
     def variants(self, name: str) -> tuple[Perturbation, ...]:
         """All perturbations of a name, in the order of registration; raises `EntrobError`."""
+        self._load_plugins()  # they may bring a variant of a name that is known already
         return super().get(name)
 
     def get(self, name: str, params: Params | None = None) -> Perturbation:

@@ -37,8 +37,19 @@ __all__ = [
     "state_entropy",
 ]
 
+
 #: Name -> factory ``(**options) -> Regularizer``. The name ``none`` is the empty chain.
-regularizers: Registry[Callable[..., Regularizer]] = Registry("regularizer")
+class Regularizers(Registry[Callable[..., Regularizer]]):
+    """Factories by name; a package may declare a `Regularizer` itself."""
+
+    def _adopt(self, name: str, found: Any) -> None:
+        if isinstance(found, Regularizer):
+            _register_ready(found)
+        else:
+            super()._adopt(name, found)
+
+
+regularizers = Regularizers("regularizer")
 for _family in (losses, shaping, temperature, intrinsic):
     for _factory in _family.FACTORIES:
         regularizers.register(_factory.__name__, _factory)

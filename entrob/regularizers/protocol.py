@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from entrob.errors import EntrobError
+from entrob.errors import BrokenMethod, EntrobError
 
 
 @struct.dataclass
@@ -97,9 +97,13 @@ class Policy(NamedTuple):
         dist, value = self.apply(self.params, obs)
         return self._replace(dist=dist, value=value)
 
-    def shield(self, off: jax.Array) -> "Policy":
-        """The same policy, through which no gradient flows where `off`, not even NaN."""
-        dist, value, params = _shield((self.dist, self.value, self.params), off)
+    def shield(self, off: jax.Array, probe: jax.Array | float = 0.0) -> "Policy":
+        """The same policy, through which no gradient flows where `off`, not even NaN.
+
+        The gradient by `probe`, float32[], is above 0 where one flows that is not finite.
+        """
+        whole = self.dist, self.value, self.params
+        dist, value, params = _shield(whole, off, jnp.float32(probe))
         return self._replace(dist=dist, value=value, params=params)
 
 
@@ -157,30 +161,37 @@ HOOKS = {
 }
 
 #: The hooks whose values are watched while they are on, in the order of `faults`.
-WATCHED = ("behavior", "reward", "advantage", "surrogate", "loss")
+WATCHED = ("behavior", "reward", "advantage", "surrogate", "loss", "update")
+#: What may be at fault: a hook, or the gradient of surrogate or loss though their values are fine.
+FAULTS = (*WATCHED, "gradient")
 
 
 def faults(names: tuple[str, ...]) -> list[str]:
     """What can be found broken in a chain of these regularizers, in the order of `blame`."""
-    return [f"{name}: {hook}" for hook in WATCHED for name in names]
+    return [f"{name}: {fault}" for fault in FAULTS for name in names]
 
 
 def blame(bad: dict[str, jax.Array]) -> jax.Array:
-    """bool[len(WATCHED) · R] from the regularizers at fault, bool[R] by hook."""
-    return jnp.concatenate([bad[hook] for hook in WATCHED])
+    """bool[len(FAULTS) · R] from the regularizers at fault, bool[R] by fault."""
+    return jnp.concatenate([bad[fault] for fault in FAULTS])
 
 
 @jax.custom_vjp
-def _shield(x, off):
-    """The identity, whose gradient is exactly zero where `off`, even if it would be NaN."""
+def _shield(x, off, probe):
+    """The identity, whose gradient is exactly zero where `off`, even if it would be NaN.
+
+    The gradient by `probe` is 1 if the gradient by x is then not finite, else 0.
+    """
     return x
 
 
 def _shield_bwd(off, cotangent):
-    return jax.tree.map(lambda c: jnp.where(off, jnp.zeros_like(c), c), cotangent), None
+    passed = jax.tree.map(lambda c: jnp.where(off, jnp.zeros_like(c), c), cotangent)
+    bad = ~_all_finite(*jax.tree.leaves(passed))
+    return passed, None, bad.astype(jnp.float32)
 
 
-_shield.defvjp(lambda x, off: (x, off), _shield_bwd)
+_shield.defvjp(lambda x, off, probe: (x, off), _shield_bwd)
 
 
 def _gate(coef, on, otherwise):
@@ -191,6 +202,13 @@ def _gate(coef, on, otherwise):
 def _all_finite(*arrays):
     """bool[]: whether all elements of all arrays are finite."""
     return jnp.stack([jnp.isfinite(x).all() for x in arrays]).all()
+
+
+def _has_nan(tree):
+    """bool[]: whether a floating-point leaf has a NaN."""
+    arrays = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
+    floats = [x for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isnan(x).any() for x in floats]).any() if floats else jnp.zeros((), bool)
 
 
 def _keeps_form(name: str, hook: str, old, new):
@@ -255,13 +273,15 @@ class Chain(NamedTuple):
         total, bad, states = jnp.zeros_like(rollout.reward), self._no_fault(), dict(states)
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.reward:
-                out = r.reward(k, states[r.name], rollout, coefs[r.name])
+                old = states[r.name]
+                out = r.reward(k, old, rollout, coefs[r.name])
                 if not (isinstance(out, tuple) and len(out) == 2):
                     raise EntrobError(f"regularizer {r.name!r}: reward must return (bonus, state)")
                 bonus = _expect(r.name, "reward", out[0], rollout.reward.shape)
-                states[r.name] = _keeps_form(r.name, "reward", states[r.name], out[1])
+                states[r.name] = _keeps_form(r.name, "reward", old, out[1])
                 bonus = _gate(coefs[r.name], bonus, jnp.zeros_like(bonus))
-                bad = bad.at[i].set(~jnp.isfinite(bonus).all())
+                broken = ~jnp.isfinite(bonus).all() | self._spoiled(r, states, old, coefs)
+                bad = bad.at[i].set(broken)
                 total = total + bonus
         return total, states, bad
 
@@ -306,16 +326,17 @@ class Chain(NamedTuple):
         on = [jnp.asarray(coefs[r.name] != 0) & (r.behavior is not None) for r in self.parts]
         return jnp.stack(on) & broken if on else self._no_fault()
 
-    def surrogate(self, key, states, policy, batch, coefs, clip: jax.Array):
+    def surrogate(self, key, states, policy, batch, coefs, clip: jax.Array, probes=None):
         """Weight and clip range of each sample's policy loss: ``(three float32[B], bad)``.
 
-        A clip range may be infinite.
+        A clip range may be infinite. By `probes`, float32[R], see `Policy.shield`.
         """
+        probes = self._no_probes() if probes is None else probes
         shape, bad = batch.reward.shape, self._no_fault()
         weight, low, high = jnp.ones(shape), jnp.full(shape, clip), jnp.full(shape, clip)
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.surrogate:
-                shielded = policy.shield(coefs[r.name] == 0)
+                shielded = policy.shield(coefs[r.name] == 0, probes[i])
                 own = batch.replace(
                     notes=(batch.notes or {}).get(r.name), clip_low=low, clip_high=high
                 )
@@ -331,13 +352,14 @@ class Chain(NamedTuple):
                 weight = weight * w
         return (weight, low, high), bad
 
-    def loss(self, key, states, policy: "Policy", batch, coefs):
-        """Sum of loss terms: ``(float32[], bad)``."""
+    def loss(self, key, states, policy: "Policy", batch, coefs, probes=None):
+        """Sum of loss terms: ``(float32[], bad)``; by `probes`, float32[R], see `Policy.shield`."""
+        probes = self._no_probes() if probes is None else probes
         total, bad = jnp.zeros(()), self._no_fault()
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.loss:
                 coef = coefs[r.name]
-                shielded = policy.shield(coef == 0)
+                shielded = policy.shield(coef == 0, probes[i])
                 own = batch.replace(notes=(batch.notes or {}).get(r.name))
                 term = r.loss(k, states[r.name], shielded, own, coef)
                 term = _expect(r.name, "loss", term, ())
@@ -346,17 +368,26 @@ class Chain(NamedTuple):
                 total = total + term
         return total, bad
 
-    def update(self, key, states, rollout: Rollout, metrics):
-        """States after an update."""
-        states = dict(states)
-        for r, k in zip(self.parts, self._keys(key)):
+    def update(self, key, states, rollout: Rollout, metrics, coefs):
+        """States after an update: ``(states, bad)``."""
+        bad, states = self._no_fault(), dict(states)
+        for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.update:
-                new = r.update(k, states[r.name], rollout, metrics)
-                states[r.name] = _keeps_form(r.name, "update", states[r.name], new)
-        return states
+                old = states[r.name]
+                new = r.update(k, old, rollout, metrics)
+                states[r.name] = _keeps_form(r.name, "update", old, new)
+                bad = bad.at[i].set(self._spoiled(r, states, old, coefs))
+        return states, bad
+
+    def _spoiled(self, r: "Regularizer", states, old, coefs) -> jax.Array:
+        """bool[]: whether a state of one that is on became NaN; infinity may stand for none yet."""
+        return (coefs[r.name] != 0) & _has_nan(states[r.name]) & ~_has_nan(old)
 
     def _keys(self, key):
         return [jax.random.fold_in(key, i) for i in range(len(self.parts))]
+
+    def _no_probes(self):
+        return jnp.zeros(len(self.parts))
 
     def _no_fault(self):
         return jnp.zeros(len(self.parts), bool)
@@ -366,7 +397,8 @@ def chain(*parts: "Regularizer | Chain") -> Chain:
     """Compose regularizers; chains are flattened.
 
     Raises:
-      EntrobError: a name comes twice, or a hook cannot be called with its arguments.
+      EntrobError: a name comes twice.
+      BrokenMethod: a hook cannot be called with its arguments.
     """
     flat: list[Regularizer] = []
     for part in parts:
@@ -382,12 +414,12 @@ def chain(*parts: "Regularizer | Chain") -> Chain:
 
 
 def _check_signature(name: str, hook: str, function, arguments: tuple[str, ...]) -> None:
-    """Raise `EntrobError` unless the hook is None or a function of its arguments, by position."""
+    """Raise `BrokenMethod` unless the hook is None or a function of its arguments, by position."""
     if function is None:
         return
     wanted = f"regularizer {name!r}: {hook} takes ({', '.join(arguments)})"
     if not callable(function):
-        raise EntrobError(f"{wanted}, got no function but {type(function).__name__}")
+        raise BrokenMethod(f"{wanted}, got no function but {type(function).__name__}")
     try:
         signature = inspect.signature(function)
     except ValueError:  # of a built-in: unknown
@@ -395,4 +427,4 @@ def _check_signature(name: str, hook: str, function, arguments: tuple[str, ...])
     try:
         signature.bind(*arguments)
     except TypeError:
-        raise EntrobError(f"{wanted}, got {signature}") from None
+        raise BrokenMethod(f"{wanted}, got {signature}") from None

@@ -49,7 +49,10 @@ def nominal(
     for name, value in group.setting["params"].items():
         if not hasattr(params, name):
             raise EntrobError(f"{experiment.environment} has no param {name!r}")
-        old = jnp.asarray(getattr(params, name))
+        try:
+            old = jnp.asarray(getattr(params, name))
+        except (TypeError, ValueError):
+            raise EntrobError(f"{experiment.environment}: param {name!r} is no number") from None
         try:
             new = np.broadcast_to(np.array(value), old.shape).astype(old.dtype)
         except ValueError:

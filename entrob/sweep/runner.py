@@ -38,7 +38,7 @@ def run(
       EntrobError: the store belongs to another experiment, the disk is full, or no method works.
     """
     started = time.perf_counter()
-    programs = [(group, program(experiment, group)) for group in groups(experiment)]
+    programs, broken = _programs(experiment)
     identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
     store.claim({**identity, **describe(experiment, store.manifest())})
     # Complete from the start: whatever ends this session, status and report can be asked.
@@ -46,7 +46,7 @@ def run(
     plan = [(*built, _unfinished(experiment, store, built[0])) for built in programs]
     per_run = experiment.updates * experiment.num_envs * experiment.num_steps
     progress = Progress(per_run * sum(len(missing) for *_, missing in plan))
-    spent, tester, broken = Spent(), Tester(experiment), {}
+    spent, tester = Spent(), Tester(experiment)
     try:
         for group, prog, missing in plan:  # grows while it is worked off
             try:
@@ -58,9 +58,7 @@ def run(
                 if len(group.methods) == 1:
                     broken[group.methods[0].name] = str(error)
                     continue
-                # One of them is at fault: each by itself, so that the others are kept.
-                for method in group.methods:
-                    (alone,) = group_methods((method,))
+                for alone in _apart(group):
                     unfinished = _unfinished(experiment, store, alone)
                     plan.append((alone, program(experiment, alone), unfinished))
                 continue
@@ -74,6 +72,25 @@ def run(
         raise EntrobError(next(iter(broken.values())))
     gather(store)
     return manifest
+
+
+def _programs(experiment: Experiment):
+    """Groups with their programs, and by method why one cannot be built."""
+    built, broken, waiting = [], {}, groups(experiment)
+    for group in waiting:  # grows while it is worked off
+        try:
+            built.append((group, program(experiment, group)))
+        except BrokenMethod as error:
+            if len(group.methods) == 1:
+                broken[group.methods[0].name] = str(error)
+            else:
+                waiting.extend(_apart(group))
+    return built, broken
+
+
+def _apart(group: Group) -> list[Group]:
+    """A group of each of its methods: one of them is at fault, and the others are kept."""
+    return [alone for method in group.methods for alone in group_methods((method,))]
 
 
 def _test_group(experiment, store, group, prog, tester, progress, spent) -> None:

@@ -102,6 +102,18 @@ def test_a_force_on_the_pole_obeys_newton():
     assert float(after.theta_dot - omega) == pytest.approx(float(params.tau * theta_acc), rel=1e-3)
 
 
+def test_a_force_on_the_cart_does_not_trust_stale_derived_params():
+    env, params = make("gymnax:CartPole-v1", disturbed=True)
+    key = jax.random.key(0)
+    _, state = env.reset_env(key, params)
+    state = state.replace(disturbance=jnp.array([5.0, 1.0]))
+    heavy = params.replace(masspole=1.0)
+    stale, fresh = (
+        env.step_env(key, state, 0, p)[0] for p in (heavy, heavy.replace(total_mass=2.0))
+    )
+    np.testing.assert_array_equal(stale, fresh)
+
+
 def test_forces_pass_through_noise_and_randomization():
     env, params = make("gymnax:CartPole-v1", noise=True, disturbed=True)
     env, params = with_randomization(env, params, "slip", 0.0, 0.5)

@@ -237,6 +237,23 @@ def test_intervals_of_the_games_stay_whole_and_above_0():
         assert getattr(twice, field).dtype == jnp.int32 and getattr(twice, field) >= 1
 
 
+@pytest.mark.parametrize("sooner", [1, 4])
+def test_asterixs_enemies_never_stop(sooner):
+    """The game gets faster as it goes on; an interval of 0 would stop it."""
+    env, params = nominal("Asterix-MinAtar")
+    faster = perturb(jax.random.key(0), params, "enemy_speed", sooner)
+
+    def step(state, key):
+        _, state, *_ = env.step_env(key, state, 0, faster)
+        return state, state.move_timer
+
+    _, state = env.reset_env(jax.random.key(0), faster)
+    _, timer = jax.jit(lambda s, k: jax.lax.scan(step, s, k))(
+        state, jax.random.split(jax.random.key(1), 2000)
+    )
+    assert timer.min() == 0 and (timer[-20:] == 0).sum() >= 4
+
+
 def test_the_robots_goals_turn_by_the_angle():
     env, params = nominal("PointRobot-misc")
     angle = lambda p, key: np.arctan2(*np.asarray(env.reset(key, p)[1].goal)[::-1])

@@ -66,18 +66,19 @@ def train():
     """Function ``(parts, coefs, updates, states=None, ..., **settings) -> (AgentState, curves)``.
 
     Coefficients are given by name as one number per run; the runs, all of seed 0, go side by side
-    through one compiled program. `states` replaces the states of regularizers by name; `settings`
-    are fields of the agent's `Spec`.
+    through one compiled program. `states` replaces the states of regularizers by name; `hyper` are
+    fields of the agent's `Hyper`, `settings` of its `Spec`.
     """
 
-    def run(parts, coefs, updates=2, states=None, total_updates=10, **settings):
+    def run(parts, coefs, updates=2, states=None, hyper=None, **settings):
         env = MiniGrid(5, 5)
         sizes = {"num_envs": 4, "num_steps": 12}
         agent = make_agent(Spec(env, chain(*parts), Linear(), **sizes, **settings))
         width = len(next(iter(coefs.values()), [0.0]))
         coefs = {name: jnp.asarray(c, jnp.float32) for name, c in coefs.items()}
         wide = lambda x: jnp.full(width, x, jnp.float32)
-        hyper = jax.tree.map(wide, Hyper(total_updates=total_updates)).replace(coefs=coefs)
+        numbers = Hyper(**{"total_updates": 10, **(hyper or {})})
+        hyper = jax.tree.map(wide, numbers).replace(coefs=coefs)
         keys = jnp.stack([jax.random.PRNGKey(0)] * width)
         params = env.default_params
         state = jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)

@@ -6,10 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entrob.agents.actor_critic import AGENT
 from entrob.agents.distributions import Categorical
 from entrob.errors import EntrobError
 from entrob.regularizers import Policy, Regularizer, chain, policy_entropy, schedules
 from entrob.regularizers.protocol import WATCHED, faults
+
+MEDDLING = tuple(hook for hook in WATCHED if hook != "update")
 
 
 def meddler(*hooks) -> Regularizer:
@@ -37,7 +40,7 @@ def meddler(*hooks) -> Regularizer:
 
     hooks_of = {"behavior": behavior, "reward": reward, "advantage": advantage}
     made = Regularizer("meddler", init, surrogate=surrogate, loss=loss, **hooks_of)
-    return made._replace(**{hook: None for hook in WATCHED if hook not in hooks})
+    return made._replace(**{hook: None for hook in MEDDLING if hook not in hooks})
 
 
 def same_bits(tree, i, j):
@@ -49,7 +52,7 @@ def same_bits(tree, i, j):
 def test_switched_off_is_bit_identical_to_doing_nothing(train, algorithm):
     # One program; the states say to do nothing, to meddle in earnest, and to spoil everything.
     state, curves = train(
-        [policy_entropy(), meddler(*WATCHED)],
+        [policy_entropy(), meddler(*MEDDLING)],
         {"policy_entropy": [0.01] * 3, "meddler": [0.0] * 3},
         states={"meddler": jnp.array([0.0, 50.0, jnp.nan])},
         algorithm=algorithm,
@@ -60,12 +63,12 @@ def test_switched_off_is_bit_identical_to_doing_nothing(train, algorithm):
 
 
 def test_switched_on_every_hook_matters(train):
-    parts = [meddler(hook)._replace(name=hook) for hook in WATCHED]
-    coefs = {hook: [0.0, *row] for hook, row in zip(WATCHED, np.eye(len(WATCHED)))}
-    states = {hook: jnp.full(len(WATCHED) + 1, 3.0) for hook in WATCHED}
+    parts = [meddler(hook)._replace(name=hook) for hook in MEDDLING]
+    coefs = {hook: [0.0, *row] for hook, row in zip(MEDDLING, np.eye(len(MEDDLING)))}
+    states = {hook: jnp.full(len(MEDDLING) + 1, 3.0) for hook in MEDDLING}
     state, _ = train(parts, coefs, states=states, algorithm="ppo")
-    assert state.diverged_at.tolist() == [-1] * (len(WATCHED) + 1)
-    for run, hook in enumerate(WATCHED, 1):
+    assert state.diverged_at.tolist() == [-1] * (len(MEDDLING) + 1)
+    for run, hook in enumerate(MEDDLING, 1):
         assert not same_bits(state.network, 0, run), hook
 
 
@@ -85,7 +88,8 @@ def test_a_gradient_that_is_nan_does_no_harm_while_off(train, hook):
     coefs = {"policy_entropy": [0.01] * 2, "root": [0.0, 1.0]}
     state, _ = train([policy_entropy(), root], coefs)
     alone, _ = train([policy_entropy()], {"policy_entropy": [0.01]})
-    assert state.diverged_at.tolist() == [-1, 0]  # switched on it does harm
+    assert state.diverged_at.tolist() == [-1, 0]  # switched on it does harm, and is named
+    assert faults(("policy_entropy", "root"))[state.cause[1] - 2] == "root: gradient"
     first = jax.tree.map(lambda x: x[:1], state.network)
     chex.assert_trees_all_close(first, alone.network, atol=1e-6)
 
@@ -141,7 +145,8 @@ def test_bonuses_add_up_and_states_stay_apart(make_rollout):
     states = {**part.init(key, None, None), "b": 5}
     total, states, _ = part.reward(key, states, rollout, {"a": 2.0, "b": 0.5})
     np.testing.assert_allclose(total, 2.5 * rollout.reward, rtol=1e-6)
-    assert part.update(key, states, rollout, {"step": 10}) == {"a": 11, "b": 16}
+    states, bad = part.update(key, states, rollout, {"step": 10}, {"a": 2.0, "b": 0.5})
+    assert states == {"a": 11, "b": 16} and not bad.any()
 
 
 def test_weights_multiply_and_the_last_clip_range_holds(make_rollout):
@@ -191,7 +196,7 @@ def test_a_schedule_runs_over_the_whole_training(train):
         Regularizer("gap", loss=loss, schedule=gap),
     ]
     coefs = {"fade": [1.0, 0.0], "gap": [0.0, 0.5]}
-    _, curves = train(parts, coefs, updates=4, total_updates=4)
+    _, curves = train(parts, coefs, updates=4, hyper={"total_updates": 4})
     wanted = [[2.0, 1.5, 1.0, 0.5], [0.5, 0.0, 0.0, 0.5]]
     np.testing.assert_allclose(curves["regularizer_loss"], wanted, atol=1e-6)
 
@@ -205,8 +210,9 @@ def broken(hook) -> Regularizer:
         "advantage": lambda state, rollout, coef: rollout.advantage * nan,
         "surrogate": lambda key, state, policy, batch, coef: (batch.reward * nan,) * 3,
         "loss": lambda key, state, policy, batch, coef: nan * policy.value.mean(),
+        "update": lambda key, state, rollout, metrics: state * nan,
     }
-    return Regularizer("broken", **{hook: spoil[hook]})
+    return Regularizer("broken", lambda *args: jnp.ones(2), **{hook: spoil[hook]})
 
 
 @pytest.mark.parametrize("hook", WATCHED)
@@ -215,6 +221,22 @@ def test_the_hook_that_returned_nan_is_named(train, hook):
     state, _ = train(parts, {"policy_entropy": [0.1, 0.1], "broken": [0.0, 1.0]}, algorithm="ppo")
     assert state.diverged_at.tolist() == [-1, 0]
     assert faults(chain(*parts).names)[state.cause[1] - 2] == f"broken: {hook}"
+
+
+def test_the_first_minibatchs_fault_is_the_one_that_is_named(train):
+    """After it the network is NaN, and so is what everybody else returns."""
+    late = Regularizer("late", loss=lambda key, state, policy, batch, coef: policy.value.mean())
+    root = Regularizer("root", loss=root_loss)
+    coefs = {"late": [0.1], "root": [1.0]}
+    state, _ = train([late, root], coefs, algorithm="ppo")
+    assert faults(("late", "root"))[state.cause[0] - 2] == "root: gradient"
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+def test_weights_that_overflow_are_no_regularizers_fault(train, algorithm):
+    hyper, coefs = {"learning_rate": jnp.inf}, {"policy_entropy": [0.1]}
+    state, _ = train([policy_entropy()], coefs, hyper=hyper, algorithm=algorithm)
+    assert state.diverged_at[0] == 0 and state.cause[0] == AGENT
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
@@ -248,7 +270,7 @@ def test_a_state_that_changes_shape_is_named(make_rollout, hook):
     part = chain(Regularizer("grows", **{hook: grow[hook]}))
     args = (jax.random.PRNGKey(0), {"grows": jnp.zeros(2)}, make_rollout(0), {"grows": 1.0})
     with pytest.raises(EntrobError, match=rf"'grows': {hook} .*float32\[2\], got float32\[3\]"):
-        getattr(part, hook)(*args)
+        getattr(part, hook)(*args[:3], *([{}] if hook == "update" else []), args[3])
 
 
 def test_a_hook_with_other_arguments_is_named():
