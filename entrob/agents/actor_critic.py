@@ -18,7 +18,7 @@ from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
-from entrob.agents.response import respond
+from entrob.agents.response import respond, take_turns
 from entrob.agents.spec import Hyper, Spec, tabulate
 from entrob.estimators.advantages import gae
 from entrob.regularizers.protocol import blame
@@ -204,6 +204,9 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
         key_reg, reg_states, rollout.replace(notes=None), metrics, coefs
     )
 
+    if game:
+        old_new = ({"protagonist": states} for states in (state.regularizers, reg_states))
+        reg_states = take_turns(opponent, state.update, *old_new)["protagonist"]
     new = AgentState(
         key=key,
         network=network,

@@ -165,7 +165,10 @@ def quantal():
     """A tiny agent and the states after 0, 1 and 2 updates, with one compilation."""
     env, params = make("gymnax:CartPole-v1", noise=True, disturbed=True)
     bonus = Regularizer(
-        "bonus", reward=lambda key, s, rollout, coef: (coef + rollout.reward * 0, s)
+        "bonus",
+        init=lambda *args: jnp.zeros(()),
+        reward=lambda key, s, rollout, coef: (coef + rollout.reward * 0, s),
+        update=lambda key, s, rollout, metrics: s + 1,
     )
     network = MLP(2, hidden=(8,))
     spec = Spec(env, chain(bonus), network, "ppo", num_envs=16, num_steps=8,
@@ -190,6 +193,8 @@ def test_players_take_turns_bit_for_bit(quantal):
             for side in ("protagonist", "adversary"):
                 same = jax.tree.map(lambda a, b: bool((a == b).all()), old[side], new[side])
                 assert all(jax.tree.leaves(same)) == (side != learner), (field, side)
+    # What adapts to the protagonist's steps waits for them.
+    assert [float(state.regularizers["bonus"]) for state in states] == [0, 1, 1]
 
 
 def test_nothing_recompiles_while_the_curriculum_goes_on(quantal):

@@ -167,7 +167,8 @@ def _look(part: Regularizer, kind, params, rollout, state, coefs):
 
         (value, out), gradient = jax.value_and_grad(objective, has_aux=True)(params)
         behavior = whole.behavior(states, rollout.dist, named)
-        new = whole.update(keys[3], states, rollout, {"policy_entropy": jnp.float32(1.0)})
+        metrics = {"policy_entropy": jnp.float32(1.0)}
+        new, _ = whole.update(keys[3], states, rollout, metrics, named)
         return {
             **out,
             "bonus": bonus,

@@ -12,9 +12,10 @@ def count_entropy(width: float = 1.0, schedule=None) -> Regularizer:
     Its mean is the entropy of visits and, but for a constant, it is that entropy's gradient (Hazan
     et al. 2019, from memory). It has no geometry: a rare state pays the same wherever it lies.
 
-    Faithful on grids. Adapted elsewhere: s is a bin of the entropy features, `width` standard
-    deviations of the first rollout wide; degenerate with many features, where each step has a bin
-    of its own and all earn log(T · N). Discrete and continuous actions alike: actions do not enter.
+    Faithful on grids. Adapted elsewhere, and for recurrent policies, whose rollouts have no table
+    of states: s is a bin of the entropy features, `width` standard deviations of the first rollout
+    wide; degenerate with many features, where each step has a bin of its own and all earn
+    log(T · N). Discrete and continuous actions alike: actions do not enter.
 
     Args:
       width: of the bins, positive; grids have none.

@@ -47,10 +47,11 @@ def orpo_kl(
     policy back to where the initial policy went.
 
     Adapted: the reference is the initial policy, as seen in the first rollout and those within the
-    first `share` of training (the source has a safe policy). Where the environment is finite (and
-    actions are discrete, or do not count) d comes from counts, with one more visit in all of the
-    reference, spread as the policy's own: d is 0 where the two agree, and bounded. Elsewhere d is a
-    discriminator's output, trained after each rollout and so one rollout late.
+    first `share` of training (the source has a safe policy). Where the environment is finite, the
+    policy not recurrent (and actions are discrete, or do not count) d comes from counts, with one
+    more visit in all of the reference, spread as the policy's own: d is 0 where the two agree, and
+    bounded. Elsewhere d is a discriminator's output, trained after each rollout and so one rollout
+    late.
 
     Args:
       over: occupancy of ``"state_actions"`` or of ``"states"``.
