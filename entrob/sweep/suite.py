@@ -221,7 +221,7 @@ def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, s
         "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
         "coefficients": {m.name: next(iter(m.coefficients.values())) for m in methods},
         "passed": {m.name: bool(chosen.get(m.name, True)) for m in methods},
-        "runs": {m.name: [r.run_id for r in runs_of(experiment, m)] for m in experiment.methods},
+        "runs": {m.name: [run.id for run in runs_of(experiment, m)] for m in experiment.methods},
         "broken": broken,
     }
 
