@@ -154,8 +154,8 @@ def ranking(board: Board) -> pd.DataFrame:
       instance and of the worst tenth), ``nominal``, ``price`` (nominal score of `none` less its
       own), ``improvement`` (probability that a run beats `none`'s of the same seed, mean over tasks
       and perturbations, with its interval), ``overhead`` (time per update over `none`'s),
-      ``tasks`` (how many it can play) and ``unpassed`` (on how many of them no coefficient kept
-      95 % of the performance of `none`).
+      ``tasks`` (how many it can play), ``unpassed`` (on how many of them no coefficient kept 95 %
+      of the performance of `none`) and ``open`` (on how many even the largest that was tried did).
     """
     scores, tasks = board.scores, board.manifest["tasks"]
     ratios = dict(zip(board.overhead.method, board.overhead.ratio))
@@ -174,6 +174,7 @@ def ranking(board: Board) -> pd.DataFrame:
         row["overhead"] = 1.0 if method == BASELINE else ratios.get(method, np.nan)
         row["tasks"] = len(own)
         row["unpassed"] = sum(not facts["passed"].get(method, True) for facts in tasks.values())
+        row["open"] = sum(facts["open"].get(method, False) for facts in tasks.values())
         rows.append(row)
     table = pd.DataFrame(rows).sort_values("robust", ascending=False, kind="stable")
     ranked = table.method.isin(full(board))

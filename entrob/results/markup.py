@@ -90,7 +90,7 @@ def _format(value: object, plain: bool = False) -> str:
     if isinstance(value, (float, np.floating)):
         if np.isnan(value):
             return "–"
-        return f"{value:g}" if plain else f"{value:.3f}"
+        return f"{value:g}" if plain else f"{value:z.3f}"  # z: no -0.000
     return str(value)
 
 

@@ -13,7 +13,7 @@ from entrob.results.drawing import RC, label, save
 from entrob.results.leaderboard import BASELINE, Board
 
 COLUMNS = ("rank", "robust", "robust_low", "robust_high", "structured", "diffuse", "dynamics")
-COLUMNS += ("worst", "cvar", "nominal", "price", "overhead", "tasks", "unpassed")
+COLUMNS += ("worst", "cvar", "nominal", "price", "overhead", "tasks", "unpassed", "open")
 
 
 def write_pages(root: Path, board: Board, ranks: pd.DataFrame) -> list[str]:

@@ -33,7 +33,7 @@ from entrob.sweep.overhead import overhead
 from entrob.sweep.tune import BASELINE, tune
 
 _TOP = {"title", "common", "tasks", "presets", "tune", "methods"}
-_TUNE = {"seeds", "factors"}
+_TUNE = {"seeds", "factors", "reach"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +71,13 @@ def load(name: str, preset: str) -> Suite:
         raise unknown("preset", preset, presets)
     chosen = dict(presets[preset])
     played = chosen.pop("tasks", list(data["tasks"]))
-    tuning = {"seeds": 3, "factors": [0.1, 1.0, 10.0], **data.get("tune", {})}
+    tuning = {"seeds": 3, "factors": [1.0, 10.0], "reach": 100.0, **data.get("tune", {})}
     tuning |= chosen.pop("tune", {})
     check_keys(f"{path.name}: tune", tuning, _TUNE)
     factors = [coefficient("tune.factors", factor) for factor in tuning["factors"]]
+    reach = coefficient("tune.reach", tuning["reach"])
+    if reach < 1:
+        raise EntrobError(f"{path.name}: tune.reach must be at least 1, not {reach:g}")
     declared = tuple(_declared(path.name, entry) for entry in data.get("methods", []))
     tasks = {}
     for task in played:
@@ -83,8 +86,8 @@ def load(name: str, preset: str) -> Suite:
         where, table = f"{path.name}: tasks.{task}", _table(path.name, data, task, preset, chosen)
         experiment = from_table(where, f"{path.stem}-{task}", table, preset)
         tuned = [m for m in experiment.methods if m.coefficients and m.name not in declared]
-        grids = {m.name: grid(m, factors) for m in tuned}
-        tune = {"seeds": tuning["seeds"], "grids": grids, "extend": False}
+        grids = {m.name: grid(m, factors, reach) for m in tuned}
+        tune = {"seeds": tuning["seeds"], "grids": grids}
         if not getattr(make(experiment.environment)[0], "finite", False):
             tune["measure"] = "return_mean"  # as the leaderboard scores what is no grid
         tasks[task] = dataclasses.replace(experiment, tune=tune)
@@ -140,10 +143,22 @@ def _fits(where: str, env: Any, entry: dict[str, Any]) -> bool:
     return adversary is None or misfit(env, adversary) is None
 
 
-def grid(method: Method, factors: list[float]) -> dict[str, Any]:
-    """The grid of a method of one regularizer: multiples of its default coefficient."""
+def grid(method: Method, factors: list[float], reach: float) -> dict[str, Any]:
+    """The grid of a method of one regularizer: multiples of its default coefficient.
+
+    Args:
+      method: it.
+      factors: what is tried at first.
+      reach: largest factor, and the inverse of the smallest, that the grid may be extended to.
+    """
     ((name, coef),) = method.coefficients.items()
-    return {"coefficient": name, "values": [float(f"{coef * factor:.3g}") for factor in factors]}
+    values = [float(f"{coef * factor:.3g}") for factor in factors]
+    # Values are rounded to three digits.
+    return {
+        "coefficient": name,
+        "values": values,
+        "bounds": [0.99 * coef / reach, 1.01 * coef * reach],
+    }
 
 
 def narrowed(experiment: Experiment) -> Experiment:
@@ -156,20 +171,24 @@ def narrowed(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, methods=tuple(fitting), tune=tune)
 
 
-def with_coefficients(experiment: Experiment, chosen: dict[str, float]) -> Experiment:
+def with_coefficients(experiment: Experiment, chosen: dict[str, float], smallest) -> Experiment:
     """The experiment with tuned coefficients.
 
     A method of which no coefficient passed takes the smallest that was tried: with 0 it would be
     `none` once more.
+
+    Args:
+      experiment: it.
+      chosen: by method, 0 where none passed.
+      smallest: the smallest that was tried, by method.
     """
 
     def tuned(method: Method) -> Method:
         if method.name not in chosen:
             return method
-        grid = experiment.tune["grids"][method.name]
-        value = chosen[method.name] or min(grid["values"])
-        coefficients = {**method.coefficients, grid["coefficient"]: value}
-        return dataclasses.replace(method, coefficients=coefficients)
+        name = experiment.tune["grids"][method.name]["coefficient"]
+        value = chosen[method.name] or float(smallest[method.name])
+        return dataclasses.replace(method, coefficients={**method.coefficients, name: value})
 
     return dataclasses.replace(experiment, methods=tuple(map(tuned, experiment.methods)))
 
@@ -196,23 +215,24 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
     _manifest(suite, root, command, {})
     for task, experiment in suite.tasks.items():
         say(f"{task}: tuning coefficients")
-        chosen = {}
+        chosen, tried = {}, pd.DataFrame({"min": [], "max": []})
         if experiment.tune["grids"]:
             store = Store(root / "tune" / task)
             chosen, table, manifest = tune(experiment, store, command, batch_size)
             write_tuning(store.root, table, manifest, keep=True)
-        experiment = with_coefficients(experiment, chosen)
+            tried = table.groupby("method").coefficient.agg(["min", "max"])
+        experiment = with_coefficients(experiment, chosen, tried["min"])
         say(f"{task}: training and testing {len(experiment.methods)} methods")
         broken = runner.run(experiment, Store(root / task), command, batch_size)["broken"]
         _measure_random(experiment, root / task / "random.parquet")
-        _manifest(suite, root, command, {task: _facts(experiment, chosen, broken)})
+        _manifest(suite, root, command, {task: _facts(experiment, chosen, tried["max"], broken)})
     say("overhead of every method")
     for experiment in suite.tasks.values():
         _measure_overhead(experiment, root / "overhead.parquet")
     return _manifest(suite, root, command, {})
 
 
-def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, str]):
+def _facts(experiment: Experiment, chosen: dict[str, float], largest, broken: dict[str, str]):
     """What the leaderboard must know of a task."""
     _, params = make(experiment.environment, noise=True)
     methods = [m for m in experiment.methods if m.coefficients and m.name not in broken]
@@ -221,6 +241,7 @@ def _facts(experiment: Experiment, chosen: dict[str, float], broken: dict[str, s
         "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
         "coefficients": {m.name: next(iter(m.coefficients.values())) for m in methods},
         "passed": {m.name: bool(chosen.get(m.name, True)) for m in methods},
+        "open": {name: bool(value == largest[name]) for name, value in chosen.items()},
         "runs": {m.name: [run.id for run in runs_of(experiment, m)] for m in experiment.methods},
         "broken": broken,
     }

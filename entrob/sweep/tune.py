@@ -4,10 +4,11 @@ Made precise: performance is sampled success in the nominal environment (where n
 where the experiment's ``[tune]`` table says ``measure = "return_mean"``, the return above that of a
 uniformly random policy); a coefficient passes if its mean over tuning seeds is at most 5 % below
 that of ``none``; the largest one below the first failure is taken; the grid is extended upward
-while its largest coefficient passes and downward while its smallest fails.
+while its largest coefficient passes and downward while its smallest fails, within its bounds.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Grid:
       values: ascending.
       fixed: the method's other coefficients.
       options: options by regularizer.
+      bounds: what values it may be extended to.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Grid:
     values: tuple[float, ...]
     fixed: dict[str, float]
     options: dict[str, dict[str, Any]]
+    bounds: tuple[float, float] = (0.0, math.inf)
 
     def candidate(self, value: float) -> Method:
         """The method with this coefficient; its name says which."""
@@ -50,7 +53,7 @@ class Grid:
         )
 
     def extended(self, upward: bool) -> "Grid":
-        """Two more coefficients above or below, with the spacing of the grid's edge."""
+        """Two more coefficients above or below, with the spacing of the grid's edge, if within."""
         a, b = (
             (self.values[-2:] if upward else self.values[1::-1])
             if len(self.values) > 1
@@ -58,6 +61,8 @@ class Grid:
         )
         edge = self.values[-1 if upward else 0]
         new = [float(f"{edge * (b / a) ** i:.3g}") for i in (1, 2)]
+        low, high = self.bounds
+        new = [value for value in new if low <= value <= high]
         return dataclasses.replace(self, values=tuple(sorted({*self.values, *new})))
 
 
@@ -77,6 +82,7 @@ def grids(experiment: Experiment) -> list[Grid]:
             tuple(sorted(coefficient(name, v) for v in entry["values"])),
             {k: coefficient(k, v) for k, v in entry.get("fixed", {}).items()},
             options.get(name, {}),
+            tuple(entry.get("bounds", (0.0, math.inf))),
         )
         for name, entry in declared.items()
     ]
@@ -127,8 +133,7 @@ def tune(experiment: Experiment, store: Store, command: str, batch_size: int | N
     of = grids(experiment)
     first = tuning_experiment(experiment, of)
     random = Tester(first).random_policy(group_methods(first.methods)[0])
-    extensions = _MAX_EXTENSIONS if experiment.tune.get("extend", True) else 0
-    for _ in range(extensions + 1):
+    for _ in range(_MAX_EXTENSIONS + 1):
         manifest = run(tuning_experiment(experiment, of), store, command, batch_size)
         frames = store.gather("evaluation"), store.gather("runs")
         floor, measure = float(random.return_mean.iloc[0]), experiment.tune.get("measure")

@@ -101,7 +101,7 @@ def board():
     scores = scores.assign(task="t", kind="diffuse")
     facts = {"family": "losses"}
     manifest = {
-        "tasks": {"t": {"passed": {"good": False}}},
+        "tasks": {"t": {"passed": {"good": False}, "open": {"lost": True}}},
         "methods": {"good": facts, "lost": facts},
     }
     overhead = pd.DataFrame({"method": ["good"], "ratio": [1.2]})
@@ -119,6 +119,7 @@ def test_ranking_orders_by_the_robust_score_of_magnitudes_above_zero():
     assert table.improvement["lost"] == 0.5
     assert table.overhead["good"] == 1.2 and table.overhead["none"] == 1
     assert table.unpassed.to_dict() == {"good": 1, "lost": 0, "none": 0}
+    assert table.open.to_dict() == {"good": 0, "lost": 1, "none": 0}
     assert table.structured.isna().all() and table.diffuse["good"] == table.robust["good"]
 
 
@@ -134,7 +135,7 @@ def test_gains_are_paired_with_none():
 def test_who_has_not_played_every_task_has_no_rank():
     games = board()
     more = games.scores[games.scores.method != "good"].assign(task="u")
-    tasks = {"t": {"passed": {}}, "u": {"passed": {}}}
+    tasks = {task: {"passed": {}, "open": {}} for task in "tu"}
     games = games._replace(
         scores=pd.concat([games.scores, more]), manifest={**games.manifest, "tasks": tasks}
     )
@@ -161,7 +162,7 @@ def test_runs_with_earlier_coefficients_are_not_read(tmp_path):
     for kind, frame in {**frames, "random": random}.items():
         store.write_frame(tmp_path / "t" / f"{kind}.parquet", frame)
     ids = runs.groupby(runs.run_id.str.split("/").str[0]).run_id.agg(list).to_dict()
-    facts = {"kinds": {"p": "diffuse"}, "runs": ids, "passed": {}}
+    facts = {"kinds": {"p": "diffuse"}, "runs": ids, "passed": {}, "open": {}}
     store.write_json(tmp_path / "manifest.json", {"tasks": {"t": facts}, "methods": {}})
     found = leaderboard.read_board(tmp_path).scores
     wanted, _ = leaderboard.normalized(runs, evaluation, random)

@@ -48,7 +48,7 @@ frames = 80
 tasks = ["grid"]
 seeds = 1
 frames = 80
-tune = { factors = [1] }
+tune = { factors = [1], reach = 1 }
 """
 
 IDEA = '''
@@ -82,7 +82,7 @@ def test_a_preset_chooses_tasks_and_sizes(file):
     names = [method.name for method in experiment.methods]
     assert names[0] == "none" and {"policy_entropy", "state_entropy"} <= set(names)
     grid = experiment.tune["grids"]["policy_entropy"]
-    assert grid == {"coefficient": "policy_entropy", "values": [0.01]}
+    assert (grid["values"], grid["bounds"]) == ([0.01], pytest.approx([0.0099, 0.0101]))
     assert suites.load(str(file), "smoke").tasks["pole"].episodes == 2
 
 
@@ -92,7 +92,8 @@ def test_a_preset_chooses_tasks_and_sizes(file):
         ('tasks = ["grid"]', 'tasks = ["gird"]', "unknown task 'gird': did you mean 'grid'"),
         ("[tune]", "[tone]", "unknown key in tiny_suite.toml 'tone'"),
         ("factors = [1, 10]", "factor = [1]", "unknown key in tiny_suite.toml: tune 'factor'"),
-        ("factors = [1] }", 'factors = ["much"] }', "tune.factors must be a number, not 'much'"),
+        ("factors = [1],", 'factors = ["much"],', "tune.factors must be a number, not 'much'"),
+        ("reach = 1 }", "reach = 0.5 }", "tune.reach must be at least 1, not 0.5"),
         ("slip = [0, 0.4]", "slip = [0, 4]", "tasks.grid|magnitude of 'slip'"),
         ("[presets.one]", "[presets.two]", "unknown preset 'one'"),
     ],
@@ -136,10 +137,9 @@ def test_only_run_takes_a_suite(file, capsys):
 
 def test_an_untuned_method_takes_the_smallest_coefficient(file):
     (experiment,) = suites.load(str(file), "one").tasks.values()
-    grids = {"policy_entropy": {"coefficient": "policy_entropy", "values": [0.02, 0.2]}}
-    grids["state_entropy"] = {"coefficient": "state_entropy", "values": [0.07, 0.7]}
-    experiment = replace(experiment, tune={**experiment.tune, "grids": grids})
-    tuned = suites.with_coefficients(experiment, {"policy_entropy": 0.2, "state_entropy": 0.0})
+    smallest = {"policy_entropy": 0.02, "state_entropy": 0.07}
+    chosen = {"policy_entropy": 0.2, "state_entropy": 0.0}
+    tuned = suites.with_coefficients(experiment, chosen, smallest)
     found = {method.name: method.coefficients for method in tuned.methods}
     assert found["policy_entropy"] == {"policy_entropy": 0.2}
     assert found["state_entropy"] == {"state_entropy": 0.07} and found["none"] == {}

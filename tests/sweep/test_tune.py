@@ -43,6 +43,14 @@ def test_a_grid_whose_edge_passes_grows_upward_and_one_that_fails_downward():
     assert tune._widen(GRID, 0.02) == GRID
 
 
+def test_a_grid_grows_within_its_bounds_only():
+    bounded = dataclasses.replace(GRID, bounds=(0.004, 0.3))
+    assert tune._widen(bounded, 0.1).values == (0.01, 0.02, 0.05, 0.1, 0.2)
+    assert tune._widen(bounded, 0.0).values == (0.005, 0.01, 0.02, 0.05, 0.1)
+    full = dataclasses.replace(GRID, bounds=(0.01, 0.1))
+    assert tune._widen(full, 0.1) == full == tune._widen(full, 0.0)
+
+
 def test_a_grid_of_one_coefficient_grows_by_threes():
     one = dataclasses.replace(GRID, values=(0.1,))
     assert one.extended(upward=True).values == (0.1, 0.3, 0.9)
