@@ -77,17 +77,23 @@ def label(name: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
+def save(figure: Figure, folder: Path, name: str, *, small: bool = False) -> None:
     """Write `name.pdf` and `name.png`, without dates, each whole or not at all.
+
+    Args:
+      figure: what to write.
+      folder: where.
+      name: of the files.
+      small: only the PNG, at the resolution of a screen: for figures of which there are many.
 
     Raises:
       EntrobError: if a file cannot be written.
     """
     stamps = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
-    for suffix, metadata in stamps.items():
+    for suffix in ("png",) if small else stamps:
         sink = io.BytesIO()
-        with matplotlib.rc_context(RC):
-            figure.savefig(sink, format=suffix, metadata=metadata)
+        with matplotlib.rc_context(RC | ({"savefig.dpi": 90} if small else {})):
+            figure.savefig(sink, format=suffix, metadata=stamps[suffix])
         store.write_bytes(Path(folder) / f"{name}.{suffix}", sink.getvalue())
 
 

@@ -1,5 +1,6 @@
 """The leaderboard as a page: its table, the ranking, the glance by family, performance profiles."""
 
+import json
 from pathlib import Path
 
 import matplotlib
@@ -82,6 +83,7 @@ def write_leaderboard(root: Path) -> Path:
     seeds = board.scores.groupby("task").seed.nunique().to_dict()
     lines = [f"# {manifest['title']}", f"On {manifest['device']}:"]
     lines += ["\n".join(["```bash", *manifest["commands"], "```"])]
+    lines += [_spent(root, list(manifest["tasks"]))]
     lines += ["Seeds: " + ", ".join(f"{task} {count}" for task, count in seeds.items()) + "."]
     broken = {
         f"{task}, {name}: {why}"
@@ -100,6 +102,19 @@ def write_leaderboard(root: Path) -> Path:
     path = root / "leaderboard.md"
     store.write_bytes(path, ("\n\n".join(line.rstrip() for line in lines) + "\n").encode())
     return path
+
+
+def _spent(root: Path, tasks: list[str]) -> str:
+    """Frames and minutes of all tasks, tuning included."""
+    folders = [folder / task for task in tasks for folder in (root, root / "tune")]
+    paths = [folder / "manifest.json" for folder in folders if (folder / "manifest.json").exists()]
+    manifests = [json.loads(path.read_text()) for path in paths]
+    total = lambda key: sum(manifest[key] for manifest in manifests)
+    minutes = {name: total(f"{name}_time_s") / 60 for name in ("train", "test", "compile")}
+    return (
+        f"{total('frames'):,} frames, tuning included: {minutes['train']:.1f} minutes of training, "
+        f"{minutes['test']:.1f} of testing, {minutes['compile']:.1f} of compiling."
+    )
 
 
 def _shown(ranks: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def write_pages(root: Path, board: Board, ranks: pd.DataFrame) -> list[str]:
         row = ranks[ranks.method == name]
         if row.empty:
             continue
-        save(curves_figure(board.scores, name), folder, name)
+        save(curves_figure(board.scores, name), folder, name, small=True)
         text = [f"# {name}", *_paragraphs(facts["doc"])]
         text += [f"Source: {facts['source'] or 'not given'}. Label: {facts['label']}."]
         text += [_setting(board, name, facts)]
@@ -76,7 +76,7 @@ def curves_figure(scores: pd.DataFrame, name: str) -> Figure:
     panels = {task: scores[scores.task == task].perturbation.unique() for task in tasks}
     width = max(map(len, panels.values()))
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(1.9 * width + 0.6, 1.9 * len(tasks)), layout="constrained")
+        figure = Figure(figsize=(1.7 * width + 0.6, 1.7 * len(tasks)), layout="constrained")
         axes = figure.subplots(len(tasks), width, squeeze=False, sharey="row")
         for row, (task, perturbations) in zip(axes, panels.items()):
             for axis in row[len(perturbations) :]:

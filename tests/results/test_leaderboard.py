@@ -177,3 +177,4 @@ def test_an_adversarys_page_says_what_it_is_and_that_it_is_not_tuned(tmp_path):
     assert pages.write_pages(tmp_path, games, ranks) == ["lost"]
     text = (tmp_path / "regularizers" / "lost.md").read_text()
     assert "Strength: 0.25, not tuned." in text and "1703.02702" in text
+    assert (tmp_path / "regularizers" / "lost.png").stat().st_size > 2_000

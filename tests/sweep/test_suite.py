@@ -174,6 +174,12 @@ def test_a_users_regularizer_joins_the_table(root):
     assert "Add coef · mean V² to the loss." in page and "Default coefficient: 0.1" in page
     board = (root / "leaderboard.md").read_text()
     assert "[suite_idea](regularizers/suite_idea.md)" in board
+    frames = sum(
+        json.loads((root / folder / task / "manifest.json").read_text())["frames"]
+        for folder in ("", "tune")
+        for task in ("grid", "pole")
+    )
+    assert f"{frames:,} frames, tuning included" in board and frames > 0
     assert "Left out: grid, suite_broken: user code does not trace: AttributeError" in board
     for name in ("glance", "ranking", "profiles"):
         assert (root / "figures" / f"{name}.png").stat().st_size > 5_000
