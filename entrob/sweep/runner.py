@@ -11,7 +11,7 @@ from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import Batch, Group, Run, cut, group_methods, runs_of
 from entrob.sweep.measure import Tester
-from entrob.sweep.program import compile_trainer, memory_limit, padded, program
+from entrob.sweep.program import Trainer, compile_trainer, memory_limit, padded, program
 from entrob.sweep.progress import Progress
 from entrob.sweep.train import Timing, train
 
@@ -19,7 +19,12 @@ _KINDS = ("runs", "curves", "evaluation", "occupancy", "traces")
 
 
 def run(
-    experiment: Experiment, store: Store, command: str, batch_size: int | None = None, test=True
+    experiment: Experiment,
+    store: Store,
+    command: str,
+    batch_size: int | None = None,
+    test: bool = True,
+    trainers: dict[tuple[str, int], Trainer] | None = None,
 ) -> dict[str, Any]:
     """Bring a store up to date with an experiment; finished work is skipped.
 
@@ -29,6 +34,8 @@ def run(
       command: the command line, for the manifest.
       batch_size: runs side by side; by default as many as half the memory holds.
       test: also evaluate under the perturbations (tuning looks at training alone).
+      trainers: what was compiled, by group and width; sweeps of one task that share the dictionary
+        compile nothing twice. They must agree in their training settings.
 
     Returns:
       The manifest; its ``broken`` says by method why code of its own could not be traced. What
@@ -47,13 +54,15 @@ def run(
     per_run = experiment.updates * experiment.num_envs * experiment.num_steps
     progress = Progress(per_run * sum(len(missing) for *_, missing in plan))
     spent, tester = Spent(), Tester(experiment)
+    trainers = {} if trainers is None else trainers
     try:
         for group, prog, missing in plan:  # grows while it is worked off
             try:
                 if missing:
                     _train_group(
-                        experiment, store, group, missing, prog, batch_size, progress, spent
-                    )
+                        experiment, store, group, missing, prog, batch_size, progress, spent,
+                        trainers,
+                    )  # fmt: skip
             except BrokenMethod as error:
                 if len(group.methods) == 1:
                     broken[group.methods[0].name] = str(error)
@@ -154,30 +163,33 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
     return batches
 
 
-def _train_group(experiment, store, group, missing, prog, batch_size, progress, spent) -> None:
+def _train_group(
+    experiment, store, group, missing, prog, batch_size, progress, spent, trainers
+) -> None:
     """Train the missing runs of a group in as few batches as fit in memory."""
     size = batch_size or store.manifest().get("batch_sizes", {}).get(group.key) or len(missing)
-    trainers: dict[int, Any] = {}
+
+    def compiled(batch: Batch) -> Trainer:
+        width = padded(len(batch.runs))
+        if (group.key, width) not in trainers:
+            progress.say(f"compiling {' + '.join(group.regularizers) or 'none'} for {width} runs")
+            trainers[group.key, width] = compile_trainer(experiment, prog, batch)
+            spent.compile_s += trainers[group.key, width].compile_s
+        return trainers[group.key, width]
+
     while True:
         batches = cut(group, missing, min(size, len(missing)))
-        width = padded(len(batches[0].runs))
-        progress.say(f"compiling {' + '.join(group.regularizers) or 'none'} for {width} runs")
-        trainer = compile_trainer(experiment, prog, batches[0])
-        spent.compile_s += trainer.compile_s
+        trainer = compiled(batches[0])
         if batch_size or trainer.bytes <= memory_limit() or size == 1:
             break
         size = -(-size // 2)
     manifest = store.manifest()
     manifest.setdefault("batch_sizes", {})[group.key] = size
     write_json(store.manifest_path, manifest)
-    trainers[trainer.width] = trainer
     for batch in batches:
-        width = padded(len(batch.runs))
-        if width not in trainers:
-            trainers[width] = compile_trainer(experiment, prog, batch)
-            spent.compile_s += trainers[width].compile_s
+        trainer = compiled(batch)
         progress.start()
-        spent.trained(train(experiment, store, batch, trainers[width], prog, progress))
+        spent.trained(train(experiment, store, batch, trainer, prog, progress))
 
 
 def gather(store: Store) -> None:

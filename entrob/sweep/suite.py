@@ -71,7 +71,7 @@ def load(name: str, preset: str) -> Suite:
         raise unknown("preset", preset, presets)
     chosen = dict(presets[preset])
     played = chosen.pop("tasks", list(data["tasks"]))
-    tuning = {"seeds": 3, "factors": [1.0, 10.0], "reach": 100.0, **data.get("tune", {})}
+    tuning = {"seeds": 3, "factors": [10.0, 100.0], "reach": 100.0, **data.get("tune", {})}
     tuning |= chosen.pop("tune", {})
     check_keys(f"{path.name}: tune", tuning, _TUNE)
     factors = [coefficient("tune.factors", factor) for factor in tuning["factors"]]
@@ -215,15 +215,19 @@ def run(suite: Suite, root: Path, command: str, batch_size: int | None, say) -> 
     _manifest(suite, root, command, {})
     for task, experiment in suite.tasks.items():
         say(f"{task}: tuning coefficients")
+        trainers = {}  # tuning's serve the reported runs
         chosen, tried = {}, pd.DataFrame({"min": [], "max": []})
         if experiment.tune["grids"]:
             store = Store(root / "tune" / task)
-            chosen, table, manifest = tune(experiment, store, command, batch_size)
+            chosen, table, manifest = tune(experiment, store, command, batch_size, trainers)
             write_tuning(store.root, table, manifest, keep=True)
             tried = table.groupby("method").coefficient.agg(["min", "max"])
         experiment = with_coefficients(experiment, chosen, tried["min"])
         say(f"{task}: training and testing {len(experiment.methods)} methods")
-        broken = runner.run(experiment, Store(root / task), command, batch_size)["broken"]
+        manifest = runner.run(
+            experiment, Store(root / task), command, batch_size, trainers=trainers
+        )
+        broken = manifest["broken"]
         _measure_random(experiment, root / task / "random.parquet")
         _manifest(suite, root, command, {task: _facts(experiment, chosen, tried["max"], broken)})
     say("overhead of every method")

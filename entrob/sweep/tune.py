@@ -19,6 +19,7 @@ from entrob.results.store import Store
 from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient, positive_int
 from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import Tester
+from entrob.sweep.program import Trainer
 from entrob.sweep.runner import run
 
 THRESHOLD = 0.95
@@ -123,8 +124,19 @@ def least(baseline: float) -> float:
     return baseline - (1 - THRESHOLD) * abs(baseline)
 
 
-def tune(experiment: Experiment, store: Store, command: str, batch_size: int | None = None):
+def tune(
+    experiment: Experiment,
+    store: Store,
+    command: str,
+    batch_size: int | None = None,
+    trainers: dict[tuple[str, int], Trainer] | None = None,
+):
     """Tune every grid of an experiment.
+
+    Args:
+      experiment: it.
+      store: of the tuning runs.
+      command, batch_size, trainers: as of `entrob.sweep.runner.run`.
 
     Returns:
       ``(chosen, table, manifest)``: coefficient by method, a row per candidate, and the manifest
@@ -133,8 +145,10 @@ def tune(experiment: Experiment, store: Store, command: str, batch_size: int | N
     of = grids(experiment)
     first = tuning_experiment(experiment, of)
     random = Tester(first).random_policy(group_methods(first.methods)[0])
+    trainers = {} if trainers is None else trainers
     for _ in range(_MAX_EXTENSIONS + 1):
-        manifest = run(tuning_experiment(experiment, of), store, command, batch_size)
+        sweep = tuning_experiment(experiment, of)
+        manifest = run(sweep, store, command, batch_size, trainers=trainers)
         frames = store.gather("evaluation"), store.gather("runs")
         floor, measure = float(random.return_mean.iloc[0]), experiment.tune.get("measure")
         table = score_table(of, *frames, floor, measure)

@@ -102,7 +102,7 @@ def fake_run(monkeypatch, success):
     """Replace training by `success(coefficient)`; returns the grids that were asked for."""
     asked = []
 
-    def run(experiment, store, command, batch_size):
+    def run(experiment, store, command, batch_size, trainers):
         means = {
             m.name: success(m.coefficients.get("policy_entropy", 0)) for m in experiment.methods
         }
