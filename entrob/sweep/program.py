@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from entrob.agents.actor_critic import Agent, make_agent
 from entrob.agents.adversary import FORCES, adversary_of
@@ -134,8 +134,8 @@ def sharded(f: Callable, over: tuple[bool, ...]) -> Callable:
     """Jit `f` with its runs spread over the devices; `over` says which arguments have runs."""
     specs = tuple(RUNS if o else PartitionSpec() for o in over)
     mapped = jax.shard_map(f, mesh=mesh(), in_specs=specs, out_specs=RUNS, check_vma=False)
-    shardings = tuple(NamedSharding(mesh(), s) for s in specs)
-    return jax.jit(mapped, in_shardings=shardings, compiler_options=compiler_options())
+    # Arguments are left where they are: XLA puts arrays of size 0 elsewhere than is said.
+    return jax.jit(mapped, compiler_options=compiler_options())
 
 
 def memory_limit() -> int:

@@ -2,10 +2,14 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import cut, group_methods, run_id, runs_of
+from entrob.sweep.program import sharded
 
 NONE = Method("none")
 POLICY = Method("policy", {"policy_entropy": 0.01})
@@ -110,3 +114,15 @@ def test_a_run_id_depends_on_method_seed_and_settings_only(tiny):
     # What is measured later, and how many runs there are, does not change a run.
     for same in ({"seeds": 9}, {"instances": 99}, {"perturbations": {"slip": (0.0,)}}):
         assert run_id(dataclasses.replace(tiny, **same), POLICY, 0) == base
+
+
+def test_a_state_with_an_array_of_size_0_passes_from_program_to_program():
+    """XLA says of such an array that every device has all of it, whatever it was asked for."""
+
+    def begin(seeds):
+        return {"none": jnp.zeros((len(seeds), 0)), "some": seeds + 1.0}
+
+    begun = sharded(begin, (True,)).lower(np.zeros(4, np.float32)).compile()
+    double = sharded(lambda state: jax.tree.map(lambda x: 2 * x, state), (True,))
+    state = double.lower(begun.out_info).compile()(begun(np.zeros(4, np.float32)))
+    assert state["some"].tolist() == [2.0] * 4 and len(state["some"].sharding.device_set) == 2
