@@ -92,5 +92,5 @@ def curves_figure(scores: pd.DataFrame, name: str) -> Figure:
                     axis.fill_between(table.columns, low, high, color=color, alpha=0.2, lw=0)
                 axis.set(xlabel=label(perturbation))
             row[0].set_ylabel(f"{label(task)}: score")
-        axes[0, 0].legend(loc="best", fontsize=7)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
