@@ -40,4 +40,5 @@ def agentic_aepo(schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.2,
         source="Dong et al. 2025 (2510.14545)",
+        label="faithful, but that no weight is below 0",
     )
