@@ -153,6 +153,7 @@ def compiled(agent, updates):
     return jax.jit(jax.vmap(chunk, (0, 0, None)))
 
 
+@pytest.mark.slow
 def test_minigrid_is_solved():
     # With the paper's policy entropy: without any, some seeds have not solved it by then.
     agent, params = minigrid(chain(policy_entropy()))

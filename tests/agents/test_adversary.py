@@ -265,6 +265,7 @@ def test_both_players_get_what_they_want(kind, network, actions):
     assert float(actions.mean()) > 0.85
 
 
+@pytest.mark.slow
 def test_a_trained_adversary_does_more_harm_than_random_forces():
     """The pole's balance is somebody else's, so nothing but the forces can change the return."""
     env = with_disturbance(Pushed())

@@ -191,6 +191,7 @@ def train(updates=400, **hyper):
     return agent, *chunk(state, hyper, params, updates)
 
 
+@pytest.mark.slow
 def test_continuous_actions_are_learned_from_observations_and_rewards_of_any_scale():
     agent, state, _ = train(anneal=1.0)
     targets = jnp.linspace(-0.9, 0.9, 7)

@@ -72,6 +72,7 @@ def train(network, updates, extra=(), **options):
     return agent, *jax.jit(agent.train_chunk, static_argnums=3)(state, hyper, params, updates)
 
 
+@pytest.mark.slow
 def test_only_a_memory_solves_what_needs_one():
     late = lambda curves: float(curves["return_sum"][-20:].sum() / curves["episodes"][-20:].sum())
     *_, recurrent = train(LSTM(2, width=16), 150)

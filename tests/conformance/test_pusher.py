@@ -177,6 +177,7 @@ def test_changed_params_are_changed_models(pushes, change):
     assert np.median(np.abs(paid - pushes.rewards[few]).max(1)) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_policy_does_the_same_in_gymnasium():
     """An untrained recurrent policy; trained ones meet in benchmarks/pusher_in_gymnasium.py."""
     agent = make_agent(Spec(ENV, chain(), network="lstm", num_envs=4, normalize=True))

@@ -181,6 +181,7 @@ def traced(monkeypatch):
     monkeypatch.setattr(MiniGrid, "scene", scene, raising=False)
 
 
+@pytest.mark.slow
 def test_traces_and_scenes_reach_the_report(tmp_path, traced, cache):
     experiment = load(tmp_path)
     store = Store(tmp_path / "out")
