@@ -1,12 +1,14 @@
 """What every registered regularizer costs per update: ratios to `none`, side by side in one run.
 
-    python benchmarks/speed/overhead.py [--tasks empty,cartpole] [--repeats 7] [--out overhead.json]
+    python benchmarks/speed/overhead.py [--tasks empty,cartpole] [--methods apt,re3] [--repeats 7]
+        [--out overhead.json]
 
 The programs are the leaderboard's (`--preset quick`): PPO, three runs side by side. `none` runs
 before each chunk of a regularizer; the ratio is the median of the pairs, with its quartiles.
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import sys
@@ -26,14 +28,17 @@ def main() -> None:
     """Print a table per task; write all as JSON where ``--out`` says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", default="empty,cartpole")
+    parser.add_argument("--methods", help="all by default")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out")
     options = parser.parse_args()
     say = lambda name: print(name, end=" ", file=sys.stderr, flush=True)
     tasks = suite.load("leaderboard", "quick").tasks
-    results = {}
+    results, names = {}, options.methods and options.methods.split(",")
     for task in options.tasks.split(","):
-        table = overhead(tasks[task], options.repeats, say)
+        chosen = [m for m in tasks[task].methods if not names or m.name in names]
+        experiment = dataclasses.replace(tasks[task], methods=tuple(chosen))
+        table = overhead(experiment, options.repeats, say)
         print(
             f"\n{task}\n\n| regularizer | × none | quartiles | compiling, s |\n|---|---:|---|---:|"
         )
