@@ -48,7 +48,7 @@ def main() -> None:
         results[task] = table.round(4).to_dict("records")
     if options.out:
         facts = {"jax": jax.__version__, "python": platform.python_version()}
-        facts |= {"command": " ".join(sys.argv), "tasks": results}
+        facts |= {"command": " ".join(["python", *sys.argv]), "tasks": results}
         Path(options.out).write_text(json.dumps(facts, indent=1) + "\n")
 
 
