@@ -63,6 +63,9 @@ class Experiment:
       frames: environment steps per run, rounded up to whole checkpoints.
       chunk: updates between two checkpoints.
       points: logged points of a training curve.
+      snapshots: policies of each run that are kept while it trains, evenly spaced, and tested
+        nominal and under `snapshot_perturbations`; 0 for none.
+      snapshot_perturbations: magnitude by perturbation.
       seeds: number of runs per method; the seeds are first_seed, first_seed + 1, …
       first_seed: 0 for reported runs.
       instances: perturbation instances per magnitude.
@@ -100,6 +103,8 @@ class Experiment:
     perturbations: dict[str, tuple[float, ...]]
     share: tuple[tuple[str, ...], ...]
     tune: dict[str, Any]
+    snapshots: int = 0
+    snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
     paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -137,6 +142,7 @@ _TYPES = {
     "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
     "normalize": bool, "evaluation_seed": int,
     "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "share": list,
+    "snapshots": int, "snapshot_perturbations": dict,
     "tune": dict, "presets": dict, "paper": dict,
 }  # fmt: skip
 _PAPER = {
@@ -150,7 +156,7 @@ _TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
 _WORDS |= {bool: "true or false"}
 _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
-_PRESET = {"frames", "chunk", "points", "seeds", "instances", "episodes"}
+_PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
 _DEFAULTS |= {"num_steps": 100, "epochs": 1, "minibatches": 1}
@@ -198,6 +204,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     # A preset may test less than the file declares.
     tested = [table.get("perturbations", {}) for table in (data, *presets.values())]
     empty = {"name": name, "hyper": {}, "params": {}, "share": [], "tune": {}, "paper": {}}
+    empty |= {"snapshots": 0, "snapshot_perturbations": {}}
     data = empty | _DEFAULTS | data | presets[preset]
     for key in ("environment", "frames", "seeds", "methods", "perturbations"):
         if data.get(key) in (None, [], {}):
@@ -225,6 +232,11 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     data["share"] = _share(f"{where}: share", data["share"])
     declared = data.pop("perturbations")
     magnitudes = {k: magnitudes_of(k, v, env_params) for k, v in declared.items()}
+    if not data["snapshots"] >= 0:
+        raise EntrobError(f"{where}: snapshots must be at least 0, not {data['snapshots']}")
+    kept = data["snapshot_perturbations"]
+    kept = {k: magnitudes_of(k, [v], env_params)[0] for k, v in kept.items()}
+    data["snapshot_perturbations"] = kept
     known = {name for table in tested if isinstance(table, dict) for name in table}
     data["paper"] = _paper(f"{where}: paper", data["paper"], names, known, env_params)
     return Experiment(
