@@ -1,5 +1,6 @@
 """Policies: a network, the distribution its head stands for, and its memory if it has one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,8 +57,8 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
 
     Args:
       env: gymnax environment.
-      network: ``"minigrid"``, ``"mlp"``, ``"lstm"``, a module with their signatures, or None for
-        the paper's on images and a perceptron on vectors.
+      network: a name of `NETWORKS`, a module with their signatures, or None for the paper's on
+        images and a perceptron on vectors.
       space: of the actions, by default the environment's; a module given is resized to it.
 
     Raises:
@@ -84,7 +85,11 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "minigrid": MiniGridNetwork,
     "mlp": MLP,
     "lstm": LSTM,
+    "lstm-bf16": functools.partial(LSTM, products=jnp.bfloat16),
 }
+
+#: Those with a memory.
+RECURRENT = ("lstm", "lstm-bf16")
 
 
 def _head(env, space) -> tuple[int, Callable]:
