@@ -57,8 +57,8 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
 
     Args:
       env: gymnax environment.
-      network: ``"minigrid"``, ``"mlp"``, ``"lstm"``, a module with their signatures, or None for
-        the paper's on images and a perceptron on vectors.
+      network: a name of `NETWORKS`, a module with their signatures, or None for the paper's on
+        images and a perceptron on vectors.
       space: of the actions, by default the environment's; a module given is resized to it.
 
     Raises:
@@ -85,7 +85,11 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "minigrid": MiniGridNetwork,
     "mlp": MLP,
     "lstm": LSTM,
+    "lstm-bf16": functools.partial(LSTM, products=jnp.bfloat16),
 }
+
+#: Those with a memory.
+RECURRENT = ("lstm", "lstm-bf16")
 
 
 def _head(env, space) -> tuple[int, Callable]:

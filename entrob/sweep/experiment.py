@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from entrob.agents.adversary import adversary_of, misfit
-from entrob.agents.model import NETWORKS
+from entrob.agents.model import NETWORKS, RECURRENT
 from entrob.agents.spec import Hyper
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
@@ -216,7 +216,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     for key, known in (("algorithm", ("a2c", "ppo")), ("network", ("auto", *NETWORKS))):
         if data[key] not in known:
             raise unknown(key, data[key], known)
-    recurrent = data["network"] == "lstm"
+    recurrent = data["network"] in RECURRENT
     if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
         what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
         raise EntrobError(f"{where}: minibatches must divide {what}")
