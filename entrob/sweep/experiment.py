@@ -15,6 +15,7 @@ from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import regularizers
+from entrob.results.paper import MEASURES
 from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
@@ -147,14 +148,15 @@ _TYPES = {
 }  # fmt: skip
 _PAPER = {
     "seeds": int, "instances": int, "frames": int, "figure": int, "note": str,
-    "magnitudes": dict, "orders": dict, "claims": list, "numbers": dict,
+    "magnitudes": dict, "orders": dict, "claims": list, "numbers": dict, "measures": dict,
+    "threshold": float,
 }  # fmt: skip
 _CLAIM = ("perturbation", "better", "relation", "worse")
 _COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
 _COUNTS += ("instances", "episodes")
 _TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
-_WORDS |= {bool: "true or false"}
+_WORDS |= {bool: "true or false", float: "a number"}
 _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
 _PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
@@ -387,6 +389,13 @@ def _paper(
             if condition != "nominal" and condition not in magnitudes:
                 raise EntrobError(f"{where}: numbers under {condition!r} need its magnitude")
             _number(f"{where}: numbers of {method!r} under {condition!r}", values)
+    for column, by_method in table.get("measures", {}).items():
+        check("measure", column, MEASURES)
+        for method, row in by_method.items():
+            check("method", method, methods)
+            for condition in row:
+                check("condition", condition, ("nominal", *magnitudes))
+            _numbers(f"{where}: measures.{column}.{method}", row)
     return MappingProxyType(table)
 
 
