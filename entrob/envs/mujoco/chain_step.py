@@ -221,8 +221,9 @@ def _contacts(chain: Chain, knobs: Knobs, pose: _Pose, state: State, pairs: Pair
             row = moved * (row + dense.pairwise(normal, pose.drift))
             jacobian += way * jnp.pad(row, [(0, 0), (0, 2), (0, 0)])
         elif body == chain.puck:
-            # What MuJoCo derives from a mass when it compiles a model.
-            own = own * host.body_mass[body] / knobs.puck_mass
+            # What MuJoCo derives when it compiles a model: the inverse inertia of a translation,
+            # averaged over three directions, of which the slides allow two.
+            own = 2 / 3 / (knobs.puck_mass + knobs.contact_armature)
             row = dense.pairwise(normal, chain.slide)
             jacobian += way * jnp.pad(row, [(0, 0), (h, 0), (0, 0)])
         invweight += own

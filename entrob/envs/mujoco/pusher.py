@@ -13,8 +13,9 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from entrob.envs.disturbance import Disturbance, through_params
-from entrob.envs.mujoco import chain, chain_step, contacts, physics
-from entrob.errors import EntrobError
+from entrob.envs.mujoco import chain, chain_step, physics
+from entrob.envs.mujoco import contacts as touch
+from entrob.errors import EntrobError, unknown
 
 ARM = [
     *("r_shoulder_pan_joint", "r_shoulder_lift_joint", "r_upper_arm_roll_joint"),
@@ -35,6 +36,8 @@ START_SPEED = 0.005
 TRIES = 32
 # Where Gymnasium's flat goal lies: a little over the table.
 GOAL_HEIGHT = -0.323
+# Share of the slides' armature that makes contacts of the puck stiff, by version of MuJoCo.
+CONTACTS = {"mujoco2": 1.0, "mujoco3": 0.0}
 # Where a block stands that is off, in meters to the side.
 AWAY = 100.0
 # Nearer than this a block and the goal may touch.
@@ -76,8 +79,9 @@ class PusherParams(environment.EnvParams):
       joint_damping: float32[7], of the arm's joints in N m s/rad.
       joint_range: float32[7, 2], least and largest angle of the arm's joints.
       puck_mass: float32[], in kg. Nearly all of the puck's inertia is its slides' armature of
-        0.04 kg, which stays; but MuJoCo's contacts give way in inverse proportion to the lighter
-        body's mass, so that a heavier puck is pushed harder.
+        0.04 kg, which stays.
+      contact_armature: float32[], in kg: contacts of the puck give way in inverse proportion to
+        puck_mass + contact_armature. The slides' armature in the paper's MuJoCo, 0 since 3.0.
       puck_friction: float32[], the table's drag on the puck per speed, in N s/m: the damping of its
         slides.
       puck_force: float32[2], a force that pushes the puck along x and y, in N.
@@ -97,6 +101,7 @@ class PusherParams(environment.EnvParams):
     joint_damping: jax.Array = None
     joint_range: jax.Array = None
     puck_mass: jax.Array = None
+    contact_armature: jax.Array = None
     puck_friction: jax.Array = None
     puck_force: jax.Array = None
     actuator_gain: jax.Array = None
@@ -126,27 +131,35 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
 
     Args:
       model: the model, as `physics.load` takes it, with the names of ours.
+      contacts: ``"mujoco2"``, the puck's contacts as the paper had them, or ``"mujoco3"``: since
+        MuJoCo 3.0 they are softer by mass / (mass + armature) = 1/5,000, and fingers pass through
+        the puck. See the page on contacts beside this file.
       iterations: Newton steps of the constraint solver per timestep; 4 always suffice here.
 
     Raises:
-      EntrobError: the model does not load, or lacks a body, joint or geom.
+      EntrobError: the model does not load, or lacks a body, joint or geom; unknown contacts.
     """
 
     #: What an adversary may do; against the table's drag 0.1 N move the puck at 0.2 m/s.
     disturbance = Disturbance((0.1, 0.1), "force on the puck (N)", through_params("puck_force"))
 
-    def __init__(self, model: str = "pusher.xml", iterations: int = 4):
+    def __init__(
+        self, model: str = "pusher.xml", contacts: str = "mujoco2", iterations: int = 4
+    ):
+        if contacts not in CONTACTS:
+            raise unknown("contacts", contacts, CONTACTS)
         host = physics.load(model)
         joints = physics.ids(host, "joint", ARM + SLIDES)
         if not np.array_equal(joints, np.arange(host.njnt)):
             raise EntrobError(f"model {model!r}: joints must be {', '.join(ARM + SLIDES)}, in turn")
         touching = [
-            physics.pairs(host, contacts.plane_capsule, ["table"], FINGERS),
-            physics.pairs(host, contacts.capsule_cylinder, FINGERS, ["puck"]),
-            physics.pairs(host, contacts.box_capsule, BLOCKS, FINGERS),
-            physics.pairs(host, contacts.box_puck, BLOCKS, ["puck"]),
+            physics.pairs(host, touch.plane_capsule, ["table"], FINGERS),
+            physics.pairs(host, touch.capsule_cylinder, FINGERS, ["puck"]),
+            physics.pairs(host, touch.box_capsule, BLOCKS, FINGERS),
+            physics.pairs(host, touch.box_puck, BLOCKS, ["puck"]),
         ]
         self._blocks = physics.ids(host, "geom", BLOCKS)
+        self._armature = CONTACTS[contacts] * host.dof_armature[len(ARM)]
         self._tip, self._puck = physics.ids(host, "body", ["tips_arm", "object"])
         self.chain = chain.build(host, touching, self._blocks, (self._tip, self._puck), iterations)
         # Every episode begins with the arm at 0, so where tip and puck are then is known here.
@@ -172,6 +185,7 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
             "joint_damping": host.dof_damping[arm],
             "joint_range": host.jnt_range[arm],
             "puck_mass": host.body_mass[self._puck],
+            "contact_armature": self._armature,
             "puck_friction": host.dof_damping[len(ARM)],
             "puck_force": [0.0, 0.0],
             "actuator_gain": host.actuator_gainprm[:, 0],
@@ -246,6 +260,7 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
             limits=params.joint_range,
             gain=params.actuator_gain,
             puck_mass=params.puck_mass,
+            contact_armature=params.contact_armature,
             place=jnp.concatenate([params.block_pos + away, height[self._blocks]], 1),
             size=jnp.concatenate([params.block_size, half_height[self._blocks]], 1),
             # The slides are y before x.
@@ -297,7 +312,7 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
         for name in ("puck_mass", "success_radius"):
             if not np.all(np.asarray(getattr(params, name)) > 0):
                 raise EntrobError(f"{name} must be positive")
-        for name in ("block_size", "joint_damping", "puck_friction"):
+        for name in ("block_size", "joint_damping", "puck_friction", "contact_armature"):
             if not np.all(np.asarray(getattr(params, name)) >= 0):
                 raise EntrobError(f"{name} must not be negative")
         low, high = np.asarray(params.joint_range).T
