@@ -114,9 +114,9 @@ def joint_range(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 def puck_mass(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     """Pusher: the puck has `1 + magnitude` times its inertia, and contacts as much stiffer.
 
-    The puck itself has 8 mg and is kept in motion by the 40 g of its slides' armature: what is added
-    to its mass is a fraction of both. Where contacts leave the armature out, as since MuJoCo 3.0, it
-    is a fraction of the mass alone, which only contacts feel.
+    The puck itself has 8 mg and is kept in motion by the 40 g of its slides' armature: what is
+    added to its mass is a fraction of both. Where contacts leave the armature out, as since MuJoCo
+    3.0, it is a fraction of the mass alone, which only contacts feel.
     """
     inertia = params.puck_mass + params.contact_armature
     return params.replace(puck_mass=params.puck_mass + magnitude * inertia)

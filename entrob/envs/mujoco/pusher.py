@@ -4,7 +4,9 @@ The twin of Gymnasium's Pusher-v5 with the three blocks of the paper (Fig. 1), w
 the model and are switched, moved and resized by params. Lengths are in meters, angles in radians.
 """
 
-from typing import Any
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from entrob.envs.disturbance import Disturbance, through_params
-from entrob.envs.mujoco import chain, chain_step, physics
+from entrob.envs.mujoco import chain, chain_step, physics, portal
 from entrob.envs.mujoco import contacts as touch
 from entrob.errors import EntrobError, unknown
 
@@ -36,12 +38,32 @@ START_SPEED = 0.005
 TRIES = 32
 # Where Gymnasium's flat goal lies: a little over the table.
 GOAL_HEIGHT = -0.323
-# Share of the slides' armature that makes contacts of the puck stiff, by version of MuJoCo.
-CONTACTS = {"mujoco2": 1.0, "mujoco3": 0.0}
 # Where a block stands that is off, in meters to the side.
 AWAY = 100.0
 # Nearer than this a block and the goal may touch.
 SLACK = 1e-6
+
+
+class _Contacts(NamedTuple):
+    """What differs between versions of MuJoCo.
+
+    Attributes:
+      armature: the share of the slides' armature by which contacts of the puck are stiffer.
+      mix: a pair's margin, from those of both geoms.
+      finger_puck: see `physics.Pairs.touch`.
+      block_puck: likewise.
+    """
+
+    armature: float
+    mix: Callable
+    finger_puck: Callable
+    block_puck: Callable
+
+
+CONTACTS = {
+    "mujoco2": _Contacts(1.0, max, portal.capsule_cylinder, portal.box_cylinder),
+    "mujoco3": _Contacts(0.0, operator.add, touch.capsule_cylinder, touch.box_puck),
+}
 
 
 @struct.dataclass
@@ -131,10 +153,10 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
 
     Args:
       model: the model, as `physics.load` takes it, with the names of ours.
-      contacts: ``"mujoco2"``, the puck's contacts as the paper had them, or ``"mujoco3"``: since
-        MuJoCo 3.0 they are softer by mass / (mass + armature) = 1/5,000, and fingers pass through
-        the puck. See the page on contacts beside this file.
-      iterations: Newton steps of the constraint solver per timestep; 4 always suffice here.
+      contacts: ``"mujoco2"``, contacts as the paper had them, or ``"mujoco3"``, as MuJoCo has them
+        today: those of the puck are softer by mass / (mass + armature) = 1/5,000, so that fingers
+        pass through it. See contacts.md beside this file.
+      iterations: Newton steps of the constraint solver per timestep; more than 4 change nothing.
 
     Raises:
       EntrobError: the model does not load, or lacks a body, joint or geom; unknown contacts.
@@ -143,23 +165,22 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
     #: What an adversary may do; against the table's drag 0.1 N move the puck at 0.2 m/s.
     disturbance = Disturbance((0.1, 0.1), "force on the puck (N)", through_params("puck_force"))
 
-    def __init__(
-        self, model: str = "pusher.xml", contacts: str = "mujoco2", iterations: int = 4
-    ):
+    def __init__(self, model: str = "pusher.xml", contacts: str = "mujoco2", iterations: int = 4):
         if contacts not in CONTACTS:
             raise unknown("contacts", contacts, CONTACTS)
         host = physics.load(model)
         joints = physics.ids(host, "joint", ARM + SLIDES)
         if not np.array_equal(joints, np.arange(host.njnt)):
             raise EntrobError(f"model {model!r}: joints must be {', '.join(ARM + SLIDES)}, in turn")
+        era = CONTACTS[contacts]
         touching = [
-            physics.pairs(host, touch.plane_capsule, ["table"], FINGERS),
-            physics.pairs(host, touch.capsule_cylinder, FINGERS, ["puck"]),
-            physics.pairs(host, touch.box_capsule, BLOCKS, FINGERS),
-            physics.pairs(host, touch.box_puck, BLOCKS, ["puck"]),
+            physics.pairs(host, touch.plane_capsule, ["table"], FINGERS, era.mix),
+            physics.pairs(host, era.finger_puck, FINGERS, ["puck"], era.mix),
+            physics.pairs(host, touch.box_capsule, BLOCKS, FINGERS, era.mix),
+            physics.pairs(host, era.block_puck, BLOCKS, ["puck"], era.mix),
         ]
         self._blocks = physics.ids(host, "geom", BLOCKS)
-        self._armature = CONTACTS[contacts] * host.dof_armature[len(ARM)]
+        self._armature = era.armature * host.dof_armature[len(ARM)]
         self._tip, self._puck = physics.ids(host, "body", ["tips_arm", "object"])
         self.chain = chain.build(host, touching, self._blocks, (self._tip, self._puck), iterations)
         # Every episode begins with the arm at 0, so where tip and puck are then is known here.
