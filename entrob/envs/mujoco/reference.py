@@ -1,7 +1,7 @@
 """Gymnasium's own Pusher-v5 with the paper's blocks, in C MuJoCo, and policies in it.
 
-What `mujoco/pusher` is compared with, and `stiff_contacts`, which gives any Pusher of Gymnasium the
-contacts that it had until MuJoCo 2.3.7; contacts.md beside this file tells why. Needs gymnasium,
+What `mujoco/pusher` is compared with, and `stiff_contacts`, which gives Gymnasium's Pusher-v5 the
+contacts of MuJoCo 2.3.7; contacts.md beside this file tells why. Needs gymnasium,
 which entrob itself does not.
 """
 
@@ -26,7 +26,7 @@ SINCE_3 = ("mjDSBL_MULTICCD", "mjDSBL_NATIVECCD")
 
 
 def stiff_contacts(env, armature: float | None = None):
-    """Give Gymnasium's Pusher (v2 to v5) the contacts of MuJoCo 2.3.7; for good, at any time.
+    """Give Gymnasium's Pusher-v5 the contacts of MuJoCo 2.3.7, at any time and for good.
 
     The inverse weights of puck and goal count the armature of their slides, which MuJoCo leaves out
     since 3.0, so that fingers pass through the puck. What else has changed since goes back too: the
