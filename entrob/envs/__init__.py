@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import io
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +12,18 @@ import jax.numpy as jnp
 
 from entrob.envs import adapters, classic, layouts, minatar
 from entrob.envs.minigrid import MiniGrid
-from entrob.errors import EntrobError
+from entrob.errors import EntrobError, unknown
 from entrob.registry import Registry
 
-#: Environment id -> a function without arguments that builds the environment.
+#: Environment id -> a function that builds the environment, of options that all have defaults.
 environments: Registry[Callable] = Registry("environment")
 environments.register("minigrid/empty-8x8", lambda: MiniGrid(10, 10))
 environments.register("minigrid/empty-16x16", lambda: MiniGrid(18, 18))
 environments.register("minigrid/two-paths", lambda: layouts.drawn(layouts.TWO_PATHS))
 environments.register("minigrid/four-rooms", lambda: layouts.drawn(layouts.FOUR_ROOMS, 400))
 environments.register("minigrid/lava-crossing", lambda: layouts.drawn(layouts.LAVA_CROSSING))
-environments.register("mujoco/ant", lambda: _mujoco("ant").Ant())
-environments.register("mujoco/pusher", lambda: _mujoco("pusher").Pusher())
+environments.register("mujoco/ant", lambda **options: _built(_mujoco("ant").Ant, options))
+environments.register("mujoco/pusher", lambda **options: _built(_mujoco("pusher").Pusher, options))
 # gymnax's, with what our perturbations and evaluation need of them.
 environments.register("gymnax:CartPole-v1", classic.CartPole)
 environments.register("gymnax:Acrobot-v1", classic.Acrobot)
@@ -52,7 +53,19 @@ def _mujoco(module: str):
         ) from error
 
 
-def make(id: str, noise: bool = False, disturbed: bool = False):
+def _built(builder: Callable, options: dict[str, Any], *args: Any):
+    """What a builder makes of options; raises `EntrobError` for one that it does not take."""
+    takes = list(inspect.signature(builder).parameters.values())[len(args) :]
+    known = [p.name for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    wrong = [name for name in options if name not in known]
+    if wrong and not any(p.kind is p.VAR_KEYWORD for p in takes):
+        if not known:
+            raise EntrobError(f"this environment takes no option such as {wrong[0]!r}")
+        raise unknown("option of the environment", wrong[0], known)
+    return builder(*args, **options)
+
+
+def make(id: str, noise: bool = False, disturbed: bool = False, **options: Any):
     """Build an environment and its nominal params.
 
     Args:
@@ -62,16 +75,21 @@ def make(id: str, noise: bool = False, disturbed: bool = False):
         observation noise, ...) can act; their params start at zero, which is off.
       disturbed: wrap it so that an adversary's forces can act, see
         `entrob.perturbations.with_disturbance`.
+      **options: what the environment is built with, e.g. ``contacts="mujoco3"`` for
+        ``"mujoco/pusher"``.
 
     Returns:
       ``(env, params)``, a gymnax `Environment` and its `EnvParams`.
 
     Raises:
-      EntrobError: the id is not registered, the library is not installed, or no forces can act.
+      EntrobError: the id is not registered, the library is not installed, no forces can act, or
+        the environment does not take an option.
     """
     library, colon, name = id.partition(":")
-    foreign = colon and id not in environments
-    env = libraries.get(library)(name) if foreign else environments.get(id)()
+    if colon and id not in environments:
+        env = _built(libraries.get(library), options, name)
+    else:
+        env = _built(environments.get(id), options)
     if disturbed:
         from entrob.perturbations.disturbance import with_disturbance
 

@@ -104,7 +104,8 @@ def test_truncation_after_the_limit_and_auto_reset():
 
 
 CHANGES = {
-    "puck_mass": 4 * NOMINAL.puck_mass,
+    "puck_mass": jnp.float32(0.1),
+    "contact_armature": jnp.float32(0.0),
     "puck_friction": 0.3 * NOMINAL.puck_friction,
     "joint_damping": 3 * NOMINAL.joint_damping,
     "joint_range": 0.3 * NOMINAL.joint_range,
@@ -121,7 +122,7 @@ def test_params_reach_the_dynamics_in_one_program():
         assert np.abs(reward - nominal[2]).max() > 1e-4, name
         moved = np.abs(state.qpos - nominal[1].qpos)
         assert (moved.max() > 1e-3) == (name != "goal_pos"), name
-        if name in ("puck_mass", "puck_friction"):  # reached through the puck
+        if name.startswith(("puck", "contact")):  # reached through the puck
             assert moved[:, 7:].max() > 1e-3
 
 
@@ -136,18 +137,34 @@ def test_blocks_stand_in_the_way_where_and_as_large_as_params_say():
         step = lambda state, _: (ENV.step_env(KEY, state, jnp.zeros(7), params)[1], None)
         return jax.lax.scan(step, state, None, length=20)[0].qpos[7]
 
-    heavy = NOMINAL.replace(puck_mass=jnp.float32(0.01))  # a contact that is felt
-    stands = heavy.replace(block_on=jnp.float32(1))
+    stands = WALLED
+    soft = stands.replace(contact_armature=jnp.float32(0))
     variants = [
-        heavy,
+        NOMINAL,
         stands,
         stands.replace(block_size=2 * stands.block_size),
         stands.replace(block_pos=stands.block_pos + jnp.array([0.3, 0.0])),
+        soft,
     ]
     params = jax.tree.map(lambda *x: jnp.stack(x), *variants)
-    free, paper, larger, shifted = jax.jit(jax.vmap(throw), compiler_options=OPTIONS)(params)
+    free, paper, larger, shifted, through = jax.jit(jax.vmap(throw), compiler_options=OPTIONS)(
+        params
+    )
     assert larger < paper - 0.01 and paper < free - 0.05
     np.testing.assert_allclose(shifted, free, atol=1e-6)
+    assert paper < through - 0.05  # what soft contacts do not stop
+
+
+def test_contacts_of_a_version_are_an_option_of_make():
+    new, params = make("mujoco/pusher", contacts="mujoco3")
+    assert params.contact_armature == 0 and NOMINAL.contact_armature == jnp.float32(0.04)
+    assert [p.margin for p in new.chain.pairs] == [2 * p.margin for p in ENV.chain.pairs]
+    with pytest.raises(EntrobError, match="unknown contacts 'mujoco1': did you mean 'mujoco"):
+        make("mujoco/pusher", contacts="mujoco1")
+    with pytest.raises(EntrobError, match="'contact': did you mean 'contacts'"):
+        make("mujoco/pusher", contact="mujoco3")
+    with pytest.raises(EntrobError, match="takes no option such as 'contacts'"):
+        make("minigrid/empty-8x8", contacts="mujoco3")
 
 
 def test_random_starts_are_gymnasiums_and_clear_of_the_blocks():
@@ -211,6 +228,7 @@ def test_the_strongest_perturbations_are_legal(name):
         ({"puck_mass": jnp.float32(0)}, "puck_mass must be positive"),
         ({"success_radius": jnp.float32(-1)}, "success_radius must be positive"),
         ({"joint_damping": -NOMINAL.joint_damping}, "joint_damping must not be negative"),
+        ({"contact_armature": jnp.float32(-1)}, "contact_armature must not be negative"),
         ({"puck_friction": jnp.float32(jnp.nan)}, "puck_friction must not be negative"),
         ({"joint_range": NOMINAL.joint_range[:, ::-1]}, "joint_range must rise"),
     ],

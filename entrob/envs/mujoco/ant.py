@@ -97,6 +97,8 @@ class Ant(environment.Environment[AntState, AntParams]):
       model: the model, as `physics.load` takes it, with the names of ours.
       contacts: how many contacts are felt at once, the nearest.
       iterations: Newton iterations of the constraint solver.
+      margins_add_up: contacts count below the sum of both geoms' margins, 2 cm, as in MuJoCo since
+        3.5; otherwise below the larger, 1 cm, as in the paper's. See contacts.md beside this file.
 
     Raises:
       EntrobError: the model does not load, lacks a body or geom, or is not legged; a number is not
@@ -108,7 +110,13 @@ class Ant(environment.Environment[AntState, AntParams]):
     #: What `trace` gives.
     trace_axes = ("x", "z")
 
-    def __init__(self, model: str = "ant.xml", contacts: int = 8, iterations: int = 5):
+    def __init__(
+        self,
+        model: str = "ant.xml",
+        contacts: int = 8,
+        iterations: int = 5,
+        margins_add_up: bool = False,
+    ):
         if contacts < 1 or iterations < 1:
             raise EntrobError("contacts and iterations must be positive")
         host = physics.load(model)
@@ -119,8 +127,8 @@ class Ant(environment.Environment[AntState, AntParams]):
         self._radius = size[:, 0].astype(np.float32)
         # Half the length of the axis; a ball has none.
         self._half = np.where(self._shapes == self._ball, 0, size[:, 1]).astype(np.float32)
-        # A contact counts below the sum of both geoms' margins, which are all the same.
-        margin = 2 * float(host.geom_margin[self._ball])
+        # All geoms have the same.
+        margin = (2 if margins_add_up else 1) * float(host.geom_margin[self._ball])
         self.legged = legged.build(host, margin, contacts, iterations)
         self._lightness = legged.lightness(host, self._torso)
         rest = mujoco.MjData(host)
