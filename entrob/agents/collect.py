@@ -143,7 +143,11 @@ def collect(
     actors, out = jax.lax.scan(step, actors, jax.random.split(key, spec.num_steps))
     obs, env_state, time, action, log_prob, dist, value, reward = out[:8]
     terminated, truncated, success, next_obs, memories, ended, moves = out[8:]
-    next_value = _next_value(heads, memories, next_obs)
+    if model.recurrent:
+        done = terminated | truncated
+        next_value = _next_value_shared(model, policy, memories, next_obs, value, done)
+    else:
+        next_value = _next_value(heads, memories, next_obs)
     if game:
         view = rival.seen(game.opponent, next_obs, moves.temperature)
         next_moves = _next_value(their_heads, moves.memory, view)
@@ -185,6 +189,27 @@ def _next_value(heads, memories, next_obs):
     size = jax.tree.leaves(next_obs)[0].shape[:2]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (memories, next_obs))
     return heads(*flat, jnp.zeros(size[0] * size[1], bool))[1].reshape(size)
+
+
+def _next_value_shared(model: Model, policy: PolicyParams, memories, next_obs, value, done):
+    """`_next_value` of a recurrent policy, whose values of the rollout, [T, N], are known.
+
+    Where an episode goes on, the next observation's value is that of the next step. So if none ends
+    before the last step, as in tasks that only a time limit ends, the last step's is all there is
+    to evaluate.
+    """
+
+    def of_one_run(policy, memories, next_obs, value, done):
+        heads = _heads(model, None, policy)
+        since = lambda t: jax.tree.map(lambda x: x[t:], (memories, next_obs))
+        return jax.lax.cond(
+            done[:-1].any(),
+            lambda: _next_value(heads, *since(0)),
+            lambda: jnp.concatenate([value[1:], _next_value(heads, *since(-1))]),
+        )
+
+    # Side by side, runs would all take both branches.
+    return one_at_a_time(of_one_run)(policy, memories, next_obs, value, done)
 
 
 def _heads(model: Model, finite: Finite | None, policy: PolicyParams):

@@ -42,16 +42,19 @@ def recurrence(
 
 
 def _scan(recurrent, gates, memory, start):
-    """``(memories, activated gates)`` of every step: σ(i), σ(f), tanh(g), σ(o) side by side."""
+    """``(memories, activated gates)`` of every step: σ(i), σ(f), tanh(g), σ(o)."""
+    # Of a few rows, XLA's CPU backend takes four square products faster than a wide one.
+    blocks = jnp.split(recurrent, 4, axis=1)
 
     def step(carry, inputs):
         gates, start = inputs
         c, h = _cleared(start, carry)
-        i, f, g, o = jnp.split(gates + h @ recurrent, 4, axis=-1)
-        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        shares = jnp.split(gates, 4, axis=-1)
+        i, f, g, o = (share + h @ block for share, block in zip(shares, blocks))
+        i, f, g, o = _sigmoid(i), _sigmoid(f), jnp.tanh(g), _sigmoid(o)
         c = f * c + i * g
         h = o * jnp.tanh(c)
-        return (c, h), ((c, h), jnp.concatenate([i, f, g, o], -1))
+        return (c, h), ((c, h), (i, f, g, o))
 
     return jax.lax.scan(step, memory, (gates, start))[1]
 
@@ -66,26 +69,26 @@ def _backward(products, residuals, cotangents):
     recurrent, memory, start, (cs, hs), activated = residuals
     before = jax.tree.map(lambda m, ms: jnp.concatenate([m[None], ms[:-1]]), memory, (cs, hs))
     c_before, h_before = _cleared(start, before)
-    i, f, g, o = jnp.split(activated, 4, axis=-1)
-    tanh_c = jnp.tanh(cs)
-    # What depends on no other step is computed for all at once. Derivatives by the gates (before
-    # their activation) of c, three of them, and of h; and of h by c.
-    c_by_ifg = jnp.concatenate([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g**2)], -1)
-    h_by_o = tanh_c * o * (1 - o)
-    h_by_c = o * (1 - tanh_c**2)
-    transposed = recurrent.T
+    blocks = jnp.split(recurrent.T, 4, axis=0)
 
     def step(carry, inputs):
-        dc, dh = carry
-        dc_here, dh_here, c_by_ifg, h_by_o, h_by_c, f, start = inputs
+        (dc, dh), (dc_here, dh_here), (i, f, g, o), c_before, tanh_c, start = carry, *inputs
         dh = dh + dh_here
-        dc = dc + dc_here + dh * h_by_c
-        dgates = jnp.concatenate([jnp.tile(dc, 3) * c_by_ifg, dh * h_by_o], -1)
-        return _cleared(start, (dc * f, dgates @ transposed)), dgates
+        dc = dc + dc_here + dh * o * (1 - tanh_c**2)
+        # By the gates before their activation: σ' = σ (1 - σ), tanh' = 1 - tanh².
+        dgates = (
+            dc * g * i * (1 - i),
+            dc * c_before * f * (1 - f),
+            dc * i * (1 - g**2),
+            dh * tanh_c * o * (1 - o),
+        )
+        dh = sum(d @ block for d, block in zip(dgates, blocks))
+        return _cleared(start, (dc * f, dh)), dgates
 
-    steps = (*cotangents, c_by_ifg, h_by_o, h_by_c, f, start)
+    steps = cotangents, activated, c_before, jnp.tanh(cs), start
     nothing = jax.tree.map(jnp.zeros_like, memory)
     dmemory, dgates = jax.lax.scan(step, nothing, steps, reverse=True)
+    dgates = jnp.concatenate(dgates, axis=-1)
     weights = jnp.einsum(
         "tnw,tng->wg",
         h_before.astype(products),
@@ -96,6 +99,11 @@ def _backward(products, residuals, cotangents):
 
 
 recurrence.defvjp(_forward, _backward)
+
+
+def _sigmoid(x: jax.Array) -> jax.Array:
+    """σ(x) as a tanh, which costs a CPU less than an exponential and a division."""
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
 def _cleared(start: jax.Array, memory: Memory) -> Memory:

@@ -162,6 +162,36 @@ def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
     np.testing.assert_allclose(next_value[:-1], rollout.value[1:], atol=1e-5)
 
 
+def test_an_episode_that_ends_within_a_rollout_has_the_value_of_its_own_last_observation():
+    """Whether episodes end before the rollout does or with it, one run or two side by side."""
+    env = Recall(delay=3)
+    params = env.default_params
+    for steps, ends in ((10, [3, 7]), (4, [3])):
+        spec = Spec(env, chain(), LSTM(2, width=8), "ppo", num_envs=2, num_steps=steps)
+        agent = make_agent(spec)
+
+        def run(key, agent=agent, spec=spec):
+            state = agent.init(key, Hyper(), params)
+            out = collect(
+                spec, agent.model, None, params, lambda d: d, jnp.float32(0), jnp.float32(0.9),
+                state.policy, state.actors, key,
+            )  # fmt: skip
+            _, rollout, next_value, *_ = out
+            # What follows the last observation of an episode of four: a blank one.
+            obs = jnp.concatenate([rollout.obs[:4], jnp.zeros((1, 2, 2))])
+            start = (jnp.arange(5) == 0)[:, None] & jnp.ones((5, 2), bool)
+            memory = agent.model.memory(2)
+            return rollout, next_value, agent.model.sequence(state.policy, memory, obs, start)[1]
+
+        rollout, next_value, whole = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 2))
+        assert np.flatnonzero(rollout.terminated[0, :, 0]).tolist() == ends
+        goes_on = ~rollout.terminated[:, :-1]
+        np.testing.assert_allclose(
+            jnp.where(goes_on, next_value[:, :-1] - rollout.value[:, 1:], 0.0), 0.0, atol=1e-6
+        )
+        np.testing.assert_allclose(next_value[:, :4], whole[:, 1:], atol=1e-6)
+
+
 def test_sequences_stay_whole():
     with pytest.raises(ValueError, match="minibatches must divide"):
         make_agent(Spec(Recall(), chain(), LSTM(2), "ppo", num_envs=6, num_steps=8, minibatches=4))
