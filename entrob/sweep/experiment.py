@@ -34,7 +34,7 @@ class Method:
       training: perturbations of the training environment, magnitude by name (``reward_noise``).
       randomize: perturbations of the training environment drawn anew in every episode, the range
         of magnitudes ``[low, high]`` by name.
-      adversary: fields of `entrob.agents.adversary.Adversary`, or empty.
+      adversary: fields of `entrob.agents.adversary.Adversary` and ``strength``, or empty.
       fidelity: a label, ``"paper"`` for what the text says or ``"reference"`` for what the released
         code does.
     """
@@ -152,7 +152,7 @@ _COUNTS += ("instances", "episodes")
 _TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
 _WORDS |= {bool: "true or false"}
-_HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
+_HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs", "strength"}
 _PRESET = {"frames", "chunk", "points", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
