@@ -14,13 +14,14 @@ from flax import struct
 
 from entrob.agents import curriculum as curricula
 from entrob.agents import opponent as rival
+from entrob.agents.activity import activity
 from entrob.agents.collect import Actors, begin, collect
+from entrob.agents.estimate import estimate
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
 from entrob.agents.response import respond, take_turns
-from entrob.agents.spec import Hyper, Spec, tabulate
-from entrob.estimators.advantages import gae
+from entrob.agents.spec import TIME_LIMITS, Hyper, Spec, tabulate
 from entrob.regularizers.protocol import blame
 
 #: `AgentState.cause` of a run that did not diverge, and of one whose own loss or weights did;
@@ -72,7 +73,8 @@ class Agent(NamedTuple):
       opponent: the adversary, or None.
       init: ``(key, hyper, env_params) -> AgentState``.
       train_chunk: ``(state, hyper, env_params, updates) -> (state, curves)``; curves are
-        float32[updates] each. ``updates`` is static.
+        float32[updates] each. ``updates`` is static. ``activity`` (see `activity`) is measured in
+        the last of these updates and NaN in the others, and in all of them with an adversary.
       act: ``(key, policy, memory, obs) -> (action, memory)`` for one environment; an episode begins
         with ``start()`` as its memory.
       start: ``() -> memory``.
@@ -94,10 +96,12 @@ def make_agent(spec: Spec) -> Agent:
     Raises:
       EntrobError: the environment's actions fit no distribution, the network is unknown, or the
         adversary does not fit the environment.
-      ValueError: unknown algorithm, or the minibatches do not divide the rollout.
+      ValueError: unknown algorithm or time limit, or the minibatches do not divide the rollout.
     """
     if spec.algorithm not in ("a2c", "ppo"):
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
+    if spec.time_limit not in TIME_LIMITS:
+        raise ValueError(f"unknown time limit {spec.time_limit!r}: {' or '.join(TIME_LIMITS)}")
     actor = model = make_model(spec.env, spec.network)
     opponent = None
     if spec.adversary:
@@ -139,10 +143,14 @@ def make_agent(spec: Spec) -> Agent:
         """Train for a number of updates: ``(state, curves)``."""
         finite = tabulate(spec, model, env_params)
 
-        def body(state, _):
-            return _update(spec, model, opponent, optimizer, finite, env_params, hyper, state)
+        def body(state, measure):
+            return _update(
+                spec, model, opponent, optimizer, finite, env_params, hyper, state, measure
+            )
 
-        return jax.lax.scan(body, state, None, length=updates)
+        # The same for all runs side by side, so that a `cond` on it stays one.
+        last = jnp.arange(updates) == updates - 1
+        return jax.lax.scan(body, state, last)
 
     def act(key, policy, memory, obs):
         """One sampled action."""
@@ -158,8 +166,13 @@ def make_agent(spec: Spec) -> Agent:
     return Agent(spec, model, actor, opponent, init, train_chunk, act, start)
 
 
-def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: AgentState):
-    """One update of one run: rollout, bonuses, advantages, gradient steps, regularizer states."""
+def _update(
+    spec, model, opponent, optimizer, finite, env_params, hyper, state: AgentState, measure
+):
+    """One update of one run: rollout, bonuses, advantages, gradient steps, regularizer states.
+
+    Where `measure`, bool[], activity is measured.
+    """
     chain = spec.regularizer
     key, key_roll, key_reward, key_learn, key_reg = jax.random.split(state.key, 5)
     progress = state.update / hyper.total_updates
@@ -169,28 +182,33 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
     policy, opt_state, game = state.policy, state.opt_state, None
     if opponent:
         theirs = rival.player(policy, "adversary")
-        game = rival.Game(opponent, theirs, opt_state["adversary"], state.curriculum)
+        theirs = theirs, opt_state["adversary"], state.curriculum
+        game = rival.Game(opponent, *theirs, hyper.strength)
         policy, opt_state = rival.player(policy, "protagonist"), opt_state["protagonist"]
 
     actors, rollout, next_value, episodes, moves = collect(
         spec, model, finite, env_params, behavior, progress, hyper.gamma,
         policy, state.actors, key_roll, game,
     )  # fmt: skip
+    if spec.time_limit == "terminal":
+        ended = rollout.terminated | rollout.truncated
+        rollout = rollout.replace(terminated=ended, truncated=jnp.zeros_like(ended))
     normalizer, rollout = _normalize(state.normalizer, rollout, hyper.gamma)
     bonus, reg_states, bad_bonus = chain.reward(key_reward, state.regularizers, rollout, coefs)
-    advantage = gae(
-        rollout.reward + bonus,
-        rollout.value,
-        next_value,
-        rollout.terminated,
-        rollout.truncated,
-        hyper.gamma,
-        hyper.gae_lambda,
-    )
-    rollout = rollout.replace(advantage=advantage, target=advantage + rollout.value)
+    rollout = estimate(rollout, bonus, next_value, hyper)
     bad_behavior = chain.behavior_faults(rollout, coefs)
     rollout, bad_advantage = chain.advantage(reg_states, rollout, coefs)
     rollout = rollout.replace(notes=chain.prepare(reg_states, rollout, coefs))
+    active = jnp.float32(jnp.nan)
+    if not game:
+        active = jax.lax.cond(
+            measure,
+            lambda: activity(
+                spec, model, hyper, coefs, reg_states, policy, state.actors.memory, rollout,
+                bonus, next_value, key_learn,
+            ),
+            lambda: active,
+        )  # fmt: skip
     network, opt_state, metrics, bad = learn(
         spec, model, optimizer, hyper, coefs, reg_states, policy,
         opt_state, state.actors.memory, rollout, key_learn,
@@ -219,7 +237,13 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
         cause=state.cause,
         curriculum=curriculum,
     )
-    curves = {"bonus_mean": bonus.mean(), **metrics, **episodes}
+    curves = {
+        "bonus_mean": bonus.mean(),
+        "trust": rollout.trust,
+        "activity": active,
+        **metrics,
+        **episodes,
+    }
     bad |= {"behavior": bad_behavior, "reward": bad_bonus, "advantage": bad_advantage}
     bad |= {"update": bad_state}
     return _freeze_if_diverged(state, new, curves, blame(bad))

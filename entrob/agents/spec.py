@@ -6,10 +6,13 @@ import flax.linen as nn
 import jax
 from flax import struct
 
-from entrob.agents.adversary import Adversary
+from entrob.agents.adversary import STRENGTH, Adversary
 from entrob.agents.model import Model
 from entrob.estimators.counting import Neighbors, neighbors
 from entrob.regularizers.protocol import Chain
+
+#: What learning may make of an episode that the time limit cuts.
+TIME_LIMITS = ("bootstrap", "terminal")
 
 
 class Spec(NamedTuple):
@@ -18,12 +21,14 @@ class Spec(NamedTuple):
     Attributes:
       env: gymnax environment.
       regularizer: a `Chain`.
-      network: see `entrob.agents.model.make_model`; None picks by the observation's shape.
+      network: see `entrob.agents.model.make_model`; None is the environment's own.
       algorithm: ``"a2c"`` or ``"ppo"``.
       num_envs: environments per run (N).
       num_steps: steps per update (T).
       epochs, minibatches: passes over a rollout and pieces it is cut into; 1 and 1 for A2C.
       adversary: a second player to train against, or None.
+      time_limit: what learning makes of an episode cut by the time limit: ``"bootstrap"``, it goes
+        on, with the value of the true next observation, or ``"terminal"``, it ended there.
       normalize: standardize observations and scale rewards by running statistics.
       tabulate: evaluate the network once per distinct state where the environment is finite.
     """
@@ -37,6 +42,7 @@ class Spec(NamedTuple):
     epochs: int = 1
     minibatches: int = 1
     adversary: Adversary | None = None
+    time_limit: str = "bootstrap"
     normalize: bool = False
     tabulate: bool = True
 
@@ -58,6 +64,7 @@ class Hyper:
       max_grad_norm: float32[], bound of the global gradient norm.
       clip: float32[], PPO's clip range.
       value_clip: float32[], how far a value may move from the rollout's before it stops counting.
+      strength: float32[], of the adversary, where there is one, see `check_adversary`.
       total_updates: int32[], length of training; schedules run over it.
       coefs: coefficient of each regularizer of the chain, by name.
     """
@@ -70,6 +77,7 @@ class Hyper:
     max_grad_norm: jax.Array = 0.5
     clip: jax.Array = 0.2
     value_clip: jax.Array = float("inf")
+    strength: jax.Array = STRENGTH
     total_updates: jax.Array = 3750
     coefs: dict[str, jax.Array] = struct.field(default_factory=dict)
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from entrob.agents.actor_critic import Agent, make_agent
-from entrob.agents.adversary import FORCES, adversary_of
+from entrob.agents.adversary import FORCES, adversary_of, strength_of
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.errors import BrokenMethod, EntrobError
@@ -86,6 +86,7 @@ def program(experiment: Experiment, group: Group) -> Program:
         minibatches=experiment.minibatches,
         adversary=adversary,
         normalize=experiment.normalize,
+        time_limit=experiment.time_limit,
     )
     return Program(make_agent(spec), params)
 
@@ -109,6 +110,7 @@ def hypers(experiment: Experiment, batch: Batch, width: int) -> tuple[jax.Array,
     coefs = {n: np.float32([r.method.coefficients.get(n, 0.0) for r in runs]) for n in names}
     fixed = {k: np.full(width, v, np.float32) for k, v in experiment.hyper.items()}
     default = jax.tree.map(lambda v: np.full(width, v, np.float32), Hyper())
+    fixed["strength"] = np.float32([strength_of(run.method.adversary) for run in runs])
     hyper = default.replace(**fixed, total_updates=np.full(width, experiment.updates, np.int32))
     return np.array([r.seed for r in runs], np.uint32), hyper.replace(coefs=coefs)
 

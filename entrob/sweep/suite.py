@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from gymnax.environments import spaces
 
-from entrob.agents.adversary import KINDS, adversary_of, misfit
+from entrob.agents.adversary import KINDS, adversary_of, misfit, strength_of
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
@@ -317,7 +317,7 @@ def _describe(method: Method) -> dict[str, Any]:
     if method.adversary:
         adversary = adversary_of(method.name, method.adversary)
         facts = KINDS[adversary.kind]._asdict()
-        return {"family": "adversaries", **facts, "strength": adversary.strength}
+        return {"family": "adversaries", **facts, "strength": strength_of(method.adversary)}
     name = next(iter(method.coefficients))
     factory = regularizers.get(name)
     part = factory()
