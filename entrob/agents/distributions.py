@@ -153,13 +153,23 @@ class TanhNormal:
     def log_power(self, q: float) -> jax.Array:
         """log ∫ π(a)^q da for q > 0: float32[...].
 
-        N(μ, σ²)^q is N(μ, σ²/q) times (2πσ²)^{(1-q)/2} / √q, which leaves E[a'(u)^{1-q}] under that
-        normal, by the quadrature of `entropy`.
+        It is log ∫ N(u; μ, σ²)^q a'(u)^{1-q} du, by the trapezoidal rule with 80 nodes in each
+        component, which converges exponentially for such integrands (Trefethen and Weideman 2014).
+        The factor a'(u)^{1-q}, about e^{-2(1-q)|u|}, moves the mass of N(μ, σ²/q) towards 0 or, for
+        q > 1, away from it by up to 2|1-q|σ²/q; the nodes cover where it may be. Error below 1e-3
+        for standard deviations up to e^1.2 and q in 0.3..3.
         """
-        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] / math.sqrt(q) * _NODES
-        slopes = (1 - q) * self._log_slope(u, self._scale[:, None])
-        factor = (1 - q) * (self.log_std + 0.5 * math.log(2 * math.pi)) - 0.5 * math.log(q)
-        return jnp.sum(factor + jax.nn.logsumexp(slopes, -1, b=_WEIGHTS), -1)
+        std = jnp.exp(self.log_std)
+        width = std / math.sqrt(q)
+        moved = 2 * (1 - q) * width**2
+        # Means and nodes relative to the mean, so that small deviations lose no digits.
+        center = -jnp.clip(self.mean, -moved, moved) if q < 1 else jnp.zeros_like(self.mean)
+        reach = 5 * width + (jnp.abs(moved) if q > 1 else 0.0)
+        offset = center[..., None] + reach[..., None] * np.linspace(-1, 1, 80, dtype=np.float32)
+        normal = -0.5 * (offset / std[..., None]) ** 2
+        slopes = self._log_slope(self.mean[..., None] + offset, self._scale[:, None])
+        total = jax.nn.logsumexp(q * normal + (1 - q) * slopes, -1) + jnp.log(reach * (2 / 79))
+        return jnp.sum(total - q * (self.log_std + 0.5 * math.log(2 * math.pi)), -1)
 
     def log_overlap(self, other: "TanhNormal", alpha: float) -> jax.Array:
         """log ∫ self^α other^{1-α} for α in (0, 1): float32[...]; squashing leaves it alone."""

@@ -12,9 +12,8 @@ from flax import struct
 from gymnax.environments import spaces
 
 from entrob.agents.distributions import Categorical, TanhNormal
-from entrob.agents.networks import LSTM, MLP, MiniGridNetwork
+from entrob.agents.networks import LSTM, MLP, MinAtarNetwork, MiniGridNetwork
 from entrob.agents.normalizer import standardize
-from entrob.envs.minigrid import MiniGrid
 from entrob.errors import EntrobError, unknown
 
 #: Range of the tanh-normal's log standard deviation (paper, B.3).
@@ -57,8 +56,9 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
 
     Args:
       env: gymnax environment.
-      network: a name of `NETWORKS`, a module with their signatures, or None for the paper's on
-        images and a perceptron on vectors.
+      network: a name of `NETWORKS`, a module with their signatures, or None for what the
+        environment's ``network`` names; one that names none gets MinAtar's for images [H, W, C]
+        and a perceptron for vectors.
       space: of the actions, by default the environment's; a module given is resized to it.
 
     Raises:
@@ -69,8 +69,8 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
     if space and isinstance(network, nn.Module):
         network = network.clone(outputs=size)
     if network is None:
-        image = isinstance(env, MiniGrid) or len(env.observation_space(params).shape) == 3
-        network = "minigrid" if image else "mlp"
+        image = len(env.observation_space(params).shape) == 3
+        network = getattr(env, "network", "minatar" if image else "mlp")
     if isinstance(network, str):
         if network not in NETWORKS:
             raise unknown("network", network, NETWORKS)
@@ -83,6 +83,7 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
 #: Networks by name: number of outputs of the head -> module.
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "minigrid": MiniGridNetwork,
+    "minatar": MinAtarNetwork,
     "mlp": MLP,
     "lstm": LSTM,
     "lstm-bf16": functools.partial(LSTM, products=jnp.bfloat16),

@@ -4,7 +4,7 @@ Each returns the parameters of an action distribution (the *head*) and a value. 
 map observations; a recurrent one, `LSTM`, also takes and returns its memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -32,36 +32,48 @@ def orthogonal(scale: float = 1.0) -> nn.initializers.Initializer:
     return init
 
 
+def _head(outputs: int) -> nn.Dense:
+    """A policy's last layer: small, so that it begins near the distribution of outputs 0."""
+    return nn.Dense(outputs, kernel_init=orthogonal(0.01))
+
+
 class PatchConv(nn.Module):
-    """A 2×2 convolution without padding, as patches and one matrix product.
+    """A square convolution without padding, as patches and one matrix product.
 
     A `vmap` over agents turns `nn.Conv` into a grouped convolution, which is many times slower
     than the batched matrix product that this becomes.
 
-    Input float32[..., H, W, C]; output float32[..., H-1, W-1, features].
+    Input float32[..., H, W, C]; output float32[..., H - size + 1, W - size + 1, features].
     """
 
     features: int
+    size: int = 2
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        top, bottom = x[..., :-1, :, :], x[..., 1:, :, :]
-        patches = jnp.concatenate(
-            [top[..., :-1, :], top[..., 1:, :], bottom[..., :-1, :], bottom[..., 1:, :]], axis=-1
-        )
-        return nn.Dense(self.features, kernel_init=_conv_init)(patches)
+        height, width = (x.shape[axis] - self.size + 1 for axis in (-3, -2))
+        offsets = [(i, j) for i in range(self.size) for j in range(self.size)]
+        patches = [x[..., i : i + height, j : j + width, :] for i, j in offsets]
+        return nn.Dense(self.features, kernel_init=_conv_init)(jnp.concatenate(patches, axis=-1))
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Maximum over disjoint 2×2 cells: float32[..., H, W, C] -> float32[..., H//2, W//2, C]."""
-    h, w = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
-    x = x[..., :h, :w, :]
+    """Maximum over disjoint 2×2 cells: float32[..., H, W, C] -> float32[..., ⌈H/2⌉, ⌈W/2⌉, C].
+
+    Where a size is odd, the last cells are halves or a quarter: nothing is dropped.
+    """
+    odd = [(0, x.shape[axis] % 2) for axis in (-3, -2)]
+    if odd != [(0, 0), (0, 0)]:
+        around = [(0, 0)] * (x.ndim - 3) + odd + [(0, 0)]
+        x = jnp.pad(x, around, constant_values=-jnp.inf)
     rows = jnp.maximum(x[..., 0::2, :, :], x[..., 1::2, :, :])
     return jnp.maximum(rows[..., 0::2, :], rows[..., 1::2, :])
 
 
 class MiniGridNetwork(nn.Module):
     """The paper's MiniGrid network (B.2): three 2×2 convolutions, then an actor and a critic head.
+
+    Its last layers begin as large as the others, as in the released code.
 
     Input: integer image [..., 7, 7, 3], fed as it is. Output: ``(logits float32[..., A],
     value float32[...])``.
@@ -82,6 +94,25 @@ class MiniGridNetwork(nn.Module):
         return logits, value[..., 0]
 
 
+class MinAtarNetwork(nn.Module):
+    """MinAtar's network (Young and Tian 2019, section 4): a convolution and a dense layer, shared.
+
+    16 3×3 filters and 128 units, rectified as in their DQN, then a head and a value as in their
+    actor-critic. Nothing is pooled, so that every cell of the screen counts.
+
+    Input: image [..., H, W, C], H and W at least 3. Output: ``(head float32[..., outputs], value
+    float32[...])``.
+    """
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = nn.relu(PatchConv(16, size=3)(image.astype(jnp.float32)))
+        x = nn.relu(nn.Dense(128)(x.reshape(*x.shape[:-3], -1)))
+        return _head(self.outputs)(x), nn.Dense(1)(x)[..., 0]
+
+
 class MLP(nn.Module):
     """A multilayer perceptron with separate actor and critic, for vector observations.
 
@@ -93,13 +124,13 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def tower(width_out: int) -> jax.Array:
+        def tower(last: Callable[[], nn.Dense]) -> jax.Array:
             x = observation.astype(jnp.float32)
             for width in self.hidden:
                 x = nn.tanh(nn.Dense(width)(x))
-            return nn.Dense(width_out)(x)
+            return last()(x)
 
-        return tower(self.outputs), tower(1)[..., 0]
+        return tower(lambda: _head(self.outputs)), tower(lambda: nn.Dense(1))[..., 0]
 
 
 class LSTM(nn.Module):

@@ -18,7 +18,7 @@ class Spec(NamedTuple):
     Attributes:
       env: gymnax environment.
       regularizer: a `Chain`.
-      network: see `entrob.agents.model.make_model`; None picks by the observation's shape.
+      network: see `entrob.agents.model.make_model`; None is the environment's own.
       algorithm: ``"a2c"`` or ``"ppo"``.
       num_envs: environments per run (N).
       num_steps: steps per update (T).

@@ -18,6 +18,8 @@ from entrob.envs.classic import traced
 class Asterix(asterix.MinAsterix):
     """gymnax's Asterix: collect gold, evade enemies; both cross the screen."""
 
+    network = "minatar"
+
     @property
     def default_params(self) -> asterix.EnvParams:
         return traced(super().default_params)
@@ -38,6 +40,8 @@ class Asterix(asterix.MinAsterix):
 
 class SpaceInvaders(space_invaders.MinSpaceInvaders):
     """gymnax's SpaceInvaders: shoot the aliens, evade their bullets."""
+
+    network = "minatar"
 
     @property
     def default_params(self) -> space_invaders.EnvParams:

@@ -97,6 +97,8 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
 
     #: Observations depend on nothing but `state_index` and the params, so they fit a table.
     finite = True
+    #: What acts on these observations, see `entrob.agents.model.NETWORKS`.
+    network = "minigrid"
 
     def __init__(
         self, width: int = 10, height: int = 10, view: int = 7, nominal: EnvParams | None = None

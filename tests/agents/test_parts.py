@@ -8,7 +8,10 @@ import pytest
 from scipy import special, stats
 
 from entrob.agents.distributions import Categorical
-from entrob.agents.networks import MiniGridNetwork, PatchConv, max_pool_2x2
+from entrob.agents.model import PolicyParams, make_model
+from entrob.agents.networks import MLP, MinAtarNetwork, MiniGridNetwork, PatchConv, max_pool_2x2
+from entrob.envs import environments, make
+from entrob.errors import EntrobError
 from entrob.estimators.advantages import gae
 
 
@@ -79,15 +82,22 @@ def test_a_tempered_categorical_is_the_power_of_its_probabilities():
     assert Categorical(jnp.zeros((1, 1))).entropy_share() == 0.0
 
 
-def test_patches_are_a_convolution():
+@pytest.mark.parametrize("size", [2, 3])
+def test_patches_are_a_convolution(size):
     x = jax.random.normal(jax.random.PRNGKey(0), (5, 7, 6, 3))
-    layer, conv = PatchConv(4), nn.Conv(4, (2, 2), padding="VALID")
+    layer, conv = PatchConv(4, size), nn.Conv(4, (size, size), padding="VALID")
     params = layer.init(jax.random.PRNGKey(1), x)
     dense = params["params"]["Dense_0"]
-    kernel = dense["kernel"].reshape(2, 2, 3, 4)
+    kernel = dense["kernel"].reshape(size, size, 3, 4)
     same = {"params": {"kernel": kernel, "bias": dense["bias"]}}
     np.testing.assert_allclose(layer.apply(params, x), conv.apply(same, x), atol=1e-5)
-    np.testing.assert_array_equal(max_pool_2x2(x), nn.max_pool(x, (2, 2), strides=(2, 2)))
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (7, 6), (6, 9), (9, 9), (1, 1)])
+def test_pooling_drops_nothing(shape):
+    x = -1 - jnp.abs(jax.random.normal(jax.random.PRNGKey(0), (5, *shape, 3)))
+    pooled = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+    np.testing.assert_array_equal(max_pool_2x2(x), pooled)
 
 
 def test_the_papers_network_has_its_size():
@@ -99,3 +109,75 @@ def test_the_papers_network_has_its_size():
     layers = [(12, 16), (64, 32), (128, 64), (64, 64), (64, 3), (64, 64), (64, 1)]
     wanted = sum(i * o + o for i, o in layers)
     assert sum(x.size for x in jax.tree.leaves(params)) == wanted
+
+
+def test_the_network_of_minatars_paper_has_its_size():
+    net = MinAtarNetwork(5)
+    params = net.init(jax.random.PRNGKey(0), jnp.zeros((2, 10, 10, 6), bool))
+    layers = [(9 * 6, 16), (8 * 8 * 16, 128), (128, 5), (128, 1)]
+    assert sum(x.size for x in jax.tree.leaves(params)) == sum(i * o + o for i, o in layers)
+
+
+def seen(env, params, steps=64, envs=64):
+    """Observations of random play, [steps * envs, ...]."""
+
+    def play(key):
+        key, first = jax.random.split(key)
+        obs, state = env.reset(first, params)
+
+        def step(carry, key):
+            action, move = jax.random.split(key)
+            action = env.action_space(params).sample(action)
+            obs, state, *_ = env.step(move, carry, action, params)
+            return state, obs
+
+        return jax.lax.scan(step, state, jax.random.split(key, steps))[1]
+
+    obs = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), envs))
+    return np.asarray(obs).reshape(-1, *obs.shape[2:])
+
+
+def images():
+    """Ids of registered environments whose observations are images."""
+    for id in environments.names():
+        try:
+            env, params = make(id)
+        except EntrobError:  # needs what is not installed, and is no image
+            continue
+        if len(env.observation_space(params).shape) == 3:
+            yield id
+
+
+@pytest.mark.parametrize("id", [*images(), "gymnax:Breakout-MinAtar"])
+def test_all_that_varies_in_an_image_reaches_the_head_and_the_value(id):
+    env, params = make(id)
+    obs = seen(env, params)
+    model = make_model(env)
+    policy = PolicyParams(model.init(jax.random.key(1), jnp.asarray(obs[:1])))
+    out = jax.jit(lambda x: model.sequence(policy, (), x, None))
+    # One cell and channel at a time as it is in other images; most of what varies is rare.
+    varies = np.argwhere((obs != obs[0]).any(0))
+    assert len(varies) > 20
+    base = obs[:: len(obs) // 16]
+    dist, value = out(base)
+    for cell in map(tuple, varies):
+        values, changed = np.unique(obs[:, *cell]), base.copy()
+        others = [
+            values[values != old][i % (len(values) - 1)] for i, old in enumerate(base[:, *cell])
+        ]
+        changed[:, *cell] = others
+        new_dist, new_value = out(changed)
+        assert (np.asarray(new_dist.logits) != dist.logits).any(), cell
+        assert (np.asarray(new_value) != value).any(), cell
+
+
+def test_policies_begin_close_to_uniform_and_values_do_not():
+    """But for MiniGrid's, whose layers begin as in the released code."""
+    x = jax.random.normal(jax.random.key(0), (100, 4))
+    net = MLP(3)
+    head, value = net.apply(net.init(jax.random.key(1), x), x)
+    assert jnp.abs(head).max() < 0.05 and jnp.abs(value).max() > 0.1
+    image = jax.random.bernoulli(jax.random.key(0), 0.3, (100, 10, 10, 4))
+    net = MinAtarNetwork(3)
+    head, value = net.apply(net.init(jax.random.key(1), image), image)
+    assert jnp.abs(head).max() < 0.05 and jnp.abs(value).max() > 0.1
