@@ -19,7 +19,7 @@ from entrob.perturbations.base import (
 )
 from entrob.perturbations.disturbance import with_disturbance
 from entrob.perturbations.noise import Noise, with_noise
-from entrob.perturbations.randomization import with_randomization
+from entrob.perturbations.randomization import with_mixture, with_randomization
 
 __all__ = [
     "Noise",
@@ -34,6 +34,7 @@ __all__ = [
     "physics",
     "tasks",
     "with_disturbance",
+    "with_mixture",
     "with_noise",
     "with_randomization",
 ]

@@ -35,6 +35,10 @@ class Method:
       randomize: perturbations of the training environment drawn anew in every episode, the range
         of magnitudes ``[low, high]`` by name.
       adversary: fields of `entrob.agents.adversary.Adversary`, or empty.
+      mixture: perturbations of the training environment of which every episode has one: name,
+        magnitude and weight of each, in the shares of whose weights they are drawn.
+      hyper: fields of `entrob.agents.spec.Hyper` that differ from the experiment's.
+      temperature: what the distribution over actions is tempered by when the policy is tested.
       fidelity: a label, ``"paper"`` for what the text says or ``"reference"`` for what the released
         code does.
     """
@@ -46,7 +50,18 @@ class Method:
     training: dict[str, float] = dataclasses.field(default_factory=dict)
     randomize: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mixture: list[list[Any]] = dataclasses.field(default_factory=list)
+    hyper: dict[str, float] = dataclasses.field(default_factory=dict)
+    temperature: float = 1.0
     fidelity: str = "paper"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All of it, as JSON: what identifies its runs."""
+        # Older folders know nothing of these.
+        new = {"mixture": [], "hyper": {}, "temperature": 1.0}
+        fields = dataclasses.asdict(self)
+        return {k: v for k, v in fields.items() if k not in new or v != new[k]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,7 +339,7 @@ def _method(
     _typed(where, {"a method": entry}, {"a method": dict})
     check_keys(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
-    tables = ("coefficients", "options", "params", "training", "randomize", "adversary")
+    tables = ("coefficients", "options", "params", "training", "randomize", "adversary", "hyper")
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
     for key in ("params", "training"):
         _numbers(f"{where}: {key}", entry.get(key, {}), lists=key == "params")
@@ -333,6 +348,16 @@ def _method(
     method = Method(**{**entry, "params": params | entry.get("params", {})})
     if method.fidelity not in ("paper", "reference"):
         raise EntrobError(f"{where}: fidelity must be paper or reference, not {method.fidelity!r}")
+    check_keys(f"{where}: hyper of {method.name!r}", method.hyper, _HYPER)
+    _numbers(f"{where}: hyper of {method.name!r}", method.hyper)
+    _numbers(where, {f"temperature of {method.name!r}": method.temperature})
+    if not 0 < method.temperature < math.inf:
+        raise EntrobError(f"{where}: temperature of {method.name!r} must be finite and above 0")
+    for entry in method.mixture:
+        if not (isinstance(entry, list) and len(entry) == 3):
+            raise EntrobError(f"{where}: mixture needs lists of name, magnitude and weight")
+        magnitudes_of(entry[0], entry[1:2], env_params)
+        coefficient(f"the weight of {entry[0]!r}", entry[2])
     for name, ends in method.randomize.items():
         if magnitudes_of(name, ends, env_params) != tuple(ends):
             raise EntrobError(f"{where}: randomize {name!r} needs [low, high] with low < high")

@@ -9,6 +9,13 @@ from entrob.sweep.experiment import Experiment, Method, digest
 SETTING = ("params", "training", "randomize", "adversary")
 
 
+def setting_of(method: Method) -> dict[str, Any]:
+    """What methods of one program have in common; the weights of a mixture are swept."""
+    setting = {name: getattr(method, name) for name in SETTING}
+    mixed = [[name, magnitude] for name, magnitude, _ in method.mixture]
+    return setting | ({"mixture": mixed} if mixed else {})
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One agent to be trained: a method with a seed."""
@@ -25,7 +32,7 @@ class Group:
     Attributes:
       regularizers: names, in the order of the chain.
       options: options by regularizer.
-      setting: the fields of `Method` that members have in common.
+      setting: what members have in common besides, see `setting_of`.
       methods: the members.
     """
 
@@ -57,7 +64,7 @@ class Batch:
 
 def run_id(experiment: Experiment, method: Method, seed: int) -> str:
     """Identifies a run by all that its result depends on."""
-    return digest(experiment.training_settings, method, seed)
+    return digest(experiment.training_settings, method.identity, seed)
 
 
 def runs_of(experiment: Experiment, method: Method) -> tuple[Run, ...]:
@@ -81,7 +88,7 @@ def group_methods(
     """
     groups: list[Group] = []
     for method in sorted(methods, key=lambda m: -len(m.coefficients)):
-        setting = {name: getattr(method, name) for name in SETTING}
+        setting = setting_of(method)
         for i, group in enumerate(groups):
             options = {n: group.options.get(n, {}) for n in method.coefficients}
             same = {n: method.options.get(n, {}) for n in method.coefficients} == options
@@ -101,7 +108,7 @@ def _chained(method: Method, methods: tuple[Method, ...], share) -> tuple[str, .
     for together in map(set, share):
         if own <= together and not method.options:
             like = [m for m in methods if set(m.coefficients) <= together and not m.options]
-            like = [m for m in like if all(getattr(m, n) == getattr(method, n) for n in SETTING)]
+            like = [m for m in like if setting_of(m) == setting_of(method)]
             own = own.union(*(m.coefficients for m in like))
     return tuple(sorted(own))
 

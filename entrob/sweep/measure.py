@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from entrob.agents.model import Model, tempered
 from entrob.evaluation.batch import TRACED, evaluate
 from entrob.evaluation.records import records
 from entrob.evaluation.uniform import uniform_model
@@ -58,10 +59,25 @@ class Tester:
         key = digest(self.experiment.hash, self.experiment.perturbations[name])
         return store.part("evaluation", f"{batch.id}-{name}-{key}")
 
-    def test(self, store: Store, batch: Batch, prog: Program, names: list[str]) -> None:
-        """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""
+    def test(
+        self,
+        store: Store,
+        batch: Batch,
+        prog: Program,
+        names: list[str],
+        trained: Batch | None = None,
+    ) -> None:
+        """Test a batch and store its records; raises `Damaged` if its policies cannot be read.
+
+        Args:
+          store: of the policies and records.
+          batch: what the records are about.
+          prog: the batch's program.
+          names: of perturbations.
+          trained: the batch whose policies are tested, by default the same.
+        """
         experiment, runs = self.experiment, len(batch.runs)
-        params = _padded(policies(store, batch, prog), runs)
+        params = _padded(policies(store, trained or batch, prog), runs)
         for name in names:
             rows = []
             for magnitude in experiment.perturbations[name]:
@@ -128,22 +144,26 @@ class Tester:
     def _outcome(self, prog: Program, batch: Batch, policies, name: str, magnitude: float):
         """All policies under one perturbation at one magnitude, and the horizon."""
         env, instances, keys, horizon = self._instances(batch.group, name, magnitude)
+        actor = prog.agent.actor
+        temperature = np.float32([run.method.temperature for run in batch.runs])
+        if hot := bool((temperature != 1).any()):
+            policies, actor = (policies, _padded(temperature, len(batch.runs))), tempered(actor)
         args = (policies, instances, keys)
         shapes = tuple(x.shape for x in jax.tree.leaves(policies))
         play = self._cached(
-            ("play", type(env), horizon, len(keys), shapes),
-            lambda: self._compile(env, prog, horizon, args),
+            ("play", type(env), horizon, len(keys), shapes, hot),
+            lambda: self._compile(env, actor, horizon, args),
         )
         return play(*args), horizon
 
     def _records(self, outcome, horizon: int) -> list[dict[str, Any]]:
         return records(outcome, horizon, episodes=self.experiment.episodes)
 
-    def _compile(self, env, prog: Program, horizon: int, args) -> Callable:
+    def _compile(self, env, actor: Model, horizon: int, args) -> Callable:
         started = time.perf_counter()
 
         def play(params, instances, keys):
-            outcome = evaluate(env, prog.agent.actor, horizon, params, instances, keys)
+            outcome = evaluate(env, actor, horizon, params, instances, keys)
             return outcome._replace(optimum=outcome.optimum[None])
 
         compiled = sharded(play, (True, False, False)).lower(*args).compile()
