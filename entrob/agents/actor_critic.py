@@ -15,12 +15,12 @@ from flax import struct
 from entrob.agents import curriculum as curricula
 from entrob.agents import opponent as rival
 from entrob.agents.collect import Actors, begin, collect
+from entrob.agents.estimate import estimate
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
 from entrob.agents.response import respond, take_turns
-from entrob.agents.spec import Hyper, Spec, tabulate
-from entrob.estimators.advantages import gae
+from entrob.agents.spec import TIME_LIMITS, Hyper, Spec, tabulate
 from entrob.regularizers.protocol import blame
 
 #: `AgentState.cause` of a run that did not diverge, and of one whose own loss or weights did;
@@ -94,10 +94,12 @@ def make_agent(spec: Spec) -> Agent:
     Raises:
       EntrobError: the environment's actions fit no distribution, the network is unknown, or the
         adversary does not fit the environment.
-      ValueError: unknown algorithm, or the minibatches do not divide the rollout.
+      ValueError: unknown algorithm or time limit, or the minibatches do not divide the rollout.
     """
     if spec.algorithm not in ("a2c", "ppo"):
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
+    if spec.time_limit not in TIME_LIMITS:
+        raise ValueError(f"unknown time limit {spec.time_limit!r}: {' or '.join(TIME_LIMITS)}")
     actor = model = make_model(spec.env, spec.network)
     opponent = None
     if spec.adversary:
@@ -176,18 +178,12 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
         spec, model, finite, env_params, behavior, progress, hyper.gamma,
         policy, state.actors, key_roll, game,
     )  # fmt: skip
+    if spec.time_limit == "terminal":
+        ended = rollout.terminated | rollout.truncated
+        rollout = rollout.replace(terminated=ended, truncated=jnp.zeros_like(ended))
     normalizer, rollout = _normalize(state.normalizer, rollout, hyper.gamma)
     bonus, reg_states, bad_bonus = chain.reward(key_reward, state.regularizers, rollout, coefs)
-    advantage = gae(
-        rollout.reward + bonus,
-        rollout.value,
-        next_value,
-        rollout.terminated,
-        rollout.truncated,
-        hyper.gamma,
-        hyper.gae_lambda,
-    )
-    rollout = rollout.replace(advantage=advantage, target=advantage + rollout.value)
+    rollout = estimate(rollout, bonus, next_value, hyper)
     bad_behavior = chain.behavior_faults(rollout, coefs)
     rollout, bad_advantage = chain.advantage(reg_states, rollout, coefs)
     rollout = rollout.replace(notes=chain.prepare(reg_states, rollout, coefs))
@@ -219,7 +215,7 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
         cause=state.cause,
         curriculum=curriculum,
     )
-    curves = {"bonus_mean": bonus.mean(), **metrics, **episodes}
+    curves = {"bonus_mean": bonus.mean(), "trust": rollout.trust, **metrics, **episodes}
     bad |= {"behavior": bad_behavior, "reward": bad_bonus, "advantage": bad_advantage}
     bad |= {"update": bad_state}
     return _freeze_if_diverged(state, new, curves, blame(bad))

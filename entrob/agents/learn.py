@@ -43,7 +43,8 @@ def learn(
       and for ``"gradient"``, in the first minibatch in which anything went wrong.
     """
     finite = rollout.finite
-    common = {name: getattr(rollout, name) for name in ("progress", "gamma", "reward_scale")}
+    names = ("progress", "gamma", "reward_scale", "trust")
+    common = {name: getattr(rollout, name) for name in names}
     steps = rollout.replace(finite=None, **dict.fromkeys(common))
 
     # A function that runs one at a time may close over nothing that is traced.
@@ -145,7 +146,7 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key, p
     key_surrogate, key_loss = jax.random.split(key)
     log_prob, old, advantage = policy.dist.log_prob(batch.action), batch.log_prob, batch.advantage
     if spec.algorithm == "ppo":
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8) * batch.trust
         batch = batch.replace(advantage=advantage)
     (weight, low, high), bad_surrogate = chain.surrogate(
         key_surrogate, reg_states, policy, batch, coefs, hyper.clip, probes

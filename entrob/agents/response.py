@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from entrob.agents import curriculum as curricula
 from entrob.agents.adversary import FORCES
+from entrob.agents.estimate import estimate
 from entrob.agents.learn import learn
 from entrob.agents.opponent import SALT, Game, Moves, Opponent, is_quantal
 from entrob.agents.spec import Hyper, Spec
-from entrob.estimators.advantages import gae
 from entrob.regularizers.protocol import Chain, Rollout
 
 
@@ -61,11 +61,7 @@ def respond(
     """
     opponent, theirs, opt_state, curriculum = game
     own = rollout_of(opponent, rollout, moves)
-    advantage = gae(
-        own.reward, own.value, moves.next_value, own.terminated, own.truncated,
-        hyper.gamma, hyper.gae_lambda,
-    )  # fmt: skip
-    own = own.replace(advantage=advantage, target=advantage + own.value)
+    own = estimate(own, jnp.zeros_like(own.reward), moves.next_value, hyper)
     network, opt_state, *_ = learn(
         spec._replace(regularizer=Chain(())), opponent.model, optimizer, hyper, {}, {}, theirs,
         opt_state, state.actors.standing.memory, own, jax.random.fold_in(key, SALT),

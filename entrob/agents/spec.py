@@ -11,6 +11,9 @@ from entrob.agents.model import Model
 from entrob.estimators.counting import Neighbors, neighbors
 from entrob.regularizers.protocol import Chain
 
+#: What learning may make of an episode that the time limit cuts.
+TIME_LIMITS = ("bootstrap", "terminal")
+
 
 class Spec(NamedTuple):
     """The static part of an agent: runs that share it share one compiled program.
@@ -24,6 +27,8 @@ class Spec(NamedTuple):
       num_steps: steps per update (T).
       epochs, minibatches: passes over a rollout and pieces it is cut into; 1 and 1 for A2C.
       adversary: a second player to train against, or None.
+      time_limit: what learning makes of an episode cut by the time limit: ``"bootstrap"``, it goes
+        on, with the value of the true next observation, or ``"terminal"``, it ended there.
       normalize: standardize observations and scale rewards by running statistics.
       tabulate: evaluate the network once per distinct state where the environment is finite.
     """
@@ -37,6 +42,7 @@ class Spec(NamedTuple):
     epochs: int = 1
     minibatches: int = 1
     adversary: Adversary | None = None
+    time_limit: str = "bootstrap"
     normalize: bool = False
     tabulate: bool = True
 

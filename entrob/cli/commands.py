@@ -39,7 +39,7 @@ def list_names(command: List, line: str) -> None:
         print("perturbations")
         for name in perturbations.names():
             for entry in perturbations.variants(name):
-                print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.kind}: {entry.doc}")
+                print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.category}: {entry.doc}")
 
 
 def run(command: Run, line: str) -> None:

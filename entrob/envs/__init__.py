@@ -89,6 +89,16 @@ def is_success(env: Any, state: Any, params: Any) -> jax.Array:
     return env.is_success(state, params) if hasattr(env, "is_success") else jnp.zeros((), bool)
 
 
+def ends_at_success(env: Any) -> bool:
+    """Whether a test episode ends with the first success though training goes on after it.
+
+    An environment in which success is the score says so by a field ``ends_at_success = True``, as
+    Pusher and Ant do, of which the paper reports whether an episode ever succeeds. Elsewhere the
+    return is the score, of the whole episode.
+    """
+    return getattr(env, "ends_at_success", False)
+
+
 def entropy_features(env: Any, state: Any, obs: jax.Array, params: Any) -> jax.Array:
     """The environment's entropy features, by default the flat observation: float32[q]."""
     if hasattr(env, "entropy_features"):

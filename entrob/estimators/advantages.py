@@ -1,4 +1,4 @@
-"""Generalized advantage estimation."""
+"""Returns and generalized advantages of a rollout."""
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +38,17 @@ def gae(
 
     _, advantages = jax.lax.scan(step, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
     return advantages
+
+
+def discounted(
+    reward: jax.Array, terminated: jax.Array, truncated: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    """Σ_k γ^k r_{t+k} up to the end of the episode or of the rollout: float32[T, N].
+
+    Args:
+      reward: float32[T, N].
+      terminated, truncated: bool[T, N].
+      gamma: float32[], discount.
+    """
+    zero = jnp.zeros_like(reward)
+    return gae(reward, zero, zero, terminated, truncated, gamma, jnp.ones_like(gamma))

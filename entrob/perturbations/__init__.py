@@ -10,28 +10,36 @@ field of ``params.noise`` and so need an environment made with ``entrob.make(id,
 
 from entrob.perturbations import grid, noise, physics, tasks
 from entrob.perturbations.base import (
+    CATEGORIES,
+    NOMINAL,
     Perturbation,
     compose,
+    instance_keys,
     needs_noise,
     perturb,
     perturbation,
     perturbations,
+    stratum,
 )
 from entrob.perturbations.disturbance import with_disturbance
 from entrob.perturbations.noise import Noise, with_noise
 from entrob.perturbations.randomization import with_mixture, with_randomization
 
 __all__ = [
+    "CATEGORIES",
+    "NOMINAL",
     "Noise",
     "Perturbation",
     "compose",
     "grid",
+    "instance_keys",
     "needs_noise",
     "noise",
     "perturb",
     "perturbation",
     "perturbations",
     "physics",
+    "stratum",
     "tasks",
     "with_disturbance",
     "with_mixture",

@@ -219,7 +219,7 @@ def _either(p: jax.Array, q: jax.Array) -> jax.Array:
 @perturbation(
     "slip",
     unit="slip probability",
-    kind="diffuse",
+    category="action noise",
     instances_distinct=False,
     requires=("noise",),
 )
@@ -231,7 +231,7 @@ def slip(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 @perturbation(
     "sticky_action",
     unit="repeat probability",
-    kind="diffuse",
+    category="action noise",
     instances_distinct=False,
     requires=("noise",),
 )
@@ -243,7 +243,7 @@ def sticky_action(key: jax.Array, params: Params, magnitude: jax.Array) -> Param
 @perturbation(
     "observation_dropout",
     unit="dropout probability",
-    kind="diffuse",
+    category="observation noise",
     instances_distinct=False,
     requires=("noise",),
 )
@@ -256,7 +256,7 @@ def observation_dropout(key: jax.Array, params: Params, magnitude: jax.Array) ->
     "reward_noise",
     unit="noise of rewards (std)",
     high=10,
-    kind="diffuse",
+    category="observation noise",
     instances_distinct=False,
     training_only=True,
     requires=("noise",),
@@ -269,7 +269,7 @@ def reward_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params
 @perturbation(
     "observation_noise",
     unit="noise of observations (std)",
-    kind="diffuse",
+    category="observation noise",
     instances_distinct=False,
     requires=("noise", "noise.observation_noise"),
 )
@@ -282,7 +282,7 @@ def observation_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> P
 @perturbation(
     "action_noise",
     unit="noise of actions (std, half ranges)",
-    kind="diffuse",
+    category="action noise",
     instances_distinct=False,
     requires=("noise", "noise.action_noise"),
 )
@@ -295,7 +295,7 @@ def action_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params
     "action_delay",
     unit="delay of actions (steps)",
     high=MAX_DELAY,
-    kind="diffuse",
+    category="action noise",
     integer=True,
     instances_distinct=False,
     requires=("noise",),

@@ -35,6 +35,8 @@ class Rollout:
       advantage: float32[T, N], zero until the advantages are known.
       target: float32[T, N], what the value function is fitted to; zero until known.
       dist: distribution over actions of the policy, batch shape [T, N], before any `behavior`.
+      trust: float32[] in [0, 1], what PPO multiplies its standardized advantages by, see
+        `entrob.agents.estimate.trust`; 1 until known.
       progress: float32[], fraction of training done, in [0, 1).
       gamma: float32[], the agent's discount.
       reward_scale: float32[], what rewards were divided by; 1 without normalization.
@@ -62,6 +64,7 @@ class Rollout:
     progress: jax.Array
     gamma: jax.Array
     reward_scale: jax.Array | float = 1.0
+    trust: jax.Array | float = 1.0
     clip_low: jax.Array | None = None
     clip_high: jax.Array | None = None
     index: jax.Array | None = None

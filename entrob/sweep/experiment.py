@@ -10,7 +10,7 @@ from typing import Any
 
 from entrob.agents.adversary import adversary_of, misfit
 from entrob.agents.model import NETWORKS, RECURRENT
-from entrob.agents.spec import Hyper
+from entrob.agents.spec import TIME_LIMITS, Hyper
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
@@ -19,6 +19,8 @@ from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
 FIRST_TUNING_SEED = 1_000_000
+#: Seeds of calibration begin here, and so do the seeds of its instances: see `calibrate`.
+FIRST_CALIBRATION_SEED = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Experiment:
       name, title: of the experiment.
       preset: ``smoke``, ``quick``, ``paper``, or what the file declares.
       environment: id for `entrob.make`.
-      algorithm, network, normalize, num_envs, num_steps, epochs, minibatches: see
+      algorithm, network, normalize, num_envs, num_steps, epochs, minibatches, time_limit: see
         `entrob.agents.spec.Spec`; network ``"auto"`` is its None.
       hyper: fields of `entrob.agents.spec.Hyper`, without the coefficients.
       frames: environment steps per run, rounded up to whole checkpoints.
@@ -120,6 +122,7 @@ class Experiment:
     tune: dict[str, Any]
     snapshots: int = 0
     snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
+    time_limit: str = "bootstrap"
     paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -137,6 +140,8 @@ class Experiment:
         """All that a trained policy depends on besides its method and seed."""
         names = ("name", "environment", "algorithm", "network", "normalize", "num_envs")
         names += ("num_steps", "epochs", "minibatches", "hyper", "updates", "chunk", "points")
+        # Older runs know no choice of time limits.
+        names += () if self.time_limit == "bootstrap" else ("time_limit",)
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -155,7 +160,7 @@ def digest(*parts: Any) -> str:
 
 _TYPES = {
     "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
-    "normalize": bool, "evaluation_seed": int,
+    "time_limit": str, "normalize": bool, "evaluation_seed": int,
     "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "share": list,
     "snapshots": int, "snapshot_perturbations": dict,
     "tune": dict, "presets": dict, "paper": dict,
@@ -174,6 +179,7 @@ _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"
 _PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
+_DEFAULTS |= {"time_limit": "bootstrap"}
 _DEFAULTS |= {"num_steps": 100, "epochs": 1, "minibatches": 1}
 _DEFAULTS |= {
     "chunk": 250,
@@ -228,7 +234,8 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     env, env_params = make(data["environment"], noise=True)
     for key in _COUNTS:
         positive_int(f"{where}: {key}", data[key])
-    for key, known in (("algorithm", ("a2c", "ppo")), ("network", ("auto", *NETWORKS))):
+    choices = {"algorithm": ("a2c", "ppo"), "network": ("auto", *NETWORKS)}
+    for key, known in (choices | {"time_limit": TIME_LIMITS}).items():
         if data[key] not in known:
             raise unknown(key, data[key], known)
     recurrent = data["network"] in RECURRENT

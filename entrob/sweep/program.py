@@ -89,6 +89,7 @@ def program(experiment: Experiment, group: Group) -> Program:
         minibatches=experiment.minibatches,
         adversary=adversary,
         normalize=experiment.normalize,
+        time_limit=experiment.time_limit,
     )
     return Program(make_agent(spec), params)
 

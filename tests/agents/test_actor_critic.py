@@ -68,9 +68,10 @@ class Probe(environment.Environment):
         return 2
 
 
-def trained(env, algorithm, updates=400, **hyper):
+def trained(env, algorithm, updates=400, time_limit="bootstrap", **hyper):
     """(agent, state) after training on a probe."""
     more = {"epochs": 4, "minibatches": 2} if algorithm == "ppo" else {}
+    more["time_limit"] = time_limit
     # A little policy entropy, or A2C may settle on an arm before it has tried both.
     regularizer = chain(policy_entropy())
     spec = Spec(env, regularizer, algorithm=algorithm, num_envs=8, num_steps=16, **more)
@@ -128,6 +129,33 @@ def test_truncation_is_bootstrapped(algorithm):
     agent, state = trained(env, algorithm, updates=1000, gamma=0.5, gae_lambda=0.9)
     _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0]]), None)
     np.testing.assert_allclose(value, 2.0, atol=0.1)
+
+
+@both
+def test_a_time_limit_can_be_terminal(algorithm):
+    # V cannot tell the four steps of an episode apart: the mean of 1, 1.5, 1.75 and 1.875.
+    env = Probe(length=10**6, limit=4, every_step=True)
+    agent, state = trained(env, algorithm, 1000, "terminal", gamma=0.5, gae_lambda=1.0)
+    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0]]), None)
+    np.testing.assert_allclose(value, 1.53, atol=0.08)
+
+
+@pytest.mark.parametrize("time_limit", ["bootstrap", "terminal"])
+def test_regularizers_see_what_learning_makes_of_a_time_limit(time_limit):
+    def ends(rollout):
+        return jnp.stack([rollout.terminated.sum(), rollout.truncated.sum()])
+
+    seen = Regularizer(
+        "seen",
+        init=lambda key, spec, params: jnp.zeros(2, jnp.int32),
+        reward=lambda key, state, rollout, coef: (0 * rollout.reward, ends(rollout)),
+    )
+    env = Probe(length=10**6, limit=4)
+    spec = Spec(env, chain(seen), num_envs=2, num_steps=8, time_limit=time_limit)
+    state = batch_of(make_agent(spec), env.default_params, [0], {"seen": [1.0]}, updates=1)[0]
+    assert state.regularizers["seen"][0].tolist() == (
+        [0, 4] if time_limit == "bootstrap" else [4, 0]
+    )
 
 
 def minigrid(regularizer, **options):
@@ -254,5 +282,7 @@ def test_what_cannot_be_built_says_so():
     env, _ = make("minigrid/empty-8x8")
     with pytest.raises(ValueError, match="a2c or ppo"):
         make_agent(Spec(env, chain(), algorithm="dqn"))
+    with pytest.raises(ValueError, match="bootstrap or terminal"):
+        make_agent(Spec(env, chain(), time_limit="infinite"))
     with pytest.raises(ValueError, match="minibatches"):
         make_agent(Spec(env, chain(), minibatches=7))

@@ -1,6 +1,7 @@
 """The tanh-normal policy, normalization, schedules of the learning rate, value clipping."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ def test_powers_and_their_gradients_are_integrals_over_the_box(mean, log_std, po
     def integral(f):
         weighted = lambda u: f((u - mean) / std) * np.exp(log_integrand(u) - top)
         pieces = np.linspace(*ends, 9)
-        return sum(integrate.quad(weighted, a, b)[0] for a, b in zip(pieces, pieces[1:]))
+        return sum(integrate.quad(weighted, a, b)[0] for a, b in itertools.pairwise(pieces))
 
     total = integral(lambda z: 1.0)
     log_power = lambda mean, log_std: TanhNormal(
@@ -139,7 +140,6 @@ def test_powers_and_their_gradients_are_integrals_over_the_box(mean, log_std, po
 def test_overlaps_are_integrals_over_the_box(log_std):
     u = np.linspace(-40, 40, 80001)
     density = lambda mean, std: stats.norm.pdf(u, mean, std)
-    slope = 2 * 4 * np.exp(-2 * np.abs(u)) / (1 + np.exp(-2 * np.abs(u))) ** 2  # of 2 tanh u
     integral = lambda f: np.log(f.sum() * (u[1] - u[0]))
     dist = TanhNormal(jnp.array([0.7]), jnp.array([log_std]), (-1.0,), (3.0,))
     other = TanhNormal(jnp.array([-0.2]), jnp.array([-0.4]), (-1.0,), (3.0,))

@@ -123,7 +123,7 @@ def seen(env, params, steps=64, envs=64):
 
     def play(key):
         key, first = jax.random.split(key)
-        obs, state = env.reset(first, params)
+        _, state = env.reset(first, params)
 
         def step(carry, key):
             action, move = jax.random.split(key)

@@ -8,7 +8,7 @@ import pytest
 from entrob.errors import EntrobError
 from entrob.results.store import Store
 from entrob.sweep import experiment as experiments
-from entrob.sweep.groups import group_methods
+from entrob.sweep.groups import group_methods, run_id
 from entrob.sweep.program import program
 from entrob.sweep.runner import run
 
@@ -167,3 +167,19 @@ def test_a_task_that_cannot_be_played_is_one_line(tmp_path, old, new, message):
         run(load(tmp_path, BLOCKS.replace(old, new)), Store(tmp_path / "out"), "test")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_time_limit_is_the_experiments_and_the_default_changes_no_hash(tmp_path):
+    plain = load(tmp_path)
+    said, other = (
+        load(tmp_path, PENDULUM.replace("[params]", f'time_limit = "{name}"\n\n[params]'))
+        for name in ("bootstrap", "terminal")
+    )
+    assert "time_limit" not in plain.training_settings
+    assert plain.hash == said.hash != other.hash
+    method = plain.methods[0]
+    assert run_id(plain, method, 0) == run_id(said, method, 0) != run_id(other, method, 0)
+    (group, *_) = group_methods(other.methods)
+    assert program(other, group).agent.spec.time_limit == "terminal"
+    with pytest.raises(EntrobError, match="did you mean 'terminal'"):
+        load(tmp_path, PENDULUM.replace("[params]", 'time_limit = "terminl"\n\n[params]'))

@@ -85,5 +85,5 @@ def spine(
         domain=MIXTURE,
         source="Wu et al. 2025 (arXiv 2511.17938)",
         evidence="secondary",
-        label="adapted: pieces of episodes, band of the chosen steps' own quantiles; mixed with none",
+        label="adapted: pieces of episodes, band of the chosen steps' own quantiles; mixture",
     )

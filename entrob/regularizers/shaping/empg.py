@@ -22,10 +22,11 @@ def empg(
 
     coef = 1 is the paper's; less mixes it with the plain advantage.
 
-    Adapted: a step is a step of the environment, not a turn of many tokens; steps that end an episode, and a rollout's last one, whose
-    next entropy is not known, get no bonus, and it is given in units of the advantages' standard
-    deviation, which is 1 in the paper. Few actions and negative differential entropies do no harm,
-    as h is a place within the range. Degenerate where entropy hardly depends on the state.
+    Adapted: a step is one of the environment, not a turn of many tokens; steps that end an episode,
+    and a rollout's last one, whose next entropy is not known, get no bonus, and it is given in
+    units of the advantages' standard deviation, which is 1 in the paper. Few actions and negative
+    differential entropies do no harm, as h is a place within the range. Degenerate where entropy
+    hardly depends on the state.
 
     Args:
       sharpness: k, at least 0.
