@@ -242,7 +242,7 @@ def _facts(experiment: Experiment, chosen: dict[str, float], largest, broken: di
     methods = [m for m in experiment.methods if m.coefficients and m.name not in broken]
     return {
         "environment": experiment.environment,
-        "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
+        "classes": {n: perturbations.get(n, params).category for n in experiment.perturbations},
         "coefficients": {m.name: next(iter(m.coefficients.values())) for m in methods},
         "passed": {m.name: bool(chosen.get(m.name, True)) for m in methods},
         "open": {name: bool(value == largest[name]) for name, value in chosen.items()},
