@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from entrob.cli.arguments import List, NewRegularizer, Report, Run, Status, Theory, Tune
+from entrob.cli.arguments import Check, List, NewRegularizer, Report, Run, Status, Theory, Tune
 from entrob.errors import EntrobError
 
 
@@ -102,6 +102,25 @@ def _run_suite(command: Run, suite, line: str) -> None:
         for name, error in facts["broken"].items():
             if error:
                 raise EntrobError(f"{task}: method {name!r} was left out: {error}")
+
+
+def check(command: Check, line: str) -> None:
+    """Prove what a task's perturbations do; exits with 1 if a proof fails."""
+    from entrob.cli.checked import tables
+    from entrob.sweep.check import check, task_of
+    from entrob.sweep.experiment import positive_int
+    from entrob.sweep.select import select_perturbations
+
+    frames = positive_int("--frames", command.frames)
+    experiment = task_of(command.task)
+    experiment = dataclasses.replace(experiment, seeds=positive_int("--seeds", command.seeds))
+    experiment = select_perturbations(experiment, command.perturbation)
+    found = check(experiment, frames, command.run)
+    tables(command.task, found)
+    if faults := [f"{proof.name}: {text}" for proof in found.proofs for text in proof.faults]:
+        for fault in faults:
+            print(f"failed: {fault}", file=sys.stderr)
+        sys.exit(1)
 
 
 def tune(command: Tune, line: str) -> None:
@@ -212,6 +231,7 @@ def new_regularizer(command: NewRegularizer, line: str) -> None:
 
 def write_run_report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
+    from entrob.results.nominal import with_nominal
     from entrob.results.occupancies import mean_occupancies
     from entrob.results.report import write_report
     from entrob.sweep.describe import complete
@@ -226,7 +246,7 @@ def write_run_report(store, level: float = 0.96) -> Path:
         store.root,
         frames["runs"],
         frames["curves"],
-        frames["evaluation"],
+        with_nominal(frames["evaluation"]),
         manifest,
         level=level,
         occupancies=occupancies,

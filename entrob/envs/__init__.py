@@ -58,8 +58,8 @@ def make(id: str, noise: bool = False, disturbed: bool = False):
     Args:
       id: a registered id, e.g. ``"minigrid/empty-8x8"``, or another library's environment, as
         ``"gymnax:CartPole-v1"`` or ``"brax:ant"``.
-      noise: wrap the environment so that the diffuse perturbations (slip, action delay,
-        observation noise, ...) can act; their params start at zero, which is off.
+      noise: wrap the environment so that noises (slip, action delay, observation noise,
+        ...) can act; their params start at zero, which is off.
       disturbed: wrap it so that an adversary's forces can act, see
         `entrob.perturbations.with_disturbance`.
 

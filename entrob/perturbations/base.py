@@ -141,6 +141,8 @@ REMEDIES = {
     "noise.action_noise": "the actions of this environment are no box with bounds",
     "noise.observation_noise": "this environment's observations are whole numbers, "
     "see observation_dropout",
+    "noise.observation_spread": "the environment does not declare its observation_spread, "
+    "see observation_noise_raw",
 }
 
 #: Perturbation name -> `Perturbation`, one per family of params.

@@ -141,7 +141,7 @@ def with_randomization(
     Applied to its own result, it adds a perturbation, which acts after the earlier ones.
 
     Args:
-      env: any gymnax `Environment`; it is not changed. For a diffuse perturbation, one with noise.
+      env: any gymnax `Environment`; it is not changed. For noise, one that has it.
       params: its nominal `EnvParams`.
       name: a registered perturbation that fits them.
       low: smallest magnitude.

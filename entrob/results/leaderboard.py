@@ -19,10 +19,14 @@ import pandas as pd
 
 from entrob.errors import EntrobError
 from entrob.results import statistics
+from entrob.results.nominal import with_nominal
 from entrob.results.store import read_frame
 
 BASELINE = "none"
 KINDS = ("structured", "diffuse", "dynamics")
+#: What this table's columns make of a perturbation's class.
+OF_CLASS = {"routes": "structured", "shifts": "structured", "random walls": "diffuse"}
+OF_CLASS |= {"action noise": "diffuse", "observation noise": "diffuse"}
 MEASURES = ("score", "worst", "cvar")
 #: Conditions that leave less between random and best are left out: there noise is what is measured.
 NARROW = 0.05  # of the widest on the task
@@ -63,8 +67,9 @@ def read_board(root: Path) -> Board:
         # The folder may hold runs with coefficients that a method had before.
         now = {run_id for ids in facts["runs"].values() for run_id in ids}
         runs, evaluation = (frame[frame.run_id.isin(now)] for frame in (runs, evaluation))
-        scores, narrow = normalized(runs, evaluation, random)
-        frames.append(scores.assign(task=task, kind=scores.perturbation.map(facts["kinds"])))
+        scores, narrow = normalized(runs, with_nominal(evaluation), with_nominal(random))
+        kinds = {name: OF_CLASS.get(kind, kind) for name, kind in facts["classes"].items()}
+        frames.append(scores.assign(task=task, kind=scores.perturbation.map(kinds)))
         omitted.append(narrow.assign(task=task))
     path = root / "overhead.parquet"
     overhead = read_frame(path) if path.exists() else pd.DataFrame(columns=["method", "ratio"])

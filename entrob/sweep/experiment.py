@@ -89,7 +89,8 @@ class Experiment:
       episodes: of each policy on each instance.
       evaluation_seed: where the keys of instances and episodes come from; the same for all runs.
       methods: what is compared.
-      perturbations: magnitudes by perturbation.
+      perturbations: magnitudes by perturbation, without 0: the environment without any
+        perturbation is tested once, whatever they are.
       share: sets of regularizers whose methods share a program, see `group_methods`.
       tune: the file's ``[tune]`` table.
       paper: the file's ``[paper]`` table, what the paper reports: see
@@ -253,7 +254,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
             raise EntrobError(f"{where}: there are two methods {name!r}")
     data["share"] = _share(f"{where}: share", data["share"])
     declared = data.pop("perturbations")
-    magnitudes = {k: magnitudes_of(k, v, env_params) for k, v in declared.items()}
+    magnitudes = {k: tested_magnitudes(k, v, env_params) for k, v in declared.items()}
     if not data["snapshots"] >= 0:
         raise EntrobError(f"{where}: snapshots must be at least 0, not {data['snapshots']}")
     kept = data["snapshot_perturbations"]
@@ -337,6 +338,18 @@ def magnitudes_of(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
         if entry.integer and value != int(value):
             raise EntrobError(f"magnitude of {name!r} must be a whole number, not {value!r}")
     return tuple(sorted({float(v) for v in values}))
+
+
+def tested_magnitudes(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
+    """What is tested of `magnitudes_of`: 0 is the nominal environment, which is tested anyway.
+
+    Raises:
+      EntrobError: as `magnitudes_of`, or there is nothing but 0.
+    """
+    some = tuple(value for value in magnitudes_of(name, values, env_params) if value)
+    if not some:
+        raise EntrobError(f"perturbation {name!r} needs a magnitude other than 0")
+    return some
 
 
 def _method(

@@ -6,8 +6,10 @@ reported with seeds of its own; 3 %, so that noise does not break a promise of 5
 """
 
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -219,24 +221,26 @@ def tested_at(
     runs, frames = [], []
     for batch in finished(experiment, store, group):
         places = [i for i, run in enumerate(batch.runs) if run.id in wanted]
-        everything = None
+        status = read_frame(store.part("runs", batch.id)).status
         for method in hot:
             own = tuple(
                 Run(digest(batch.runs[i].id, method.temperature), method, batch.runs[i].seed)
                 for i in places
             )
-            runs += [{"run_id": run.id, "status": "finished"} for run in own]
-            key = digest(experiment.hash, experiment.perturbations, [run.id for run in own])
-            path = store.part("tempered", key)
-            try:
-                frames.append(read_frame(path))
-                continue
-            except Damaged:
-                pass
-            if everything is None:
-                everything = policies(store, batch, prog)
-            frame = tester.table(prog, Batch(key, group, own), _rows(everything, places))
-            write_frame(path, frame)
-            frames.append(frame)
-    evaluation = pd.concat(frames, ignore_index=True)
-    return Records(pd.DataFrame(runs), pd.DataFrame(), evaluation)
+            runs += [{"run_id": run.id, "status": status[i]} for i, run in zip(places, own)]
+            name = digest(experiment.hash, experiment.perturbations, [run.id for run in own])
+            path = store.part("tempered", name)
+            if not _whole(path):
+                those = jax.tree.map(lambda x: x[places], policies(store, batch, prog))
+                write_frame(path, tester.table(prog, Batch(name, group, own), those))
+            frames.append(read_frame(path))
+    return Records(pd.DataFrame(runs), pd.DataFrame(), pd.concat(frames, ignore_index=True))
+
+
+def _whole(path: Path) -> bool:
+    """Whether records are there and undamaged; damaged ones are written again."""
+    try:
+        read_frame(path)
+    except Damaged:
+        return False
+    return True

@@ -42,7 +42,7 @@ def nominal(
 ) -> tuple[Any, Any]:
     """The environment a group is tested in, and its params before any perturbation.
 
-    With `noise` the diffuse perturbations can act, with `disturbed` an adversary's forces.
+    With `noise` the noises can act, with `disturbed` an adversary's forces.
     """
     env, params = make(experiment.environment, noise, disturbed)
     for name, value in group.setting["params"].items():

@@ -4,7 +4,7 @@ import dataclasses
 
 from entrob.errors import EntrobError
 from entrob.regularizers import load, regularizers
-from entrob.sweep.experiment import Experiment, Method, coefficient, magnitudes_of
+from entrob.sweep.experiment import Experiment, Method, coefficient, tested_magnitudes
 
 
 def select_methods(
@@ -67,5 +67,5 @@ def select_perturbations(experiment: Experiment, names: tuple[str, ...]) -> Expe
         middle = middle if entry.paper is None else min(entry.paper, high)
         default = tuple(sorted({0.0, float(middle), float(high)}))
         declared = experiment.perturbations.get(name)
-        chosen[name] = declared or magnitudes_of(name, default, env_params)
+        chosen[name] = declared or tested_magnitudes(name, default, env_params)
     return dataclasses.replace(experiment, perturbations=chosen)

@@ -99,7 +99,7 @@ def tuning_experiment(experiment: Experiment, of: list[Grid]) -> Experiment:
         methods=tuple(methods),
         seeds=positive_int("tune.seeds", experiment.tune.get("seeds", 5)),
         first_seed=FIRST_TUNING_SEED,
-        perturbations={next(iter(experiment.perturbations)): (0.0,)},
+        perturbations={},  # the nominal environment is tested anyway
     )
 
 

@@ -111,7 +111,7 @@ def test_a_mirrored_blocked_route_shuts_either_way_around_the_room():
 def test_a_mirrored_form_reflects_all_that_a_layout_has():
     """Lava, start, goal and direction too: the ways that a cell of a route leaves open are those
     of the layout that is played."""
-    env, params = make("minigrid/lava-crossing")
+    _, params = make("minigrid/lava-crossing")
     for walls in drawn_in_shares("blocked_route_mirrored", 1, 8, params):
         (cell,) = new_cells(walls, params)
         assert not params.lava[cell]

@@ -278,7 +278,9 @@ def test_the_instances_of_a_test_have_equal_shares_of_what_is_drawn_by_stratum(r
         # What is drawn of such a key otherwise is no less random than of any.
         assert count < 200 or 0.4 < np.mean(jax.vmap(jax.random.uniform)(keys)) < 0.6
         plain = instance_keys(key, perturbations.get("plain"), count)
-        assert (jax.random.key_data(plain) == jax.random.key_data(jax.random.split(key, count))).all()
+        assert (
+            jax.random.key_data(plain) == jax.random.key_data(jax.random.split(key, count))
+        ).all()
 
 
 def test_a_range_without_0_is_refused(registered):

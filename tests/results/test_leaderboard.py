@@ -162,7 +162,7 @@ def test_runs_with_earlier_coefficients_are_not_read(tmp_path):
     for kind, frame in {**frames, "random": random}.items():
         store.write_frame(tmp_path / "t" / f"{kind}.parquet", frame)
     ids = runs.groupby(runs.run_id.str.split("/").str[0]).run_id.agg(list).to_dict()
-    facts = {"kinds": {"p": "diffuse"}, "runs": ids, "passed": {}, "open": {}}
+    facts = {"classes": {"p": "action noise"}, "runs": ids, "passed": {}, "open": {}}
     store.write_json(tmp_path / "manifest.json", {"tasks": {"t": facts}, "methods": {}})
     found = leaderboard.read_board(tmp_path).scores
     wanted, _ = leaderboard.normalized(runs, evaluation, random)

@@ -192,7 +192,7 @@ def test_the_random_policy_is_kept_beside_the_runs(root):
     assert np.isfinite(random.return_worst).all()
     facts = json.loads((root / "manifest.json").read_text())["tasks"]["pole"]
     assert set(facts["coefficients"]) == {"policy_entropy", "suite_idea"}
-    assert facts["kinds"] == {"sticky_action": "diffuse"}
+    assert facts["classes"] == {"sticky_action": "action noise"}
 
 
 @pytest.mark.slow
