@@ -21,6 +21,7 @@ from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import family, regularizers
+from entrob.results.board import category
 from entrob.results.provenance import provenance
 from entrob.results.store import Store, read_frame, write_frame, write_json
 from entrob.results.tuning import write_tuning
@@ -242,7 +243,7 @@ def _facts(experiment: Experiment, chosen: dict[str, float], largest, broken: di
     methods = [m for m in experiment.methods if m.coefficients and m.name not in broken]
     return {
         "environment": experiment.environment,
-        "kinds": {n: perturbations.get(n, params).kind for n in experiment.perturbations},
+        "categories": {n: category(perturbations.get(n, params)) for n in experiment.perturbations},
         "coefficients": {m.name: next(iter(m.coefficients.values())) for m in methods},
         "passed": {m.name: bool(chosen.get(m.name, True)) for m in methods},
         "open": {name: bool(value == largest[name]) for name, value in chosen.items()},
@@ -306,7 +307,8 @@ def _manifest(suite: Suite, root: Path, command: str, tasks: dict[str, Any]) -> 
         "commands": commands if command in commands else [*commands, command],
         "tasks": merged,
         "methods": {**old.get("methods", {}), **described},
-        **provenance(),
+        # Of the session that trained, whatever draws the report again.
+        **{key: old.get(key, value) for key, value in provenance().items()},
     }
     write_json(path, manifest)
     return manifest
