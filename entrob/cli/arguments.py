@@ -91,7 +91,7 @@ class Report:
     folder: tyro.conf.Positional[Path]
     """Output folder of a run."""
     level: float = 0.96
-    """Level of the normal bands: 0.96 is the paper's text, 0.95 its code."""
+    """Level of intervals in figures, and of the paper's bands: 0.96 is its text, 0.95 its code."""
     export: Path | None = None
     """Also copy report, tables, figures and manifest there."""
 

@@ -230,7 +230,8 @@ def _manifest(experiment, store, command, spent: Spent, wall: float, broken) -> 
         "test_time_s": round(old.get("test_time_s", 0.0) + spent.test_s, 2),
         "wall_time_s": round(old.get("wall_time_s", 0.0) + wall, 2),
         "frames_per_s": round(frames / train_s) if train_s else None,
-        **provenance(),
+        # A session that only tests or draws again leaves the commit that trained.
+        **(provenance() if spent.frames or "git_commit" not in old else {}),
         "precision": "float32",
     }
     write_json(store.manifest_path, manifest)
