@@ -77,16 +77,7 @@ def calibrate(task: Task, desk: Desk) -> Calibration:
     _, params = nominal(experiment, group, noise=True)
     categories = {name: perturbations.get(name, params).category for name in tested}
     cells = weighted(cell_rows(task.name, none, tested, categories, references))
-    why = {name: _harmless(loss) for name, loss in harmless.items()}
-    cells["why"] = cells.perturbation.map(why).fillna(cells.why)
     return Calibration(cells, scale, top)
-
-
-def _harmless(loss: float) -> str:
-    """Why a perturbation has no magnitude by the rule."""
-    if loss < rule.LEAST:
-        return f"none loses {loss:.2f} at most"
-    return "none loses less than 0.1 or more than 0.9 at every magnitude"
 
 
 def scale_of(task: Task, experiment: Experiment, records: Records) -> Scale:

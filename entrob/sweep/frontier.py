@@ -45,11 +45,14 @@ class Tuned(NamedTuple):
       table: a row per run that tried a value: ``knob`` and ``coefficient`` say what, ``nominal`` is
         its nominal score, then its activity and the share that it recovers in every class.
         ``taken`` is the value that is reported, ``chosen`` marks the one tried that is nearest;
-        ``passed``: whether any keeps the price; ``open``: whether even the largest does.
+        ``passed``: whether any keeps the price; ``open``: whether even the largest does. `none`,
+        which these are held against, has the value 0.
+      rates: the same for the learning rates of `none_tuned`, of which the best is taken.
     """
 
     methods: tuple[Method, ...]
     table: pd.DataFrame
+    rates: pd.DataFrame
 
 
 def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) -> Tuned:
@@ -70,15 +73,18 @@ def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) 
         for value in some
     )
     experiment = tuning_experiment(task, candidates, found)
-    parts, none = [], pd.Series(dtype=float)
+    parts, none, rates = [], pd.Series(dtype=float), pd.DataFrame(columns=COLUMNS)
     if candidates or TUNED in methods:
         desk.say(f"{task.name}: tuning {len(values)} methods with {len(candidates)} candidates")
         base = dataclasses.replace(
             experiment, methods=(task.none,), seeds=task.rules.baseline
         )
         records = desk.run(base, "tuning")
-        none = scored(records.runs, records.evaluation, found.scale)
-        none = none.groupby(CONDITION).score.mean()
+        scores = scored(records.runs, records.evaluation, found.scale)
+        none = scores.groupby(CONDITION).score.mean()
+        own = frontier(records, found, none)
+        facts = {"task": task.name, "knob": "", "coefficient": 0.0, "chosen": False, "passed": True}
+        parts.append(own.assign(**facts, taken=0.0, open=False)[list(COLUMNS)])
     if candidates:
         records = desk.run(experiment, "tuning")
         table = frontier(records, found, none)
@@ -89,7 +95,7 @@ def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) 
                 methods[name] = knob.turned(methods[name], part.taken.iloc[0])
                 parts.append(part)
     if TUNED in methods:
-        methods[TUNED], part = tune_none(task, desk, found, methods[TUNED], none)
+        methods[TUNED], rates, part = tune_none(task, desk, found, methods[TUNED], none)
         parts.append(part)
     if RANDOMIZED in methods:
         kept = found.cells[found.cells.kept]
@@ -98,7 +104,7 @@ def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) 
         if not mixture:  # nothing to see
             del methods[RANDOMIZED]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
-    return Tuned(desk.working(tuple(methods.values())), table)
+    return Tuned(desk.working(tuple(methods.values())), table, rates)
 
 
 def tuning_experiment(
@@ -166,10 +172,13 @@ def judged(
 
 def tune_none(
     task: Task, desk: Desk, found: Calibration, method: Method, none: pd.Series
-) -> tuple[Method, pd.DataFrame]:
+) -> tuple[Method, pd.DataFrame, pd.DataFrame]:
     """The best that `none` does by itself: its learning rate, then the temperature of its test.
 
     Temperatures are tried on the policies that the best learning rate trained.
+
+    Returns:
+      The method, the table of learning rates, and that of temperatures: see `Tuned`.
     """
     usual = task.experiment.hyper.get("learning_rate", Hyper().learning_rate)
     rate = Knob("learning_rate", middle=usual)
@@ -199,8 +208,7 @@ def tune_none(
     taken = float(second.taken.iloc[0])
     if not second.passed.iloc[0]:  # as it was trained
         taken, second = 1.0, second.assign(chosen=False, taken=1.0)
-    table = pd.concat([first, second], ignore_index=True)
-    return heat.turned(method, taken), table
+    return heat.turned(method, taken), first, second
 
 
 def tested_at(

@@ -9,6 +9,7 @@ becomes of a suite is in `entrob.sweep.board`.
 """
 
 import dataclasses
+import functools
 import inspect
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class Task:
         """The baseline, with the task's params."""
         return next(m for m in self.experiment.methods if m.name == BASELINE)
 
-    @property
+    @functools.cached_property
     def knobs(self) -> dict[str, Knob]:
         """What is tuned, by method: all that have one number, unless the command line gave it."""
         found = {m.name: knob_of(m, self.experiment) for m in self.experiment.methods}
