@@ -34,7 +34,7 @@ def list_names(command: List, line: str) -> None:
         for name in regularizers.names():
             made = regularizers.get(name)()
             print(f"  {name:26s} {doc(regularizers.get(name))}")
-            print(f"  {'':26s} {made.source or 'no source'}; {made.label}")
+            print(f"  {'':26s} {made.source or 'no source'}; {made.graded}")
     if show("perturbations"):
         print("perturbations")
         for name in perturbations.names():

@@ -20,6 +20,7 @@ COLORS = {
     "temperature": "#009e73",
     "intrinsic": "#0072b2",
     "adversaries": "#b03a00",
+    "controls": "#000000",
 }
 """Families, told apart by the color-blind (after Okabe and Ito)."""
 
@@ -33,6 +34,7 @@ NAMES = {
     "temperature": "temperatures",
     "intrinsic": "intrinsic rewards",
     "adversaries": "adversaries",
+    "controls": "controls",
 }
 
 CAPTION = (

@@ -323,7 +323,7 @@ def _describe(method: Method) -> dict[str, Any]:
     part = factory()
     return {
         "family": family(name),
-        "label": part.label,
+        "label": part.graded,
         "source": part.source,
         "coef": part.coef,
         "doc": inspect.getdoc(factory) or "",
