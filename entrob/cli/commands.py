@@ -34,7 +34,7 @@ def list_names(command: List, line: str) -> None:
         for name in regularizers.names():
             made = regularizers.get(name)()
             print(f"  {name:26s} {doc(regularizers.get(name))}")
-            print(f"  {'':26s} {made.source or 'no source'}; {made.label}")
+            print(f"  {'':26s} {made.source or 'no source'}; {made.graded}")
     if show("perturbations"):
         print("perturbations")
         for name in perturbations.names():
@@ -74,20 +74,22 @@ def _selected(experiment, command: Run):
 def _run_suite(command: Run, suite, line: str) -> None:
     from entrob.regularizers import regularizers
     from entrob.results.leaderboard_report import write_leaderboard
+    from entrob.sweep.board import run
     from entrob.sweep.experiment import positive_int
-    from entrob.sweep.suite import claim, narrowed, run
+    from entrob.sweep.suite import claim, narrowed
 
     if command.batch_size is not None:
         positive_int("--batch-size", command.batch_size)
-    tasks = {}
+    tasks, references = {}, command.regularizer or suite.methods
     for name, task in suite.tasks.items():
-        has = {method.name for method in task.methods}
+        has = {method.name for method in task.experiment.methods}
         # What is known, yet no method of this task, does not fit it.
         known = {*suite.declared, *regularizers.names()}
-        asked = [r for r in command.regularizer if r in has or r not in known]
-        if asked or not command.regularizer:
+        asked = [r for r in references if r in has or r not in known]
+        if asked or not references:
             chosen = dataclasses.replace(command, regularizer=tuple(asked))
-            tasks[name] = narrowed(_selected(task, chosen))
+            selected = narrowed(_selected(task.experiment, chosen))
+            tasks[name] = dataclasses.replace(task, experiment=selected)
     if not tasks:
         raise EntrobError(f"no task of this preset can have {' or '.join(command.regularizer)}")
     root = command.out or Path("runs") / suite.name / command.preset

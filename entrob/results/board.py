@@ -10,7 +10,9 @@ of `none`: its `category`, the scores `none`, `nominal` and `reference`, and `ga
 and none.  `kept` says whether it counts, `why` not, and `weight` how much within its class.
 
 ``tuning.csv``: a row per tuning run: its `coefficient`, `seed`, `nominal` score, `activity`, and
-the share recovered in every class, one column each; `chosen` marks the coefficient that was taken.
+the share recovered in every class, one column each; `taken` is the coefficient that is reported, by
+interpolation, and `chosen` marks the one tried that is nearest to it.  `knob` says what is varied:
+a "coefficient", an adversary's "strength" or, of `none_tuned`, the "temperature".
 
 ``activity.csv``: per task, method and seed the median `activity` over training, and `status`:
 "identical", "inactive" or "".
@@ -57,7 +59,8 @@ CELL = ["task", "perturbation", "magnitude"]
 COLUMNS = {
     "scores": ["task", "method", "seed", "perturbation", "magnitude", "score", "price"],
     "cells": [*CELL, "category", "none", "nominal", "reference", "gap", "weight", "kept", "why"],
-    "tuning": ["task", "method", "coefficient", "seed", "nominal", "activity", *CLASSES, "chosen"],
+    "tuning": ["task", "method", "knob", "coefficient", "seed", "nominal", "activity"]
+    + [*CLASSES, "chosen", "taken"],
     "activity": ["task", "method", "seed", "activity", "status"],
 }
 

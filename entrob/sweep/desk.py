@@ -44,9 +44,7 @@ class Desk:
     def run(self, experiment: Experiment, stage: str, test: bool = True) -> "Records":
         """Bring a stage up to date with an experiment, and return the records of its runs."""
         store = Store(self.folder / stage)
-        manifest = runner.run(
-            experiment, store, self.command, self.batch_size, test, self.trainers
-        )
+        manifest = runner.run(experiment, store, self.command, self.batch_size, test, self.trainers)
         self.broken |= {name.partition("@")[0]: why for name, why in manifest["broken"].items()}
         return records_of(experiment, store)
 

@@ -14,7 +14,7 @@ from entrob.agents.spec import TIME_LIMITS, Hyper
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
-from entrob.regularizers import regularizers
+from entrob.regularizers import build, check_coefficient, regularizers
 from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
@@ -389,7 +389,10 @@ def _method(
     for name in method.options:
         if name not in method.coefficients:
             raise EntrobError(f"{where}: options of {name!r}, which {method.name!r} does not use")
-    checked = {name: coefficient(name, c) for name, c in method.coefficients.items()}
+    checked = {
+        name: check_coefficient(build(name, **method.options.get(name, {})), coefficient(name, c))
+        for name, c in method.coefficients.items()
+    }
     return dataclasses.replace(method, coefficients=checked)
 
 

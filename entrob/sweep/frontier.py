@@ -76,9 +76,7 @@ def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) 
     parts, none, rates = [], pd.Series(dtype=float), pd.DataFrame(columns=COLUMNS)
     if candidates or TUNED in methods:
         desk.say(f"{task.name}: tuning {len(values)} methods with {len(candidates)} candidates")
-        base = dataclasses.replace(
-            experiment, methods=(task.none,), seeds=task.rules.baseline
-        )
+        base = dataclasses.replace(experiment, methods=(task.none,), seeds=task.rules.baseline)
         records = desk.run(base, "tuning")
         scores = scored(records.runs, records.evaluation, found.scale)
         none = scores.groupby(CONDITION).score.mean()
@@ -107,9 +105,7 @@ def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) 
     return Tuned(desk.working(tuple(methods.values())), table, rates)
 
 
-def tuning_experiment(
-    task: Task, methods: tuple[Method, ...], found: Calibration
-) -> Experiment:
+def tuning_experiment(task: Task, methods: tuple[Method, ...], found: Calibration) -> Experiment:
     """Methods on tuning's seeds and instances, tested under all that is reported."""
     return dataclasses.replace(
         task.experiment,
@@ -211,9 +207,7 @@ def tune_none(
     return heat.turned(method, taken), first, second
 
 
-def tested_at(
-    experiment: Experiment, store: Store, trained: Method, hot: list[Method]
-) -> Records:
+def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[Method]) -> Records:
     """Records of a method's trained policies, tested as those of other methods.
 
     Args:
@@ -239,7 +233,8 @@ def tested_at(
             name = digest(experiment.hash, experiment.perturbations, [run.id for run in own])
             path = store.part("tempered", name)
             if not _whole(path):
-                those = jax.tree.map(lambda x: x[places], policies(store, batch, prog))
+                everything = policies(store, batch, prog)
+                those = jax.tree.map(lambda x, at=places: x[at], everything)
                 write_frame(path, tester.table(prog, Batch(name, group, own), those))
             frames.append(read_frame(path))
     return Records(pd.DataFrame(runs), pd.DataFrame(), pd.concat(frames, ignore_index=True))

@@ -14,7 +14,9 @@ from entrob.sweep.suite import TUNED, Task
 
 
 def _rows(task: Task, name: str) -> pd.DataFrame:
-    table = pd.read_csv(task.given / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""])
+    table = pd.read_csv(
+        task.given / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""]
+    )
     rows = table[table.task == task.name]
     if not len(rows):
         raise EntrobError(f"{task.given} has no task {task.name!r}")

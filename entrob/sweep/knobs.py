@@ -87,7 +87,6 @@ def knob_of(method: Method, experiment: Experiment) -> Knob | None:
     return Knob("coefficient", name, middle, made.domain, distinct)
 
 
-
 def grid(knob: Knob, center: float, count: int, step: float = 0.5) -> tuple[float, ...]:
     """Values around a center, ascending, within the domain, of which no two act alike.
 
@@ -126,7 +125,7 @@ def center(knob: Knob, found: dict[float, float], target: float = 0.1) -> float:
     if not known:
         return knob.middle
     value, activity = min(known.items(), key=lambda item: abs(math.log10(item[1] / target)))
-    low, high = knob.domain
+    _, high = knob.domain
     # Within bounds a place three decades of odds from the end is as far as tuning reaches.
     most = math.inf if math.isinf(high) else knob.value(3.0)
     least = 0.0 if math.isinf(high) else knob.value(-3.0)

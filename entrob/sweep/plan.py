@@ -1,4 +1,4 @@
-"""What a suite will take: runs and frames of every task, and seconds at a speed that was measured."""
+"""What a suite will take: runs and frames of every task, and seconds at a measured speed."""
 
 import time
 from typing import Any, NamedTuple

@@ -79,7 +79,7 @@ def test_ascent_ends_in_the_corner_of_the_box_that_a_linear_score_prefers():
 
 
 def test_lrpg_waits_for_the_first_phase_and_weighs_the_return_while_it_is_short():
-    part = build("lrpg", begin=0.5, rate=1.0)
+    part = build("lrpg", begin=0.5, tolerance=0.01)
     update = jax.jit(part.update)
     rollout = cases.make_case(0).rollout
     ends = (rollout.terminated | rollout.truncated).mean()

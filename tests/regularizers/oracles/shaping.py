@@ -183,7 +183,7 @@ def self_imitation(
     seen, warmup=0.5, fraction=0.02, bounds=(0.9, 1.0), absolute=False, critic=0.01, capacity=65536
 ):
     obs, action, value, gain, left, own, rollouts = map(np.asarray, seen.state)
-    better = np.maximum(gain - value, 1e-6) ** 0.6 * (own & (left == 0))
+    better = np.maximum(gain - value, 1e-6) ** 0.6 * own * (left == 0)
     mass = np.cumsum(better.ravel())
     key_draw, key_drop = jax.random.split(key_of("loss"))
     size = seen.batch.reward.size
