@@ -14,6 +14,7 @@ from flax import struct
 
 from entrob.agents import curriculum as curricula
 from entrob.agents import opponent as rival
+from entrob.agents.activity import activity
 from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.estimate import estimate
 from entrob.agents.learn import learn, make_optimizer
@@ -72,7 +73,8 @@ class Agent(NamedTuple):
       opponent: the adversary, or None.
       init: ``(key, hyper, env_params) -> AgentState``.
       train_chunk: ``(state, hyper, env_params, updates) -> (state, curves)``; curves are
-        float32[updates] each. ``updates`` is static.
+        float32[updates] each. ``updates`` is static. ``activity`` (see `activity`) is measured in
+        the last of these updates and NaN in the others, and in all of them with an adversary.
       act: ``(key, policy, memory, obs) -> (action, memory)`` for one environment; an episode begins
         with ``start()`` as its memory.
       start: ``() -> memory``.
@@ -141,10 +143,14 @@ def make_agent(spec: Spec) -> Agent:
         """Train for a number of updates: ``(state, curves)``."""
         finite = tabulate(spec, model, env_params)
 
-        def body(state, _):
-            return _update(spec, model, opponent, optimizer, finite, env_params, hyper, state)
+        def body(state, measure):
+            return _update(
+                spec, model, opponent, optimizer, finite, env_params, hyper, state, measure
+            )
 
-        return jax.lax.scan(body, state, None, length=updates)
+        # The same for all runs side by side, so that a `cond` on it stays one.
+        last = jnp.arange(updates) == updates - 1
+        return jax.lax.scan(body, state, last)
 
     def act(key, policy, memory, obs):
         """One sampled action."""
@@ -160,8 +166,13 @@ def make_agent(spec: Spec) -> Agent:
     return Agent(spec, model, actor, opponent, init, train_chunk, act, start)
 
 
-def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: AgentState):
-    """One update of one run: rollout, bonuses, advantages, gradient steps, regularizer states."""
+def _update(
+    spec, model, opponent, optimizer, finite, env_params, hyper, state: AgentState, measure
+):
+    """One update of one run: rollout, bonuses, advantages, gradient steps, regularizer states.
+
+    Where `measure`, bool[], activity is measured.
+    """
     chain = spec.regularizer
     key, key_roll, key_reward, key_learn, key_reg = jax.random.split(state.key, 5)
     progress = state.update / hyper.total_updates
@@ -171,7 +182,8 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
     policy, opt_state, game = state.policy, state.opt_state, None
     if opponent:
         theirs = rival.player(policy, "adversary")
-        game = rival.Game(opponent, theirs, opt_state["adversary"], state.curriculum)
+        theirs = theirs, opt_state["adversary"], state.curriculum
+        game = rival.Game(opponent, *theirs, hyper.strength)
         policy, opt_state = rival.player(policy, "protagonist"), opt_state["protagonist"]
 
     actors, rollout, next_value, episodes, moves = collect(
@@ -187,6 +199,16 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
     bad_behavior = chain.behavior_faults(rollout, coefs)
     rollout, bad_advantage = chain.advantage(reg_states, rollout, coefs)
     rollout = rollout.replace(notes=chain.prepare(reg_states, rollout, coefs))
+    active = jnp.float32(jnp.nan)
+    if not game:
+        active = jax.lax.cond(
+            measure,
+            lambda: activity(
+                spec, model, hyper, coefs, reg_states, policy, state.actors.memory, rollout,
+                bonus, next_value, key_learn,
+            ),
+            lambda: active,
+        )  # fmt: skip
     network, opt_state, metrics, bad = learn(
         spec, model, optimizer, hyper, coefs, reg_states, policy,
         opt_state, state.actors.memory, rollout, key_learn,
@@ -215,7 +237,13 @@ def _update(spec, model, opponent, optimizer, finite, env_params, hyper, state: 
         cause=state.cause,
         curriculum=curriculum,
     )
-    curves = {"bonus_mean": bonus.mean(), "trust": rollout.trust, **metrics, **episodes}
+    curves = {
+        "bonus_mean": bonus.mean(),
+        "trust": rollout.trust,
+        "activity": active,
+        **metrics,
+        **episodes,
+    }
     bad |= {"behavior": bad_behavior, "reward": bad_bonus, "advantage": bad_advantage}
     bad |= {"update": bad_state}
     return _freeze_if_diverged(state, new, curves, blame(bad))

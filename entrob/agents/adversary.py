@@ -39,8 +39,8 @@ KINDS: dict[str, Kind] = {
     "forces": Kind(
         "Pinto, Davidson, Sukthankar, Gupta 2017, Robust Adversarial RL (1703.02702)",
         "adapted: PPO for TRPO; players alternate update by update, on one rollout each",
-        "RARL: an adversary exerts forces on the environment, up to `strength` times the unit of "
-        "`entrob.envs.disturbance`, and gains what the protagonist loses.",
+        "RARL: an adversary exerts forces on the environment, together up to `strength` in "
+        "units of `entrob.envs.disturbance`, and gains what the protagonist loses.",
     ),
     "quantal": Kind(
         "Reddi et al. 2024, Robust Adversarial RL via Bounded Rationality Curricula (2311.01642)",
@@ -56,26 +56,33 @@ KINDS: dict[str, Kind] = {
 FORCES = ("forces", "quantal")
 
 
+#: Strength of an adversary that says none: what Tessler et al. report.
+STRENGTH = 0.1
+
+
 class Adversary(NamedTuple):
-    """A second player, zero-sum.
+    """A second player, zero-sum. How strong it is, is in `Hyper`: it may differ between runs.
 
     Attributes:
       kind: one of `KINDS`.
-      strength: of ``"probabilistic"`` and ``"noisy"`` α in [0, 1], the adversary's share (Tessler
-        et al. report 0.1); of forces the largest, at least 0, in units of
-        `entrob.envs.disturbance.Disturbance`: 1 is about as strong as the agent.
       bound: ``"quantal"`` only: undiscounted return, in the environment's units, that the
         protagonist must keep for the curriculum to go on; None: what it had in the first window.
     """
 
     kind: str
-    strength: float = 0.1
     bound: float | None = None
 
 
-def check_adversary(adversary: Adversary) -> Adversary:
-    """The adversary itself; raises `EntrobError` for what cannot be one."""
-    kind, strength, bound = adversary
+def check_adversary(adversary: Adversary, strength: float = STRENGTH) -> Adversary:
+    """The adversary itself; raises `EntrobError` for what cannot be one.
+
+    Args:
+      adversary: it.
+      strength: of ``"probabilistic"`` and ``"noisy"`` α in [0, 1], the adversary's share; of forces
+        at least 0, the largest that Σ |force| / unit may be, with the units of
+        `entrob.envs.disturbance.Disturbance`: 1 is about as strong as the agent.
+    """
+    kind, bound = adversary
     if kind not in KINDS:
         raise unknown("adversary", kind, KINDS)
     largest, range_ = (math.inf, "finite and at least 0") if kind in FORCES else (1, "in 0..1")
@@ -93,14 +100,21 @@ def adversary_of(where: str, table: dict[str, Any]) -> Adversary | None:
 
     Args:
       where: what an error calls the file.
-      table: fields of `Adversary`.
+      table: fields of `Adversary`, and its ``strength``, which `strength_of` reads.
     """
     if not table:
         return None
+    known = (*Adversary._fields, "strength")
     for key in table:
-        if key not in Adversary._fields:
-            raise unknown(f"key in {where}: adversary", key, Adversary._fields)
-    return check_adversary(Adversary(**{"kind": "", **table}))
+        if key not in known:
+            raise unknown(f"key in {where}: adversary", key, known)
+    static = {key: value for key, value in table.items() if key != "strength"}
+    return check_adversary(Adversary(**{"kind": "", **static}), strength_of(table))
+
+
+def strength_of(table: dict[str, Any]) -> float:
+    """The strength that a table declares, see `check_adversary`."""
+    return table.get("strength", STRENGTH)
 
 
 def _is_number(x: Any) -> bool:

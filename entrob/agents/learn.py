@@ -42,27 +42,12 @@ def learn(
       ``(network, opt_state, metrics, bad)``; bad holds the regularizers at fault, bool[R] by hook
       and for ``"gradient"``, in the first minibatch in which anything went wrong.
     """
-    finite = rollout.finite
-    names = ("progress", "gamma", "reward_scale", "trust")
-    common = {name: getattr(rollout, name) for name in names}
-    steps = rollout.replace(finite=None, **dict.fromkeys(common))
+    steps, finite, common = _split(rollout)
 
     # A function that runs one at a time may close over nothing that is traced.
     def optimize(network, opt_state, moments, reg_states, steps, memory, finite, scalars, key):
         coefs, hyper, common = scalars
-
-        def loss_fn(network, probes, piece, key):
-            steps, memory = piece
-            batch = _flat(steps).replace(finite=finite, **common)
-            at = _evaluator(model, moments, memory, steps.time == 0)
-            if finite is None:
-                dist, value = at(network, batch.obs)
-            else:
-                table = at(network, finite.observations)
-                dist, value = jax.tree.map(lambda x: x[batch.index], table)
-            policy = Policy(dist, value, network, at)
-            return _loss(spec, hyper, coefs, reg_states, policy, batch, key, probes)
-
+        loss_fn = _objective(spec, model, hyper, coefs, reg_states, moments, finite, common)
         rate = hyper.learning_rate * (1.0 - hyper.anneal * common["progress"])
 
         def step(carry, inputs):
@@ -107,6 +92,54 @@ def learn(
     return one_at_a_time(optimize)(
         policy.network, opt_state, policy.moments, reg_states, steps, memory, finite, scalars, key
     )
+
+
+def first_gradient(
+    spec: Spec,
+    model: Model,
+    hyper: Hyper,
+    coefs: dict[str, jax.Array],
+    reg_states: dict[str, Any],
+    policy: PolicyParams,
+    memory: Any,
+    rollout: Rollout,
+    key: jax.Array,
+) -> Any:
+    """The gradient that `learn` begins with, of its first minibatch, before it is clipped."""
+    steps, finite, common = _split(rollout)
+    loss_fn = _objective(spec, model, hyper, coefs, reg_states, policy.moments, finite, common)
+    piece = steps, memory
+    if not spec.epochs == spec.minibatches == 1:
+        key_perm, key_loss = jax.random.split(jax.random.split(key, spec.epochs)[0])
+        pieces = _cut(model, spec.minibatches, steps, memory, key_perm)
+        piece = jax.tree.map(lambda x: x[0], pieces)
+        key = jax.random.split(key_loss, spec.minibatches)[0]
+    return jax.grad(loss_fn, has_aux=True)(policy.network, jnp.zeros(len(coefs)), piece, key)[0]
+
+
+def _split(rollout: Rollout) -> tuple[Rollout, Any, dict[str, jax.Array]]:
+    """What minibatches are cut from, and what they have in common: tables and scalars."""
+    names = ("progress", "gamma", "reward_scale", "trust")
+    common = {name: getattr(rollout, name) for name in names}
+    return rollout.replace(finite=None, **dict.fromkeys(common)), rollout.finite, common
+
+
+def _objective(spec, model, hyper, coefs, reg_states, moments, finite, common) -> Callable:
+    """``(network, probes, (steps, memory), key) -> (loss, (metrics, bad))`` of a minibatch."""
+
+    def loss_fn(network, probes, piece, key):
+        steps, memory = piece
+        batch = _flat(steps).replace(finite=finite, **common)
+        at = _evaluator(model, moments, memory, steps.time == 0)
+        if finite is None:
+            dist, value = at(network, batch.obs)
+        else:
+            table = at(network, finite.observations)
+            dist, value = jax.tree.map(lambda x: x[batch.index], table)
+        policy = Policy(dist, value, network, at)
+        return _loss(spec, hyper, coefs, reg_states, policy, batch, key, probes)
+
+    return loss_fn
 
 
 def _flat(steps: Rollout) -> Rollout:

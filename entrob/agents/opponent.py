@@ -27,12 +27,12 @@ class Opponent(NamedTuple):
     Attributes:
       adversary: what it may do.
       model: its policy's functions.
-      reach: k numbers, its largest forces in the environment's units; empty if it exerts none.
+      unit: k numbers, what a force of strength 1 is along each axis; empty if it exerts none.
     """
 
     adversary: Adversary
     model: Model
-    reach: tuple[float, ...]
+    unit: tuple[float, ...]
 
 
 class Game(NamedTuple):
@@ -43,12 +43,14 @@ class Game(NamedTuple):
       policy: `PolicyParams` that it acts by.
       opt_state: its optimizer's.
       curriculum: `Curriculum` of its temperatures, or ().
+      strength: float32[], see `check_adversary`.
     """
 
     opponent: Opponent
     policy: PolicyParams
     opt_state: Any
     curriculum: Any
+    strength: jax.Array
 
 
 class Standing(NamedTuple):
@@ -110,9 +112,9 @@ def make_opponent(env: Any, adversary: Adversary, network: Any) -> Opponent:
     if not hasattr(env, "disturbance_space"):
         raise EntrobError(f"make {env.name} with entrob.make(id, disturbed=True): forces act on it")
     unit = env.disturbance_space().high
-    # Of strength 1, so that the density of a strength of 0 is finite.
+    # In shares of the strength, so that the density of a strength of 0 is finite.
     model = make_model(env, network, spaces.Box(-1.0, 1.0, unit.shape))
-    return Opponent(adversary, model, tuple((adversary.strength * unit).tolist()))
+    return Opponent(adversary, model, tuple(unit.tolist()))
 
 
 def is_quantal(opponent: Opponent) -> bool:
@@ -174,7 +176,7 @@ def interfere(
       ``(executed, env_state, Standing, Moves)``: the action to execute, the state to step from, and
       the record of this step.
     """
-    opponent, (kind, strength, _) = game.opponent, game.opponent.adversary
+    opponent, kind, strength = game.opponent, game.opponent.adversary.kind, game.strength
     key_action, key_turn, _ = _keys(key)
     view = seen(opponent, obs, standing.temperature)
     dist, value, memory = heads(standing.memory, view, start)
@@ -187,7 +189,9 @@ def interfere(
     elif kind == "noisy":
         executed = (1.0 - strength) * executed + strength * theirs
     else:
-        env_state = env_state.replace(disturbance=np.float32(opponent.reach) * theirs)
+        # Together no more than the strength, which one axis may have for itself.
+        shares = theirs / jnp.maximum(1.0, jnp.abs(theirs).sum(-1, keepdims=True))
+        env_state = env_state.replace(disturbance=strength * np.float32(opponent.unit) * shares)
     scored = action, dist.log_prob(action), dist, value, acted
     moves = Moves(view, *scored, standing.temperature, standing.shape, memory)
     return executed, env_state, standing._replace(memory=memory), moves

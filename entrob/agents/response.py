@@ -59,7 +59,7 @@ def respond(
     Returns:
       ``(network, opt_state, curriculum)``, the first two by player.
     """
-    opponent, theirs, opt_state, curriculum = game
+    opponent, theirs, opt_state, curriculum, _ = game
     own = rollout_of(opponent, rollout, moves)
     own = estimate(own, jnp.zeros_like(own.reward), moves.next_value, hyper)
     network, opt_state, *_ = learn(

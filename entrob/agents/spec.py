@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from flax import struct
 
-from entrob.agents.adversary import Adversary
+from entrob.agents.adversary import STRENGTH, Adversary
 from entrob.agents.model import Model
 from entrob.estimators.counting import Neighbors, neighbors
 from entrob.regularizers.protocol import Chain
@@ -64,6 +64,7 @@ class Hyper:
       max_grad_norm: float32[], bound of the global gradient norm.
       clip: float32[], PPO's clip range.
       value_clip: float32[], how far a value may move from the rollout's before it stops counting.
+      strength: float32[], of the adversary, where there is one, see `check_adversary`.
       total_updates: int32[], length of training; schedules run over it.
       coefs: coefficient of each regularizer of the chain, by name.
     """
@@ -76,6 +77,7 @@ class Hyper:
     max_grad_norm: jax.Array = 0.5
     clip: jax.Array = 0.2
     value_clip: jax.Array = float("inf")
+    strength: jax.Array = STRENGTH
     total_updates: jax.Array = 3750
     coefs: dict[str, jax.Array] = struct.field(default_factory=dict)
 

@@ -59,8 +59,10 @@ CELL = ["task", "perturbation", "magnitude"]
 COLUMNS = {
     "scores": ["task", "method", "seed", "perturbation", "magnitude", "score", "price"],
     "cells": [*CELL, "category", "none", "nominal", "reference", "gap", "weight", "kept", "why"],
-    "tuning": ["task", "method", "knob", "coefficient", "seed", "nominal", "activity"]
-    + [*CLASSES, "chosen", "taken"],
+    "tuning": [
+        *("task", "method", "knob", "coefficient", "seed", "nominal", "activity"),
+        *(*CLASSES, "chosen", "taken"),
+    ],
     "activity": ["task", "method", "seed", "activity", "status"],
 }
 

@@ -15,6 +15,7 @@ from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import build, check_coefficient, regularizers
+from entrob.results.paper import MEASURES
 from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
@@ -36,7 +37,7 @@ class Method:
       training: perturbations of the training environment, magnitude by name (``reward_noise``).
       randomize: perturbations of the training environment drawn anew in every episode, the range
         of magnitudes ``[low, high]`` by name.
-      adversary: fields of `entrob.agents.adversary.Adversary`, or empty.
+      adversary: fields of `entrob.agents.adversary.Adversary` and ``strength``, or empty.
       mixture: perturbations of the training environment of which every episode has one: name,
         magnitude and weight of each, in the shares of whose weights they are drawn.
       hyper: fields of `entrob.agents.spec.Hyper` that differ from the experiment's.
@@ -121,9 +122,9 @@ class Experiment:
     perturbations: dict[str, tuple[float, ...]]
     share: tuple[tuple[str, ...], ...]
     tune: dict[str, Any]
+    time_limit: str = "bootstrap"
     snapshots: int = 0
     snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
-    time_limit: str = "bootstrap"
     paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -168,15 +169,16 @@ _TYPES = {
 }  # fmt: skip
 _PAPER = {
     "seeds": int, "instances": int, "frames": int, "figure": int, "note": str,
-    "magnitudes": dict, "orders": dict, "claims": list, "numbers": dict,
+    "magnitudes": dict, "orders": dict, "claims": list, "numbers": dict, "measures": dict,
+    "threshold": float,
 }  # fmt: skip
 _CLAIM = ("perturbation", "better", "relation", "worse")
 _COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
 _COUNTS += ("instances", "episodes")
 _TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
-_WORDS |= {bool: "true or false"}
-_HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
+_WORDS |= {bool: "true or false", float: "a number"}
+_HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs", "strength"}
 _PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
@@ -435,6 +437,13 @@ def _paper(
             if condition != "nominal" and condition not in magnitudes:
                 raise EntrobError(f"{where}: numbers under {condition!r} need its magnitude")
             _number(f"{where}: numbers of {method!r} under {condition!r}", values)
+    for column, by_method in table.get("measures", {}).items():
+        check("measure", column, MEASURES)
+        for method, row in by_method.items():
+            check("method", method, methods)
+            for condition in row:
+                check("condition", condition, ("nominal", *magnitudes))
+            _numbers(f"{where}: measures.{column}.{method}", row)
     return MappingProxyType(table)
 
 

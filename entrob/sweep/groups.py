@@ -10,8 +10,9 @@ SETTING = ("params", "training", "randomize", "adversary")
 
 
 def setting_of(method: Method) -> dict[str, Any]:
-    """What methods of one program have in common; the weights of a mixture are swept."""
+    """What methods of one program have in common; strengths and a mixture's weights are swept."""
     setting = {name: getattr(method, name) for name in SETTING}
+    setting["adversary"] = {k: v for k, v in method.adversary.items() if k != "strength"}
     mixed = [[name, magnitude] for name, magnitude, _ in method.mixture]
     return setting | ({"mixture": mixed} if mixed else {})
 
@@ -32,7 +33,7 @@ class Group:
     Attributes:
       regularizers: names, in the order of the chain.
       options: options by regularizer.
-      setting: what members have in common besides, see `setting_of`.
+      setting: what members have in common, see `setting_of`.
       methods: the members.
     """
 

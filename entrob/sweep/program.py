@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from entrob.agents.actor_critic import Agent, make_agent
-from entrob.agents.adversary import FORCES, adversary_of
+from entrob.agents.adversary import FORCES, adversary_of, strength_of
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.errors import BrokenMethod, EntrobError
@@ -127,6 +127,7 @@ def hypers(experiment: Experiment, batch: Batch, width: int) -> tuple[jax.Array,
     usual = {name: getattr(Hyper(), name) for run in runs for name in run.method.hyper}
     usual |= experiment.hyper
     own = {k: np.float32([r.method.hyper.get(k, v) for r in runs]) for k, v in usual.items()}
+    own["strength"] = np.float32([strength_of(r.method.adversary) for r in runs])
     hyper = default.replace(**own, total_updates=np.full(width, experiment.updates, np.int32))
     weights = np.float32([[weight for *_, weight in r.method.mixture] for r in runs])
     seeds = np.array([r.seed for r in runs], np.uint32)

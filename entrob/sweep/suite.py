@@ -17,7 +17,7 @@ from typing import Any
 from gymnax.environments import spaces
 
 import entrob
-from entrob.agents.adversary import KINDS, adversary_of, misfit
+from entrob.agents.adversary import KINDS, adversary_of, misfit, strength_of
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.regularizers import family, regularizers
@@ -262,7 +262,7 @@ def described(method: Method) -> dict[str, Any]:
     if method.adversary:
         adversary = adversary_of(method.name, method.adversary)
         facts = KINDS[adversary.kind]._asdict()
-        return {"family": "adversaries", **facts, "strength": adversary.strength}
+        return {"family": "adversaries", **facts, "strength": strength_of(method.adversary)}
     name = next(iter(method.coefficients))
     factory = regularizers.get(name)
     part = factory()

@@ -19,6 +19,8 @@ from entrob.sweep.snapshots import write_policies
 
 #: Sums over the episodes that ended, as opposed to means over the frames of an update.
 _SUMS = ("episodes", "return_sum", "success_sum", "length_sum")
+#: Measured in few updates and NaN in the others.
+_SPARSE = ("activity",)
 
 
 #: Cause of divergence where no regularizer is to blame.
@@ -75,13 +77,16 @@ def train(
     seconds = time.perf_counter() - start
     write_policies(store.part("policies", batch.id, ".msgpack"), batch, state.policy)
     write_frame(store.part("curves", batch.id), _curve_records(experiment, batch, curves))
-    write_frame(store.part("runs", batch.id), _run_records(experiment, batch, state))
+    write_frame(store.part("runs", batch.id), _run_records(experiment, batch, state, curves))
     path.unlink()
     return Timing(seconds, frames * (done - first))
 
 
 def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.ndarray]):
-    """A row per run × logged point: means over the updates since the last point."""
+    """A row per run × logged point: means over the updates since the last point.
+
+    ``activity`` is a mean over those in which it was measured, NaN if there was none.
+    """
     points = min(experiment.points, experiment.updates)
     edges = np.linspace(0, experiment.updates, points + 1).astype(int)
     lengths = np.diff(edges)
@@ -89,6 +94,13 @@ def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.nd
     episodes = totals["episodes"]
     with np.errstate(invalid="ignore"):
         per_episode = {name: totals[name] / episodes for name in _SUMS}
+        sparse = {}
+        for name in _SPARSE:
+            sums, counts = (
+                np.add.reduceat(x, edges[:-1], axis=1)
+                for x in (np.nan_to_num(curves[name]), ~np.isnan(curves[name]) * 1.0)
+            )
+            sparse[name] = sums / counts
     frames = edges[1:] * experiment.num_envs * experiment.num_steps
     frames_of_one = [
         pd.DataFrame(
@@ -101,7 +113,8 @@ def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.nd
                 "return_mean": per_episode["return_sum"][i],
                 "success": per_episode["success_sum"][i],
                 "length_mean": per_episode["length_sum"][i],
-                **{k: x[i] / lengths for k, x in totals.items() if k not in _SUMS},
+                **{k: x[i] / lengths for k, x in totals.items() if k not in (*_SUMS, *_SPARSE)},
+                **{k: x[i] for k, x in sparse.items()},
             }
         )
         for i, run in enumerate(batch.runs)
@@ -109,13 +122,17 @@ def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.nd
     return pd.concat(frames_of_one, ignore_index=True)
 
 
-def _run_records(experiment: Experiment, batch: Batch, state: Any) -> pd.DataFrame:
-    """A row per run: what it was and how it ended."""
+def _run_records(
+    experiment: Experiment, batch: Batch, state: Any, curves: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """A row per run: what it was and how it ended; ``activity`` is the median over training."""
     diverged_at, causes = np.asarray(state.diverged_at), np.asarray(state.cause)
     names = {HEALTHY: "", AGENT: OWN_FAULT}
     names |= {2 + i: fault for i, fault in enumerate(faults(batch.group.regularizers))}
     rows = []
-    for run, at, cause in zip(batch.runs, diverged_at, causes):
+    # Not of runs that only fill up the width; NaN where nothing was measured.
+    measured = pd.DataFrame(curves["activity"][: len(batch.runs)]).median(axis=1)
+    for run, at, cause, activity in zip(batch.runs, diverged_at, causes, measured):
         rows.append(
             {
                 "run_id": run.id,
@@ -127,6 +144,7 @@ def _run_records(experiment: Experiment, batch: Batch, state: Any) -> pd.DataFra
                 "status": "diverged" if at >= 0 else "finished",
                 "diverged_at": int(at),
                 "cause": names[int(cause)],
+                "activity": activity,
             }
         )
     return pd.DataFrame(rows)

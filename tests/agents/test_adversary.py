@@ -60,7 +60,7 @@ def normal(mean, size=1):
     )
 
 
-def interfere(adversary, theirs, executed, env=None, state=None):
+def interfere(adversary, strength, theirs, executed, env=None, state=None):
     """One move of an adversary whose distribution is `theirs`: see `rival.interfere`."""
     opponent = rival.make_opponent(env or Push(), adversary, MLP(2, hidden=(4,)))
     shape, key = jnp.float32(4.0), jax.random.key(0)
@@ -72,7 +72,7 @@ def interfere(adversary, theirs, executed, env=None, state=None):
         seen.append(obs)
         return theirs, jnp.zeros(N), memory
 
-    game = rival.Game(opponent, None, None, curricula.start(None)._replace(shape=shape))
+    game = rival.Game(opponent, None, None, curricula.start(None)._replace(shape=shape), strength)
     obs = jnp.ones((N, 1))
     out = rival.interfere(
         game, heads, standing or rival.Standing(()), obs, None, executed, state, key
@@ -82,7 +82,7 @@ def interfere(adversary, theirs, executed, env=None, state=None):
 
 def test_the_noisy_action_is_the_weighted_mean():
     ours, theirs = jnp.tanh(normal(0.5).mean), normal(-0.7)
-    executed, _, _, moves, *_ = interfere(Adversary("noisy", 0.25), theirs, ours)
+    executed, _, _, moves, *_ = interfere(Adversary("noisy"), 0.25, theirs, ours)
     expected = 0.75 * ours + 0.25 * jnp.tanh(moves.action)
     np.testing.assert_allclose(executed, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(moves.log_prob, theirs.log_prob(moves.action))
@@ -93,7 +93,7 @@ def test_the_noisy_action_is_the_weighted_mean():
 def test_the_probabilistic_action_is_that_of_the_one_whose_turn_it_is(actions):
     theirs = Categorical(jnp.zeros((N, 3))) if actions else normal(-0.7)
     ours = jnp.full(N, 7) if actions else jnp.full((N, 1), 7.0)
-    out = interfere(Adversary("probabilistic", 0.3), theirs, ours, Push(actions))
+    out = interfere(Adversary("probabilistic"), 0.3, theirs, ours, Push(actions))
     executed, moves = np.asarray(out[0]), out[3]
     turn = np.asarray(moves.acted)
     assert turn.mean() == pytest.approx(0.3, abs=0.03)
@@ -120,14 +120,30 @@ def states():
     return env, jax.vmap(env.reset_env, (0, None))(keys, env.default_params)[1]
 
 
-def test_forces_are_as_strong_as_is_said(states):
+@pytest.mark.parametrize("mean", [0.3, 2.0])
+def test_forces_are_together_as_strong_as_is_said(states, mean):
     env, state = states
     still = jnp.zeros(N)
-    adversary = Adversary("forces", 0.5)
-    executed, pushed, _, moves, *_ = interfere(adversary, normal(0.3, 2), still, env, state)
+    executed, pushed, _, moves, *_ = interfere(
+        Adversary("forces"), 0.5, normal(mean, 2), still, env, state
+    )
     np.testing.assert_array_equal(executed, still)
-    expected = 0.5 * np.float32([10, 1]) * np.tanh(moves.action)
-    np.testing.assert_allclose(pushed.disturbance, expected, rtol=1e-5, atol=1e-6)
+    shares = np.tanh(moves.action)
+    inside = np.abs(shares).sum(1) <= 1
+    used = np.asarray(pushed.disturbance) / [10, 1]
+    np.testing.assert_allclose(used[inside], 0.5 * shares[inside], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.abs(used[~inside]).sum(1), 0.5, rtol=1e-5)
+    np.testing.assert_allclose(used[:, 0] * shares[:, 1], used[:, 1] * shares[:, 0], atol=1e-5)
+    assert 0.05 < inside.mean() < 0.95 if mean < 1 else not inside.any()
+
+
+def test_one_axis_may_have_all_of_the_strength(states):
+    env, state = states
+    theirs = TanhNormal(
+        jnp.tile(jnp.array([0.0, 9.0]), (N, 1)), jnp.full((N, 2), -5.0), (-1.0,) * 2, (1.0,) * 2
+    )
+    pushed = interfere(Adversary("forces"), 0.5, theirs, jnp.zeros(N), env, state)[1]
+    np.testing.assert_allclose(pushed.disturbance[:, 1], 0.5, atol=0.02)
 
 
 @pytest.mark.parametrize("kind", ["probabilistic", "noisy", "forces", "quantal"])
@@ -136,7 +152,7 @@ def test_an_adversary_without_strength_changes_nothing_that_is_executed(kind, st
     env, state = states if forced else (None, None)
     ours = jnp.tanh(normal(0.5).mean)
     theirs = normal(-0.7, 2 if forced else 1)
-    executed, after, _, moves, *_ = interfere(Adversary(kind, 0.0), theirs, ours, env, state)
+    executed, after, _, moves, *_ = interfere(Adversary(kind), 0.0, theirs, ours, env, state)
     np.testing.assert_array_equal(executed, ours)
     assert jnp.isfinite(moves.log_prob).all()
     if forced:
@@ -146,7 +162,7 @@ def test_an_adversary_without_strength_changes_nothing_that_is_executed(kind, st
 def test_the_quantal_one_sees_its_temperature_and_draws_a_new_one_for_a_new_episode(states):
     env, state = states
     _, _, standing, _, seen, game = interfere(
-        Adversary("quantal", 0.5), normal(0.3, 2), jnp.zeros(N), env, state
+        Adversary("quantal"), 0.5, normal(0.3, 2), jnp.zeros(N), env, state
     )
     np.testing.assert_allclose(seen, np.stack([np.ones(N), np.full(N, 0.2)], 1), rtol=1e-6)
     done = jnp.arange(N) % 2 == 0
@@ -156,8 +172,8 @@ def test_the_quantal_one_sees_its_temperature_and_draws_a_new_one_for_a_new_epis
     assert scipy.stats.kstest(drawn, scipy.stats.gamma(4.0, scale=1e-3).cdf).pvalue > 0.01
 
 
-def hyper(rate=3e-3, updates=100, **coefs):
-    return Hyper(learning_rate=rate, total_updates=updates, coefs=coefs)
+def hyper(rate=3e-3, updates=100, strength=0.5, **coefs):
+    return Hyper(learning_rate=rate, total_updates=updates, strength=strength, coefs=coefs)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +188,7 @@ def quantal():
     )
     network = MLP(2, hidden=(8,))
     spec = Spec(env, chain(bonus), network, "ppo", num_envs=16, num_steps=8,
-                adversary=Adversary("quantal", 0.5), normalize=True)  # fmt: skip
+                adversary=Adversary("quantal"), normalize=True)  # fmt: skip
     agent = make_agent(spec)
     settings = jax.tree.map(jnp.float32, hyper(bonus=0.1))
     chunk = jax.jit(chex.assert_max_traces(lambda s, h, p: agent.train_chunk(s, h, p, 1), n=1))
@@ -236,14 +252,15 @@ def roll(agent, env):
     )[1]  # fmt: skip
 
 
-def train(adversary, network, env=None, updates=100):
+def train(adversary, strength, network, env=None, updates=100):
     env = env or Push()
     spec = Spec(env, chain(), network, "ppo", num_envs=16, num_steps=8, epochs=4, minibatches=2,
                 adversary=adversary)  # fmt: skip
     agent = make_agent(spec)
-    state = agent.init(jax.random.PRNGKey(0), hyper(), env.default_params)
+    settings = hyper(strength=strength)
+    state = agent.init(jax.random.PRNGKey(0), settings, env.default_params)
     chunk = jax.jit(agent.train_chunk, static_argnums=3)
-    return agent, *chunk(state, hyper(), env.default_params, updates)
+    return agent, *chunk(state, settings, env.default_params, updates)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +273,10 @@ def train(adversary, network, env=None, updates=100):
 )
 def test_both_players_get_what_they_want(kind, network, actions):
     """The game's value is (1 - α) · 1 + α · (-1), whichever way actions are mixed."""
-    agent, state, curves = train(Adversary(kind, 0.25), network, Push(actions))
+    agent, state, curves = train(Adversary(kind), 0.25, network, Push(actions))
     late = curves["return_sum"][-10:].sum() / curves["episodes"][-10:].sum()
     assert float(late) == pytest.approx(0.5, abs=0.12)
+    assert np.isnan(curves["activity"]).all()
     # Tested alone, the protagonist does as it likes.
     act = lambda key: agent.act(key, state.policy, agent.start(), jnp.ones(1))[0]
     actions = jax.jit(jax.vmap(act))(jax.random.split(jax.random.key(0), 20))
@@ -270,12 +288,12 @@ def test_a_trained_adversary_does_more_harm_than_random_forces():
     """The pole's balance is somebody else's, so nothing but the forces can change the return."""
     env = with_disturbance(Pushed())
     spec = Spec(env, chain(), MLP(2, hidden=(32,)), "ppo", num_envs=16, num_steps=64, epochs=4,
-                minibatches=4, adversary=Adversary("forces", 1.0))  # fmt: skip
+                minibatches=4, adversary=Adversary("forces"))  # fmt: skip
     agent = make_agent(spec)
 
     @functools.partial(jax.jit, static_argnums=1)
     def late(rate, updates):
-        settings = hyper(rate)
+        settings = hyper(rate, strength=1.0)
         state = agent.init(jax.random.PRNGKey(0), settings, env.default_params)
         _, curves = agent.train_chunk(state, settings, env.default_params, updates)
         return curves["return_sum"][-10:].sum() / curves["episodes"][-10:].sum()
@@ -289,13 +307,13 @@ def test_bad_adversaries_are_named():
     with pytest.raises(EntrobError, match="did you mean 'noisy'"):
         check_adversary(Adversary("nois"))
     with pytest.raises(EntrobError, match=r"must be in 0\.\.1, not 2"):
-        check_adversary(Adversary("noisy", 2))
+        check_adversary(Adversary("noisy"), 2)
     with pytest.raises(EntrobError, match=r"must be finite and at least 0, not -1"):
-        check_adversary(Adversary("forces", -1))
+        check_adversary(Adversary("forces"), -1)
     with pytest.raises(EntrobError, match="bound is for the adversary 'quantal', not for 'forces'"):
-        check_adversary(Adversary("forces", 1, bound=3.0))
+        check_adversary(Adversary("forces", bound=3.0))
     with pytest.raises(EntrobError, match="bound must be a finite number, not 'high'"):
-        check_adversary(Adversary("quantal", 1, bound="high"))
+        check_adversary(Adversary("quantal", bound="high"))
 
 
 def test_what_an_environment_cannot_have_is_said():

@@ -1,5 +1,6 @@
 """What a method trains in besides its regularizers: params, adversaries, randomization."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from entrob.errors import EntrobError
 from entrob.results.store import Store
 from entrob.sweep import experiment as experiments
-from entrob.sweep.groups import group_methods, run_id
-from entrob.sweep.program import program
+from entrob.sweep.groups import Batch, group_methods, run_id, runs_of
+from entrob.sweep.program import hypers, program
 from entrob.sweep.runner import run
 
 PENDULUM = """
@@ -183,3 +184,22 @@ def test_the_time_limit_is_the_experiments_and_the_default_changes_no_hash(tmp_p
     assert program(other, group).agent.spec.time_limit == "terminal"
     with pytest.raises(EntrobError, match="did you mean 'terminal'"):
         load(tmp_path, PENDULUM.replace("[params]", 'time_limit = "terminl"\n\n[params]'))
+
+
+def test_strengths_of_an_adversary_share_a_program(tmp_path):
+    experiment = load(tmp_path)
+    forced = next(m for m in experiment.methods if m.name == "forced")
+    strengths = [0.0, 0.1, 0.5]
+    methods = tuple(
+        dataclasses.replace(
+            forced, name=f"forced[{s}]", adversary=forced.adversary | {"strength": s}
+        )
+        for s in strengths
+    )
+    other = dataclasses.replace(forced, name="other", adversary=forced.adversary | {"bound": 3})
+    group, alone = group_methods((*methods, other))
+    assert group.methods == methods and alone.methods == (other,)
+    runs = tuple(run for method in methods for run in runs_of(experiment, method)[:1])
+    assert len({run.id for run in runs}) == 3
+    _, hyper = hypers(experiment, Batch("", group, runs), 4)
+    np.testing.assert_allclose(hyper.strength, [*strengths, strengths[-1]])

@@ -1,0 +1,68 @@
+"""How much of an update is a method's doing: its activity."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from entrob.agents.estimate import estimate
+from entrob.agents.learn import first_gradient
+from entrob.agents.model import Model, PolicyParams
+from entrob.agents.sequential import one_at_a_time
+from entrob.agents.spec import Hyper, Spec
+from entrob.regularizers.protocol import Rollout
+
+
+def activity(
+    spec: Spec,
+    model: Model,
+    hyper: Hyper,
+    coefs: dict[str, jax.Array],
+    reg_states: dict[str, Any],
+    policy: PolicyParams,
+    memory: Any,
+    rollout: Rollout,
+    bonus: jax.Array,
+    next_value: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    """‖g − g₀‖ / ‖g₀‖, or the shift of the behavior where that is more: float32[], at least 0.
+
+    g is the first gradient of the update, g₀ the same at coefficients of 0 on the same rollout:
+    without bonuses, with advantages estimated anew and left as they are, and without the
+    regularizers' weights, clip ranges and losses. Of `behavior` it is the total variation between
+    what actions are drawn from, b, and the policy, E_b[max(0, 1 − π(a) / b(a))], estimated from the
+    actions of the rollout. At coefficients of 0 it is exactly 0.
+
+    Args:
+      spec, model, hyper, policy, memory, key: as of `learn`.
+      coefs, reg_states: of this update, as `learn` has them.
+      rollout: what the policy learns from.
+      bonus: float32[T, N], the sum of bonuses.
+      next_value: float32[T, N], V of the true next observations.
+    """
+    chain = spec.regularizer
+    shifts = any(part.behavior for part in chain.parts)
+
+    def measure(hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, key):
+        # Once on and once off by the same instructions, so that what is equal has equal bits.
+        def once(on):
+            live, extra = jax.tree.map(lambda x: jnp.where(on, x, 0.0), (coefs, bonus))
+            own = estimate(rollout, extra, next_value, hyper)
+            own, _ = chain.advantage(reg_states, own, live)
+            own = own.replace(notes=chain.prepare(reg_states, own, live))
+            grads = first_gradient(spec, model, hyper, live, reg_states, policy, memory, own, key)
+            drawn = chain.behavior(reg_states, rollout.dist, live) if shifts else rollout.dist
+            return grads, drawn.log_prob(rollout.action)
+
+        grads, log_probs = jax.lax.map(once, jnp.array([True, False]))
+        at = lambda i: jax.tree.map(lambda x: x[i], grads)
+        moved = optax.tree.norm(optax.tree.sub(at(0), at(1)))
+        ratio = jnp.where(moved == 0, 0.0, moved / optax.tree.norm(at(1)))
+        shift = jnp.maximum(1.0 - jnp.exp(log_probs[1] - log_probs[0]), 0.0).mean()
+        return jnp.maximum(ratio, shift)
+
+    return one_at_a_time(measure)(
+        hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, key
+    )

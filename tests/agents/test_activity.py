@@ -1,0 +1,151 @@
+"""Activity against gradients by hand; exactly 0 for what changes nothing."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entrob.agents.actor_critic import make_agent
+from entrob.agents.collect import collect
+from entrob.agents.distributions import Categorical
+from entrob.agents.networks import LSTM, MLP
+from entrob.agents.spec import Hyper, Spec
+from entrob.envs import make
+from entrob.estimators.advantages import gae
+from entrob.regularizers import Regularizer, chain, policy_entropy, state_entropy
+
+#: Actions drawn from logits that favor the first one by the coefficient.
+TILT = Regularizer(
+    "tilt", behavior=lambda state, dist, coef: Categorical(dist.logits.at[..., 0].add(coef))
+)
+#: A bonus for angles.
+ANGLE = Regularizer(
+    "angle", reward=lambda key, state, rollout, coef: (coef * rollout.obs[..., 2], state)
+)
+#: Twice the weight for the samples of one action, and shaped advantages.
+WEIGHT = Regularizer(
+    "weight",
+    surrogate=lambda key, state, policy, batch, coef: (
+        1.0 + coef * batch.action,
+        batch.clip_low,
+        batch.clip_high,
+    ),
+    advantage=lambda state, rollout, coef: rollout.advantage + coef * rollout.action,
+)
+
+
+@functools.cache
+def cartpole(*parts, envs=8, steps=16, **options):
+    env, params = make("gymnax:CartPole-v1")
+    spec = Spec(env, chain(*parts), MLP(2, hidden=(8,)), num_envs=envs, num_steps=steps, **options)
+    agent = make_agent(spec)
+    chunk = jax.jit(agent.train_chunk, static_argnums=3)
+    return agent, params, chunk
+
+
+def measured(agent, params, chunk, updates=1, **coefs):
+    """(activity in each update, the state before)."""
+    hyper = jax.tree.map(jnp.float32, Hyper(coefs=coefs))
+    state = agent.init(jax.random.PRNGKey(3), hyper, params)
+    # The head begins so small that the policy's entropy has almost no gradient.
+    state.network["params"]["Dense_2"]["kernel"] *= 100.0
+    return np.asarray(chunk(state, hyper, params, updates)[1]["activity"]), state
+
+
+def by_hand(agent, params, state, bonus, entropy):
+    """The first gradient of A2C with a bonus per angle and a coefficient of policy entropy."""
+    hyper, key_roll = Hyper(), jax.random.split(state.key, 5)[1]
+    _, rollout, next_value, *_ = collect(
+        agent.spec, agent.model, None, params, lambda dist: dist, jnp.float32(0),
+        jnp.float32(hyper.gamma), state.policy, state.actors, key_roll,
+    )  # fmt: skip
+    reward = rollout.reward + bonus * rollout.obs[..., 2]
+    ends = rollout.terminated, rollout.truncated
+    advantage = gae(reward, rollout.value, next_value, *ends, 0.99, 0.95)
+    target = advantage + rollout.value
+
+    def loss(network):
+        policy = state.policy.replace(network=network)
+        dist, value = agent.model.sequence(policy, (), rollout.obs, None)
+        policy_loss = -jnp.mean(dist.log_prob(rollout.action) * advantage)
+        return (
+            policy_loss + 0.5 * jnp.mean((value - target) ** 2) - entropy * jnp.mean(dist.entropy())
+        )
+
+    grads = jax.grad(loss)(state.network)
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)])
+
+
+@pytest.mark.parametrize(("bonus", "entropy"), [(0.0, 0.3), (0.5, 0.0), (2.0, 0.1)])
+def test_it_is_the_relative_change_of_the_gradient(bonus, entropy):
+    program = cartpole(policy_entropy(), ANGLE)
+    (activity,), state = measured(*program, policy_entropy=entropy, angle=bonus)
+    agent, params, _ = program
+    g, g0 = (by_hand(agent, params, state, *coefs) for coefs in ((bonus, entropy), (0, 0)))
+    assert activity == pytest.approx(np.linalg.norm(g - g0) / np.linalg.norm(g0), rel=1e-3)
+    assert activity > 1e-3
+
+
+def test_policy_entropys_grows_with_its_coefficient():
+    program = cartpole(policy_entropy(), ANGLE)
+    values = [measured(*program, policy_entropy=c, angle=0.0)[0][0] for c in (0.01, 0.02, 0.08)]
+    np.testing.assert_allclose(np.divide(values, values[0]), [1, 2, 8], rtol=1e-3)
+
+
+def test_of_a_behavior_it_is_the_total_variation():
+    program = cartpole(TILT, envs=64, steps=64)
+    for coef in (1.0, 0.1):
+        (activity,), state = measured(*program, tilt=coef)
+        # About as many observations of the same kind as the rollout's.
+        obs = jax.random.normal(jax.random.key(0), (1000, 4)) * jnp.array([0.05, 0.4, 0.08, 0.6])
+        dist, _ = program[0].model.sequence(state.policy, (), obs, None)
+        tilted = Categorical(dist.logits.at[:, 0].add(coef))
+        variation = 0.5 * jnp.abs(tilted.probs - dist.probs).sum(-1).mean()
+        assert activity == pytest.approx(float(variation), rel=0.1)
+
+
+def test_weights_and_shaped_advantages_count():
+    options = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
+    program = cartpole(WEIGHT, **options)
+    small, large = (measured(*program, weight=c)[0][0] for c in (0.01, 1.0))
+    assert 0 < small < large / 10
+
+
+PARTS = (policy_entropy(), state_entropy(), TILT, WEIGHT)
+
+
+@pytest.mark.parametrize("kind", ["plain", "ppo", "lstm", "tabulated", "tabulated ppo"])
+def test_without_coefficients_it_is_exactly_zero(kind):
+    parts = () if kind == "plain" else PARTS
+    grid = kind.startswith("tabulated")
+    env, params = make("minigrid/empty-8x8" if grid else "gymnax:CartPole-v1")
+    network = None if grid else LSTM(2, width=8) if kind == "lstm" else MLP(2, hidden=(8,))
+    ppo = {} if kind in ("plain", "tabulated") else {"epochs": 2, "minibatches": 2}
+    spec = Spec(env, chain(*parts), network, "ppo" if ppo else "a2c", 4, 16, **ppo)
+    agent = make_agent(spec)
+    coefs = {part.name: jnp.float32(0) for part in parts}
+    hyper = jax.tree.map(jnp.float32, Hyper(coefs=coefs))
+    state = agent.init(jax.random.PRNGKey(0), hyper, params)
+    chunk = jax.jit(functools.partial(agent.train_chunk, updates=3))
+    for _ in range(2):
+        state, curves = chunk(state, hyper, params)
+        activity = np.asarray(curves["activity"])
+        assert np.isnan(activity[:2]).all() and activity[2] == 0
+
+
+def test_side_by_side_it_is_computed_only_where_it_is_measured():
+    """The choice stays one: under `vmap`, a `cond` on what differs between runs would not."""
+    agent, params, _ = cartpole(policy_entropy(), ANGLE)
+    hyper = Hyper(coefs={"policy_entropy": jnp.zeros(2), "angle": jnp.array([0.0, 1.0])})
+    hyper = jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), (2,)), hyper)
+    keys = jax.random.split(jax.random.key(0), 2)
+    state = jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
+    chunk = functools.partial(agent.train_chunk, updates=2)
+    both = jax.vmap(chunk, (0, 0, None))
+    jaxpr = jax.make_jaxpr(both)(state, hyper, params)
+    (scan,) = [e for e in jaxpr.eqns if e.primitive.name == "scan" and e.params["length"] == 2]
+    assert any(e.primitive.name == "cond" for e in scan.params["jaxpr"].eqns)
+    activity = np.asarray(jax.jit(both)(state, hyper, params)[1]["activity"])
+    assert np.isnan(activity[:, 0]).all() and activity[0, 1] == 0 and activity[1, 1] > 0
