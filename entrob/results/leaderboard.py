@@ -35,7 +35,7 @@ def assemble(root: Path) -> Board:
     if not manifest["tasks"]:
         raise EntrobError(f"{root} holds no finished task yet")
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
-    own_cells = True
+    own_cells = manifest.get("calibrated", True)
     for task, facts in manifest["tasks"].items():
         tables = {name: _brought(root / task / f"{name}.csv") for name in COLUMNS}
         own_cells &= tables["cells"] is not None
