@@ -40,7 +40,7 @@ RC = {
 COLORS = {"none": "#1a1a1a", "policy_entropy": "#e08a00", "state_entropy": "#0072b2"}
 """Fixed colors, told apart by the color-blind (after Okabe and Ito), as gray from green is not."""
 
-PALETTE = ("#009e73", "#cc79a7", "#56b4e9", "#b03a00", "#5b3a8c", "#f0e442", "#8c8c8c")
+PALETTE = ("#009e73", "#cc79a7", "#56b4e9", "#b03a00", "#5b3a8c", "#a69b00", "#f0e442", "#7f3c10")
 """Colors of further methods, in the order of the methods; it wraps around, markers do not."""
 
 MARKERS = "osD^vPX<>*"
