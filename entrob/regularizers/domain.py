@@ -48,7 +48,7 @@ def interval(low: float, high: float) -> str:
 def greatest(domain: tuple[float, float]) -> np.float32:
     """The largest float32 below the domain's end, inf if it has none."""
     end = np.float32(domain[1])
-    return end if end < domain[1] or np.isinf(end) else np.nextafter(end, np.float32(0))
+    return end if float(end) < domain[1] or np.isinf(end) else np.nextafter(end, np.float32(0))
 
 
 def steps_of(share: float, steps: int) -> int:

