@@ -32,7 +32,9 @@ def trust(advantage: jax.Array, returns: jax.Array) -> jax.Array:
     Advantages of an accurate critic vary less than returns: G = V(s) + (G - V(s)), uncorrelated, so
     std(A) ≤ std(G). Where they vary more, as in a rollout that met no reward, standardizing would
     turn the critic's error into a signal of deviation 1, on which a policy collapses that nothing
-    tells better. This is min(1, std(G) / std(A)), exactly 1 wherever rewards are met.
+    tells better. Nor would a floor under the deviation cure that: Adam makes steps of one size out
+    of gradients of any size that lasts. This is min(1, std(G) / std(A)): 0 without rewards, exactly
+    1 where returns vary more than advantages, as they do where rewards are met often.
 
     Args:
       advantage, returns: float32[T, N]; the returns are discounted and not bootstrapped.

@@ -14,6 +14,7 @@ from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.estimators.advantages import discounted
 from entrob.regularizers import Regularizer, chain
+from entrob.sweep.program import compiler_options
 
 
 def test_discounted_returns_are_their_definition():
@@ -101,3 +102,19 @@ def test_where_rewards_are_met_standardizing_is_left_alone():
     env, params = make("gymnax:CartPole-v1")
     *_, curves = state_after(env, params, MLP(2, hidden=(8,)), 20)
     assert (curves["trust"] == 1).all()
+
+
+@pytest.mark.slow  # compiles the physics
+def test_pushers_rollouts_are_left_alone():
+    env, params = make("mujoco/pusher")
+    bonus = Regularizer(
+        "bonus", reward=lambda key, state, rollout, coef: (0 * rollout.reward, state)
+    )
+    spec = Spec(env, chain(bonus), LSTM(14, width=16), "ppo", num_envs=4, num_steps=100, epochs=1,
+                minibatches=2, normalize=True)  # fmt: skip
+    agent = make_agent(spec)
+    hyper = jax.tree.map(jnp.float32, Hyper(coefs={"bonus": 0.0}))
+    state = jax.jit(agent.init)(jax.random.PRNGKey(0), hyper, params)
+    options = compiler_options()
+    chunk = jax.jit(functools.partial(agent.train_chunk, updates=4), compiler_options=options)
+    assert (chunk(state, hyper, params)[1]["trust"] == 1).all()
