@@ -1,4 +1,4 @@
-"""Proofs that perturbations do what they say: they are felt, 0 is nothing, keys tell instances apart.
+"""Proofs that perturbations do what they say: they are felt, 0 is nothing, instances differ.
 
 Trajectories are compared under the same keys and the same actions, so that whatever differs is the
 perturbation's doing.

@@ -76,8 +76,8 @@ def _off(env: Any, params: Params) -> Noise:
     spread = getattr(env, "observation_spread", None)
     if spread is not None:
         try:
-            like = lambda leaf, zero: jnp.broadcast_to(jnp.asarray(leaf, jnp.float32), zero.shape)
-            spread = jax.tree.map(like, jax.tree.map(np.asarray, spread), blurred)
+            like = lambda zero, leaf: jnp.broadcast_to(jnp.asarray(leaf, jnp.float32), zero.shape)
+            spread = jax.tree.map(like, blurred, spread)
         except ValueError:
             raise EntrobError(
                 f"{env.name}: observation_spread must be like an observation"

@@ -82,10 +82,19 @@ def _shift(unit: str, high: float, *requires: str) -> Callable[[Change], Change]
 CARTPOLE, ACROBOT, PENDULUM = ("masspole", "masscart"), ("link_mass_1", "link_moi"), ("g", "m", "l")
 
 
-@_ratio("gravity", 1, "gravity")
-def gravity(params: Params, factor: jax.Array) -> Params:
-    """CartPole, Acrobot, MountainCar: gravity times a factor."""
-    return params.replace(gravity=params.gravity * factor)
+def _register_gravity(task: str, high: float, beside: str) -> None:
+    """Register `gravity` for the params that call it so, up to `high`."""
+
+    def gravity(params: Params, factor: jax.Array) -> Params:
+        return params.replace(gravity=params.gravity * factor)
+
+    gravity.__doc__ = f"{task}: gravity times a factor."
+    _ratio("gravity", high, "gravity", beside)(gravity)
+
+
+_register_gravity("CartPole", 9, "masspole")
+_register_gravity("Acrobot", 1, "link_moi")
+_register_gravity("MountainCar", 1, "max_speed")
 
 
 @_ratio("gravity", 1, *PENDULUM)
@@ -94,7 +103,7 @@ def pendulum_gravity(params: Params, factor: jax.Array) -> Params:
     return params.replace(g=params.g * factor)
 
 
-@_ratio("mass", 9, *CARTPOLE)
+@_ratio("mass", 99, *CARTPOLE)
 def pole_mass(params: Params, factor: jax.Array) -> Params:
     """CartPole: the pole's mass times a factor, at 10 the cart's,"""
     return consistent(params.replace(masspole=params.masspole * factor))
@@ -116,7 +125,7 @@ def pendulum_mass(params: Params, factor: jax.Array) -> Params:
     return params.replace(m=params.m * factor)
 
 
-@_ratio("length", 3, *CARTPOLE)
+@_ratio("length", 9, *CARTPOLE)
 def pole_length(params: Params, factor: jax.Array) -> Params:
     """CartPole: the pole's length times a factor."""
     return consistent(params.replace(length=params.length * factor))
@@ -139,13 +148,13 @@ def pendulum_length(params: Params, factor: jax.Array) -> Params:
     return params.replace(l=params.l * factor)
 
 
-def _register_force(task: str, field: str, beside: str) -> None:
-    """Register `force` for the params whose strength of action is called `field`."""
+def _register_force(task: str, field: str, beside: str, high: float = 0.9) -> None:
+    """Register `force` for the params whose strength of action is called `field`, up to `high`."""
 
     @perturbation(
         "force",
         unit="force lost (fraction)",
-        high=0.9,
+        high=high,
         category="dynamics",
         instances_distinct=False,
         requires=(field, beside),
@@ -155,7 +164,7 @@ def _register_force(task: str, field: str, beside: str) -> None:
         return params.replace(**{field: getattr(params, field) * (1 - magnitude)})
 
 
-_register_force("CartPole", "force_mag", "masspole")
+_register_force("CartPole", "force_mag", "masspole", 0.99)
 _register_force("Acrobot", "available_torque", "link_moi")
 _register_force("MountainCar", "force", "goal_position")
 _register_force("Pendulum", "max_torque", "g")

@@ -20,8 +20,9 @@ from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment, Method, 
 LEAST, MOST = 0.1, 0.9
 #: Two magnitudes at which it loses about the same measure the same.
 APART = 0.05
-#: Magnitudes of the fine grid: from the largest down to a sixty-fourth, two a halving.
-HALVINGS = 6
+#: The fine grid: sixteenths of the largest magnitude down to half of it, where a loss of a fraction
+#: is steep, and from there two a halving down to a sixty-fourth.
+SIXTEENTHS, HALVINGS = np.arange(9, 17) / 16, 2.0 ** -(np.arange(2, 13) / 2)
 BASELINE = "none"
 
 
@@ -40,7 +41,7 @@ class Rule(NamedTuple):
 
 
 def fine_grid(entry: Perturbation, params: Any) -> tuple[float, ...]:
-    """The magnitudes that are tried: all whole numbers, or two a halving down to high / 64.
+    """The magnitudes that are tried: all whole numbers, or nineteen down to high / 64.
 
     Args:
       entry: a perturbation whose magnitudes begin at 0.
@@ -49,7 +50,7 @@ def fine_grid(entry: Perturbation, params: Any) -> tuple[float, ...]:
     _, high = entry.range(params)
     if entry.integer:
         return tuple(float(m) for m in range(1, int(high) + 1))
-    fractions = 2.0 ** -(np.arange(2 * HALVINGS + 1) / 2)
+    fractions = np.concatenate([SIXTEENTHS, HALVINGS])
     return tuple(sorted(float(f"{high * fraction:.3g}") for fraction in fractions))
 
 

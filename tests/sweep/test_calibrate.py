@@ -98,8 +98,9 @@ def test_fine_grids_cover_the_range():
     _, params = make("minigrid/empty-8x8", noise=True)
     assert fine_grid(perturbations.get("wall", params), params) == tuple(range(1, 9))
     slip = fine_grid(perturbations.get("slip", params), params)
-    assert len(slip) == 13 and slip[-1] == 1 and slip[0] == pytest.approx(1 / 64, rel=1e-2)
-    np.testing.assert_allclose(np.divide(slip[1:], slip[:-1]), 2**0.5, rtol=1e-2)
+    assert len(slip) == 19 and slip[-1] == 1 and slip[0] == pytest.approx(1 / 64, rel=1e-2)
+    np.testing.assert_allclose(np.divide(slip[1:11], slip[:10]), 2**0.5, rtol=1e-2)
+    np.testing.assert_allclose(np.diff(slip[10:]), 1 / 16, rtol=0.02)
 
 
 def test_calibration_shares_no_seed_and_no_instance_with_what_is_reported(tiny):
