@@ -1,8 +1,6 @@
 """The leaderboard as a page: what can be said, the tables, the figures, a page per method."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -30,6 +28,13 @@ CAPTIONS = {
     "gains": "Paired gain in score over none under every perturbation, mean over tasks, with "
     "simultaneous 95 % intervals over all methods × perturbations; kept: none loses something.",
 }
+
+SPENT = {
+    "reported runs": ("reported",),
+    "tuning": ("pilot", "tuning"),
+    "calibration": ("calibration", "references"),
+}
+"""Stages of a task by what they are for."""
 
 IMAGES = {
     "gains": "Paired gain of every method under every perturbation",
@@ -67,7 +72,7 @@ def write_report(board: Board, root: Path) -> Path:
     for name, figure in figures.items():
         save(figure, root / "figures", name)
     image = lambda name: f"![{IMAGES[name]}](figures/{name}.png)"
-    lines = [f"# {board.manifest['title']}", *_head(board, root)]
+    lines = [f"# {board.manifest['title']}", *_head(board)]
     lines += ["## What can be said", *summary(board, ranks, classes)]
     lines += [image("gains")] if "gains" in figures else []
     lines += ["## Ranking", markup.markdown(shown(ranks, classes), CAPTIONS["leaderboard"])]
@@ -113,14 +118,17 @@ def shown(ranks: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _head(board: Board, root: Path) -> list[str]:
+def _head(board: Board) -> list[str]:
     """On what, how, by which commit, and how much of it."""
     manifest = board.manifest
     lines = []
     if "device" in manifest:
-        lines += [f"On {manifest['device']}, trained at commit {manifest['git_commit'] or '?'}:"]
+        facts = manifest["tasks"].values()
+        commits = dict.fromkeys(own.get("git_commit", manifest["git_commit"]) for own in facts)
+        trained = ", ".join(commit or "?" for commit in commits)
+        lines += [f"On {manifest['device']}, trained at commit {trained}:"]
     if "commands" in manifest:
-        lines += ["\n".join(["```bash", *manifest["commands"], "```"]), _spent(root, board.tasks)]
+        lines += ["\n".join(["```bash", *manifest["commands"], "```"]), _spent(board)]
     seeds = board.scores.groupby("task", sort=False).seed.nunique()
     lines += ["Seeds: " + ", ".join(f"{task} {count}" for task, count in seeds.items()) + "."]
     broken = {
@@ -131,19 +139,23 @@ def _head(board: Board, root: Path) -> list[str]:
     return [line for line in [*lines, *sorted(broken)] if line]
 
 
-def _spent(root: Path, tasks: list[str]) -> str:
-    """Frames and minutes of all tasks, and of their tuning."""
+def _spent(board: Board) -> str:
+    """Frames and minutes of all tasks, what is reported apart from what chose it."""
     said = []
-    for what, folder in (("reported runs", root), ("tuning", root / "tune")):
-        paths = [folder / task / "manifest.json" for task in tasks]
-        manifests: list[dict[str, Any]] = [json.loads(p.read_text()) for p in paths if p.exists()]
-        if not manifests:
+    for what, stages in SPENT.items():
+        rows = [
+            costs
+            for facts in board.manifest["tasks"].values()
+            for stage, costs in facts.get("costs", {}).items()
+            if stage in stages
+        ]
+        if not rows:
             continue
-        total = lambda key, of=manifests: sum(manifest.get(key, 0) for manifest in of)
-        minutes = {name: total(f"{name}_time_s") / 60 for name in ("train", "test", "compile")}
+        total = lambda key, of=rows: sum(row[key] for row in of)
+        minutes = {name: total(f"{name}_s") / 60 for name in ("train", "test", "compile")}
         said.append(
-            f"{what}: {total('frames'):,} frames, {minutes['train']:.1f} minutes of training, "
-            f"{minutes['test']:.1f} of testing, {minutes['compile']:.1f} of compiling"
+            f"{what}: {total('frames'):,} frames, {minutes['train']:.1f} minutes "
+            f"of training, {minutes['test']:.1f} of testing, {minutes['compile']:.1f} of compiling"
         )
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}." if said else ""

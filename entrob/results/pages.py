@@ -64,10 +64,9 @@ def _setting(board: Board, name: str, facts: dict[str, Any]) -> str:
         for task, own in board.manifest["tasks"].items()
         if name in own.get("coefficients", {})
     }
-    if "strength" in facts and not tuned:
-        return f"Strength: {facts['strength']:g}, not tuned."
     chosen = ", ".join(f"{task} {value:g}" for task, value in tuned.items())
-    text = f"Default coefficient: {facts['coef']:g}; tuned: {chosen or 'nowhere'}."
+    usual = f"Default coefficient: {facts['coef']:g}; tuned" if "coef" in facts else "Tuned"
+    text = f"{usual}: {chosen or 'nowhere'}."
     active = board.activity[board.activity.method == name].groupby("task", sort=False).activity
     if len(medians := active.median()):
         text += " Activity: " + ", ".join(f"{task} {x:.1%}" for task, x in medians.items()) + "."

@@ -50,7 +50,7 @@ def test_a_grid_is_seven_values_half_a_decade_apart():
 
 def test_a_bounded_grid_is_even_in_the_logit_and_within():
     values = np.array(grid(SHARE, 0.5, 7))
-    assert len(values) == 7 and values[3] == 0.5 and (0 < values).all() and (values < 1).all()
+    assert len(values) == 7 and values[3] == 0.5 and (values > 0).all() and (values < 1).all()
     np.testing.assert_allclose(np.diff(np.log10(values / (1 - values))), 0.5, atol=0.02)
     np.testing.assert_allclose(values + values[::-1], 1.0, atol=1e-3)
 

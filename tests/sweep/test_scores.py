@@ -60,7 +60,8 @@ def test_success_is_exact_where_it_is_known_and_sampled_under_noise():
 
 
 def test_prices_are_paired_by_seed_and_average_to_the_share_given_up():
-    values = {("none", s): (100.0, 0.0) for s in (0, 1)} | {("m", 0): (80.0, 0), ("m", 1): (20.0, 0)}
+    values = {("none", seed): (100.0, 0.0) for seed in (0, 1)}
+    values |= {("m", 0): (80.0, 0.0), ("m", 1): (20.0, 0.0)}
     priced_ = priced(scored(*records(values), RETURN))
     own = priced_[(priced_.method == "m") & (priced_.perturbation == NOMINAL)]
     assert own.price.tolist() == pytest.approx([0.1, 0.4])

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from world import TOML, World, evaluation
 
 from entrob import cli
 from entrob.errors import EntrobError
@@ -18,7 +19,6 @@ from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, FIRST_TUNING_SEED
 from entrob.sweep.groups import Run, runs_of
 from entrob.sweep.measure import Tester
 from entrob.sweep.select import select_methods
-from world import TOML, World, evaluation
 
 TABLES = ("cells", "tuning", "rates", "scores", "activity")
 
@@ -250,9 +250,7 @@ def test_a_later_method_joins_the_others(file, tmp_path, world):
     pd.testing.assert_frame_equal(old, wanted)
 
 
-def test_quick_takes_its_cells_and_values_from_a_finished_board(
-    file, tmp_path, world, monkeypatch
-):
+def test_quick_takes_its_cells_and_values_from_a_finished_board(file, tmp_path, world, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EntrobError, match=r"tuning\.csv, which is not there: run preset 'smoke'"):
         suites.load(str(file), "quick")

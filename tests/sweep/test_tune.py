@@ -46,7 +46,8 @@ def test_a_grid_whose_edge_passes_grows_upward_and_one_that_fails_downward():
 
 
 def test_a_grid_grows_within_its_domain_only():
-    within = lambda *domain: dataclasses.replace(GRID, knob=dataclasses.replace(FREE, domain=domain))
+    knob = lambda *domain: dataclasses.replace(FREE, domain=domain)
+    within = lambda *domain: dataclasses.replace(GRID, knob=knob(*domain))
     bounded = within(0.004, 0.3)
     assert tune._widen(bounded, 0.1).values == (0.01, 0.02, 0.05, 0.1, 0.2)
     assert tune._widen(bounded, 0.0).values == (0.005, 0.01, 0.02, 0.05, 0.1)

@@ -51,7 +51,9 @@ params = { goal_spread = 0.0 }
 perturbations = { sticky_action = [0.5], force = [0.3] }
 
 [presets.smoke]
-methods = ["policy_entropy", "steer", "placebo_loss", "pr_mdp", "rarl", "none_tuned", "domain_randomization"]
+methods = [
+  "policy_entropy", "steer", "placebo_loss", "pr_mdp", "rarl", "none_tuned", "domain_randomization",
+]
 seeds = 3
 frames = 80
 
