@@ -213,13 +213,13 @@ def _update(
         spec, model, optimizer, hyper, coefs, reg_states, policy,
         opt_state, state.actors.memory, rollout, key_learn,
     )  # fmt: skip
-    curriculum = state.curriculum
+    curriculum, learned = state.curriculum, {**metrics, "params": network}
     if game:
         network, opt_state, curriculum = respond(
             game, spec, optimizer, hyper, state, (network, opt_state), rollout, moves, key_learn
         )
     reg_states, bad_state = chain.update(
-        key_reg, reg_states, rollout.replace(notes=None), metrics, coefs
+        key_reg, reg_states, rollout.replace(notes=None), learned, coefs
     )
 
     if game:

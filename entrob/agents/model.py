@@ -138,6 +138,23 @@ def _seen(policy: PolicyParams, obs: jax.Array) -> jax.Array:
     return jnp.concatenate([standardize(policy.moments, obs[..., :known]), obs[..., known:]], -1)
 
 
+def tempered(model: Model) -> Model:
+    """The model of policies that come with a temperature: ``(PolicyParams, float32[])``.
+
+    Their distributions are those of the policies to the power 1 / temperature, normalized.
+    """
+
+    def step(policy, memory, obs, start):
+        dist, value, memory = model.step(policy[0], memory, obs, start)
+        return dist.tempered(jnp.broadcast_to(policy[1], value.shape)), value, memory
+
+    def sequence(policy, memory, obs, start):
+        dist, value = model.sequence(policy[0], memory, obs, start)
+        return dist.tempered(jnp.broadcast_to(policy[1], value.shape)), value
+
+    return model._replace(step=step, sequence=sequence)
+
+
 def _feedforward(network, distribution) -> Model:
     def apply(policy, obs):
         head, value = network.apply(policy.network, _seen(policy, obs))

@@ -1,4 +1,4 @@
-"""The command line: ``entrob list | run | tune | report | status | theory | new-regularizer``."""
+"""The command line: ``entrob list | run | check | tune | report | ...``."""
 
 import contextlib
 import os
@@ -9,12 +9,13 @@ from pathlib import Path
 import tyro
 
 from entrob.cli import commands
-from entrob.cli.arguments import List, NewRegularizer, Report, Run, Status, Theory, Tune
+from entrob.cli.arguments import Check, List, NewRegularizer, Report, Run, Status, Theory, Tune
 from entrob.errors import EntrobError
 
 COMMANDS = {
     List: commands.list_names,
     Run: commands.run,
+    Check: commands.check,
     Tune: commands.tune,
     Report: commands.report,
     Status: commands.status,
@@ -27,7 +28,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
     arguments = sys.argv[1:] if argv is None else argv
-    commands = List | Run | Tune | Report | Status | Theory | NewRegularizer
+    commands = List | Run | Check | Tune | Report | Status | Theory | NewRegularizer
     command = tyro.cli(commands, prog="entrob", args=arguments)
     line = shlex.join(["entrob", *arguments])
     setup()

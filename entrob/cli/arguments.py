@@ -91,7 +91,7 @@ class Report:
     folder: tyro.conf.Positional[Path]
     """Output folder of a run."""
     level: float = 0.96
-    """Level of the normal bands: 0.96 is the paper's text, 0.95 its code."""
+    """Level of intervals in figures, and of the paper's bands: 0.96 is its text, 0.95 its code."""
     export: Path | None = None
     """Also copy report, tables, figures and manifest there."""
 
@@ -105,6 +105,31 @@ class Status:
 
     folder: tyro.conf.Positional[Path]
     """Output folder of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Prove that a task's perturbations do what they say; exits with 1 if one does not.
+
+    Each must reach observation, reward or dynamics, leave everything as it is at 0, and have
+    instances that differ if it says so. What the uniformly random policy, `none` and the optimum
+    get is printed beside it.
+
+    For example:
+      entrob check gymnax:CartPole-v1
+      entrob check leaderboard:cartpole --run runs/leaderboard/paper/cartpole
+    """
+
+    task: tyro.conf.Positional[str]
+    """An environment's id, or SUITE:TASK."""
+    frames: int = 50_000
+    """Environment steps that `none` is trained for."""
+    seeds: int = 2
+    """Runs of `none`."""
+    perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Check only these. May be repeated."""
+    run: Path | None = None
+    """Read `none` from this output folder instead of training it."""
 
 
 @dataclasses.dataclass(frozen=True)

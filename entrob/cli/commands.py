@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from entrob.cli.arguments import List, NewRegularizer, Report, Run, Status, Theory, Tune
+from entrob.cli.arguments import Check, List, NewRegularizer, Report, Run, Status, Theory, Tune
 from entrob.errors import EntrobError
 
 
@@ -34,12 +34,12 @@ def list_names(command: List, line: str) -> None:
         for name in regularizers.names():
             made = regularizers.get(name)()
             print(f"  {name:26s} {doc(regularizers.get(name))}")
-            print(f"  {'':26s} {made.source or 'no source'}; {made.label}")
+            print(f"  {'':26s} {made.source or 'no source'}; {made.graded}")
     if show("perturbations"):
         print("perturbations")
         for name in perturbations.names():
             for entry in perturbations.variants(name):
-                print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.kind}: {entry.doc}")
+                print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.category}: {entry.doc}")
 
 
 def run(command: Run, line: str) -> None:
@@ -74,20 +74,22 @@ def _selected(experiment, command: Run):
 def _run_suite(command: Run, suite, line: str) -> None:
     from entrob.regularizers import regularizers
     from entrob.results.leaderboard_report import write_leaderboard
+    from entrob.sweep.board import run
     from entrob.sweep.experiment import positive_int
-    from entrob.sweep.suite import claim, narrowed, run
+    from entrob.sweep.suite import claim, narrowed
 
     if command.batch_size is not None:
         positive_int("--batch-size", command.batch_size)
-    tasks = {}
+    tasks, references = {}, command.regularizer or suite.methods
     for name, task in suite.tasks.items():
-        has = {method.name for method in task.methods}
+        has = {method.name for method in task.experiment.methods}
         # What is known, yet no method of this task, does not fit it.
         known = {*suite.declared, *regularizers.names()}
-        asked = [r for r in command.regularizer if r in has or r not in known]
-        if asked or not command.regularizer:
+        asked = [r for r in references if r in has or r not in known]
+        if asked or not references:
             chosen = dataclasses.replace(command, regularizer=tuple(asked))
-            tasks[name] = narrowed(_selected(task, chosen))
+            selected = narrowed(_selected(task.experiment, chosen))
+            tasks[name] = dataclasses.replace(task, experiment=selected)
     if not tasks:
         raise EntrobError(f"no task of this preset can have {' or '.join(command.regularizer)}")
     root = command.out or Path("runs") / suite.name / command.preset
@@ -102,6 +104,25 @@ def _run_suite(command: Run, suite, line: str) -> None:
         for name, error in facts["broken"].items():
             if error:
                 raise EntrobError(f"{task}: method {name!r} was left out: {error}")
+
+
+def check(command: Check, line: str) -> None:
+    """Prove what a task's perturbations do; exits with 1 if a proof fails."""
+    from entrob.cli.checked import tables
+    from entrob.sweep.check import check, task_of
+    from entrob.sweep.experiment import positive_int
+    from entrob.sweep.select import select_perturbations
+
+    frames = positive_int("--frames", command.frames)
+    experiment = task_of(command.task)
+    experiment = dataclasses.replace(experiment, seeds=positive_int("--seeds", command.seeds))
+    experiment = select_perturbations(experiment, command.perturbation)
+    found = check(experiment, frames, command.run)
+    tables(command.task, found)
+    if faults := [f"{proof.name}: {text}" for proof in found.proofs for text in proof.faults]:
+        for fault in faults:
+            print(f"failed: {fault}", file=sys.stderr)
+        sys.exit(1)
 
 
 def tune(command: Tune, line: str) -> None:
@@ -212,6 +233,7 @@ def new_regularizer(command: NewRegularizer, line: str) -> None:
 
 def write_run_report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
+    from entrob.results.nominal import with_nominal
     from entrob.results.occupancies import mean_occupancies
     from entrob.results.report import write_report
     from entrob.sweep.describe import complete
@@ -226,7 +248,7 @@ def write_run_report(store, level: float = 0.96) -> Path:
         store.root,
         frames["runs"],
         frames["curves"],
-        frames["evaluation"],
+        with_nominal(frames["evaluation"]),
         manifest,
         level=level,
         occupancies=occupancies,

@@ -71,8 +71,8 @@ def make(id: str, noise: bool = False, disturbed: bool = False, **options: Any):
     Args:
       id: a registered id, e.g. ``"minigrid/empty-8x8"``, or another library's environment, as
         ``"gymnax:CartPole-v1"`` or ``"brax:ant"``.
-      noise: wrap the environment so that the diffuse perturbations (slip, action delay,
-        observation noise, ...) can act; their params start at zero, which is off.
+      noise: wrap the environment so that noises (slip, action delay, observation noise,
+        ...) can act; their params start at zero, which is off.
       disturbed: wrap it so that an adversary's forces can act, see
         `entrob.perturbations.with_disturbance`.
       **options: what the environment is built with, e.g. ``contacts="mujoco3"`` for
@@ -105,6 +105,16 @@ def make(id: str, noise: bool = False, disturbed: bool = False, **options: Any):
 def is_success(env: Any, state: Any, params: Any) -> jax.Array:
     """Whether a state counts as success: bool[]; never, in an environment without the notion."""
     return env.is_success(state, params) if hasattr(env, "is_success") else jnp.zeros((), bool)
+
+
+def ends_at_success(env: Any) -> bool:
+    """Whether a test episode ends with the first success though training goes on after it.
+
+    An environment in which success is the score says so by a field ``ends_at_success = True``, as
+    Pusher and Ant do, of which the paper reports whether an episode ever succeeds. Elsewhere the
+    return is the score, of the whole episode.
+    """
+    return getattr(env, "ends_at_success", False)
 
 
 def entropy_features(env: Any, state: Any, obs: jax.Array, params: Any) -> jax.Array:

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from entrob.envs import is_success
+from entrob.envs import ends_at_success, is_success
 
 
 class Episodes(NamedTuple):
     """What became of each episode; leaves have the shape of the batch that was played.
 
     Attributes:
-      steps_to_success: int32[], steps until success, 0 where the episode did not succeed.
+      steps_to_success: int32[], steps until the first success, 0 where the episode did not succeed.
       episode_return: float32[], undiscounted.
       trace: float32[T + 1, q], where the episode went if the environment has a ``trace(state)``,
         NaN after its end; else None.
@@ -29,7 +29,8 @@ def play(
 ) -> Episodes:
     """Play one episode, sampling actions from the policy (not the most likely ones).
 
-    It ends with success, whether or not the environment terminates there.
+    It ends where a training episode does, so that its return is the same quantity; with success
+    only where the environment terminates there or declares `entrob.envs.ends_at_success`.
 
     Args:
       env: gymnax environment.
@@ -41,7 +42,7 @@ def play(
     """
     key_reset, key_steps = jax.random.split(key)
     obs, state = env.reset_env(key_reset, params)
-    trace = getattr(env, "trace", None)
+    trace, at_success = getattr(env, "trace", None), ends_at_success(env)
 
     def step(carry, key):
         obs, state, memory, done, time, steps, ret = carry
@@ -50,10 +51,11 @@ def play(
         action = dist.execute(dist.sample(key_act))
         obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
         success = ~done & is_success(env, state, params)
-        steps = jnp.where(success, time + 1, steps)
+        first = success & (steps == 0)
+        steps = jnp.where(first, time + 1, steps)
         ret = ret + jnp.where(done, 0.0, reward)
         here = jnp.where(done, jnp.nan, trace(state)) if trace else None
-        done = done | terminated | success | env.is_truncated(state, params)
+        done = done | terminated | (success & at_success) | env.is_truncated(state, params)
         return (obs, state, memory, done, time + 1, steps, ret), here
 
     begin = (obs, state, memory, jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0))

@@ -2,16 +2,33 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from entrob.errors import EntrobError
+from entrob.errors import EntrobError, unknown
 from entrob.registry import Registry
 
 Params = Any  # the `EnvParams` of any gymnax environment
 Apply = Callable[[jax.Array, Params, jax.Array], Params]
+#: What a perturbation acts on; tables print it as its class.
+Category = Literal[
+    "routes",
+    "random walls",
+    "shifts",
+    "action noise",
+    "observation noise",
+    "dynamics",
+    "attacks",
+]
+CATEGORIES: tuple[str, ...] = get_args(Category)
+#: What records call the environment without any perturbation.
+NOMINAL = "nominal"
+# Folded into an instance's key to draw its stratum, apart from what a perturbation draws of it.
+SALT = 0x73747261
+#: Keys tried per stratum: one that none of them falls into has a chance of e^-32.
+CANDIDATES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +41,14 @@ class Perturbation:
       low: smallest magnitude.
       high: largest magnitude, on the paper's 8×8 grid where it depends on the size of a grid.
       paper: the magnitude the paper tests, None if it does not use this perturbation.
-      kind: "structured" changes where things are, "diffuse" blurs every step, "dynamics" changes
-        how bodies move, everywhere alike.
+      category: its class: "routes" close the way that was learned, "random walls" stand anywhere,
+        "shifts" move the goal or the start, "action noise" and "observation noise" blur every step,
+        "dynamics" change how bodies move, everywhere alike, "attacks" are learned by an adversary.
       integer: magnitudes are whole numbers.
       instances_distinct: different keys give different environments, so that worst case and CVaR
         over instances mean something.
+      stratified: it draws by `stratum`, so that a test's instances have equal shares of what it
+        tells apart, see `instance_keys`.
       training_only: it changes what an agent learns from and not what it is tested on.
       requires: fields the params must have, and not as None; ``"noise.slip"`` is one of a field.
       limit: the largest magnitude for given params where it depends on their shapes.
@@ -41,9 +61,10 @@ class Perturbation:
     low: float = 0.0
     high: float = 1.0
     paper: float | None = None
-    kind: Literal["structured", "diffuse", "dynamics"] = "structured"
+    category: Category = "dynamics"
     integer: bool = False
     instances_distinct: bool = True
+    stratified: bool = False
     training_only: bool = False
     requires: tuple[str, ...] = ()
     limit: Callable[[Params], float] | None = None
@@ -74,8 +95,12 @@ class Perturbations(Registry[Perturbation]):
 
     def register(self, name: str, value: Perturbation) -> Perturbation:
         """Add a perturbation; raises `EntrobError` if all params that fit it fit another one too,
-        or the other way around.
+        or the other way around, if its category is unknown, or its name that of the nominal.
         """
+        if name == NOMINAL:
+            raise EntrobError(f"no {self.kind} can be called {name!r}: that is the lack of one")
+        if value.category not in CATEGORIES:
+            raise unknown("category of a perturbation", value.category, CATEGORIES)
         others = self._entries.get(name, ())
         required = set(value.requires)
         if any(required <= set(o.requires) or required >= set(o.requires) for o in others):
@@ -116,6 +141,8 @@ REMEDIES = {
     "noise.action_noise": "the actions of this environment are no box with bounds",
     "noise.observation_noise": "this environment's observations are whole numbers, "
     "see observation_dropout",
+    "noise.observation_spread": "the environment does not declare its observation_spread, "
+    "see observation_noise_raw",
 }
 
 #: Perturbation name -> `Perturbation`, one per family of params.
@@ -182,6 +209,36 @@ def perturb(key: jax.Array, params: Params, name: str, magnitude: jax.Array | fl
         params,
         perturbed,
     )
+
+
+def stratum(key: jax.Array) -> jax.Array:
+    """Where in 0..1 an instance lies, uniformly over keys: float32[].
+
+    What a perturbation draws by it comes in equal shares in a test, see `instance_keys`.
+    """
+    return jax.random.uniform(jax.random.fold_in(key, SALT))
+
+
+def instance_keys(key: jax.Array, entry: Perturbation, count: int) -> jax.Array:
+    """The keys of a test's instances: keys[count].
+
+    Those of a stratified perturbation are chosen among `CANDIDATES` times as many so that one
+    `stratum` lies in each of the `count` equal parts of 0..1, in random order. Each is an ordinary
+    key, of whose other draws nothing is said.
+
+    Args:
+      key: PRNG key of the test.
+      entry: the perturbation.
+      count: number of instances, static.
+    """
+    if not entry.stratified:
+        return jax.random.split(key, count)
+    key_order, key_candidates = jax.random.split(key)
+    candidates = jax.random.split(key_candidates, CANDIDATES * count)
+    part = jnp.floor(count * jax.vmap(stratum)(candidates)).astype(jnp.int32)
+    number = jnp.arange(len(candidates))
+    first = jnp.full(count, len(candidates) - 1).at[part].min(number)
+    return candidates[jax.random.permutation(key_order, first)]
 
 
 def compose(key: jax.Array, params: Params, steps: Iterable[tuple[str, Any]]) -> Params:

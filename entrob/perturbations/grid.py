@@ -3,8 +3,12 @@
 They fit any params with `walls` bool[W, H] indexed [x, y], `goal_pos` and `start_pos` int[2]; all
 magnitudes are in cells. Walls never cover the start or the goal, and these never move onto a wall,
 onto lava or onto each other. With one key, a larger magnitude adds walls to those of a smaller one.
-The four that the paper tests follow its Appendix B.2 and its released code.
+The four that the paper tests follow its Appendix B.2 and its released code; those that always shut
+the same side of a grid have a ``_mirrored`` form, which shuts any.
 """
+
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +16,7 @@ import numpy as np
 
 from entrob.envs.shortest_path import UNREACHABLE, closed, optimal_steps, shortest_path
 from entrob.errors import EntrobError
-from entrob.perturbations.base import Params, perturbation
+from entrob.perturbations.base import Apply, Params, perturbation, perturbations, stratum
 
 LAYOUT = ("walls", "goal_pos", "start_pos")
 # The L of the released code, (x, y) offsets from its corner, in the order in which it grows.
@@ -73,8 +77,78 @@ def _draw_near(
     return cell.astype(nominal.dtype)
 
 
+def _reflected(params: Params, main: jax.Array, other: jax.Array) -> Params:
+    """The layout mirrored on its main diagonal where `main`, on the other one where `other`.
+
+    Done twice, it is undone. A grid that is not square is only turned by half, where `other`.
+    """
+    width, height = _shape(params)
+    # Mirrored on both, it is turned by half.
+    turn, transpose = other, (main != other) & (width == height)
+
+    def cells(array):
+        return array if array is None else _mirror(array, main, other)
+
+    def cell(pos):
+        pos = jnp.where(turn, jnp.array([width - 1, height - 1]) - pos, pos)
+        return jnp.where(transpose, pos[::-1], pos).astype(pos.dtype)
+
+    # Right, down, left, up are 0, 1, 2, 3.
+    facing = jnp.where(turn, (params.start_dir + 2) % 4, params.start_dir)
+    return params.replace(
+        walls=cells(params.walls),
+        lava=cells(params.lava),
+        goal_pos=cell(params.goal_pos),
+        start_pos=cell(params.start_pos),
+        start_dir=jnp.where(transpose, facing ^ 1, facing),
+    )
+
+
+def _mirror(array: jax.Array, main: jax.Array, other: jax.Array) -> jax.Array:
+    """Cells [W, H], mirrored as by `_reflected`."""
+    array = jnp.where(other, array[::-1, ::-1], array)
+    square = array.shape[0] == array.shape[1]
+    return jnp.where(main != other, array.T, array) if square else array
+
+
+def _mirrored(walling: Apply) -> Apply:
+    """What adds walls to a grid, on one that the key reflects, and which is reflected back.
+
+    Mirrored on neither diagonal, on either or on both: each is as likely, and a test has each in a
+    quarter of its instances. So a wall hangs from any side, and a policy gains nothing from having
+    chosen one of two equally short ways.
+    """
+
+    @functools.wraps(walling)
+    def mirrored(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+        quarter = jnp.floor(4 * stratum(key)).astype(jnp.int32)
+        how = quarter % 2 == 1, quarter >= 2
+        walls = walling(key, _reflected(params, *how), magnitude).walls
+        return params.replace(walls=_mirror(walls, *how))
+
+    return mirrored
+
+
+def _register_mirrored(name: str, walling: Apply) -> None:
+    """Register the ``_mirrored`` form of a perturbation of grids."""
+    entry = next(e for e in perturbations.variants(name) if e.fn is walling)
+    perturbations.register(
+        f"{name}_mirrored",
+        dataclasses.replace(
+            entry,
+            name=f"{name}_mirrored",
+            fn=_mirrored(walling),
+            paper=None,
+            stratified=True,
+            requires=(*LAYOUT, "start_dir"),
+            doc=f"{entry.doc.rstrip('.')}, the grid being reflected as the key decides.",
+        ),
+    )
+
+
 @perturbation(
     "wall",
+    category="routes",
     unit="wall length (cells)",
     high=8,
     paper=6,
@@ -98,6 +172,7 @@ def wall(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 
 @perturbation(
     "elbow",
+    category="routes",
     unit="elbow size (cells)",
     high=5,
     paper=5,
@@ -120,6 +195,7 @@ def elbow(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 
 @perturbation(
     "goal_shift",
+    category="shifts",
     unit="goal radius (cells, max norm)",
     high=7,
     paper=7,
@@ -139,6 +215,7 @@ def goal_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 
 @perturbation(
     "start_shift",
+    category="shifts",
     unit="start radius (cells, max norm)",
     high=7,
     integer=True,
@@ -159,7 +236,7 @@ def start_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     unit="blocked cells (count)",
     high=20,
     paper=7,
-    kind="diffuse",
+    category="random walls",
     integer=True,
     requires=LAYOUT,
     # The density of 20 walls on the paper's 64 cells.
@@ -177,6 +254,7 @@ def random_walls(key: jax.Array, params: Params, magnitude: jax.Array) -> Params
 
 @perturbation(
     "blocked_route",
+    category="routes",
     unit="blocked cells of the shortest route (count)",
     high=MOST_BLOCKED,
     integer=True,
@@ -212,3 +290,8 @@ def _block_one(key: jax.Array, params: Params) -> jax.Array:
     last = route.sum()
     chosen = jax.lax.while_loop(lambda i: (i < last) & shut(i), lambda i: i + 1, 0)
     return jnp.where(chosen < last, walled(chosen), params.walls)
+
+
+_register_mirrored("wall", wall)
+_register_mirrored("elbow", elbow)
+_register_mirrored("blocked_route", blocked_route)

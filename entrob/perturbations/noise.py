@@ -1,4 +1,4 @@
-"""Diffuse perturbations: one wrapper that adds noise to any gymnax environment.
+"""Noise of actions, observations and rewards: one wrapper for any gymnax environment.
 
 `with_noise` returns an environment of a subclass of the given one's class, whose params have one
 more field, `noise`, and whose state has two more, `executed_action` and `chosen_actions`.
@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
+from entrob.errors import EntrobError
 from entrob.perturbations.base import Params, perturbation
 from entrob.perturbations.wrapping import narrow, widen, wrap
 
@@ -27,7 +28,7 @@ MAX_DELAY = 3
 
 @struct.dataclass
 class Noise:
-    """How strong each noise is; every field float32[], 0 = off.
+    """How strong each noise is, 0 = off; every field float32[], but those of single numbers seen.
 
     Attributes:
       slip: probability in 0..1 that the action is replaced by a uniformly random one.
@@ -37,10 +38,13 @@ class Noise:
       observation_dropout: probability in 0..1 that a whole observation, also the first one of an
         episode, reads as zeros.
       reward_noise: standard deviation of a Gaussian added to every reward.
-      observation_noise: standard deviation of a Gaussian added to every number of every
-        observation, also of the first one of an episode, independently, in the number's own unit
-        before any normalization (so 0.01 is a centimeter of a position, 0.6 degrees of an angle).
-        None where observations are whole numbers, which have only dropout.
+      observation_noise: standard deviations of Gaussians added to the numbers of every observation,
+        also of the first one of an episode, independently, before any normalization: a tree like
+        the observation, float32 of a leaf's shape, float32[] for a leaf of whole numbers, which has
+        only dropout. None where all leaves are such.
+      observation_spread: how much each of these numbers varies in the nominal environment, their
+        standard deviation over the steps of a trained policy, a tree like `observation_noise`; what
+        noise is measured in. None where the environment does not declare it.
       action_noise: standard deviation of a Gaussian added to every number of the action, as a
         fraction of half its range; the sum is clipped to the bounds. None where the action is no
         box with finite bounds.
@@ -53,7 +57,8 @@ class Noise:
     sticky_action: jax.Array = 0.0
     observation_dropout: jax.Array = 0.0
     reward_noise: jax.Array = 0.0
-    observation_noise: jax.Array | None = 0.0
+    observation_noise: Any = 0.0
+    observation_spread: Any = None
     action_noise: jax.Array | None = 0.0
     action_delay: jax.Array = 0.0
 
@@ -62,11 +67,27 @@ def _off(env: Any, params: Params) -> Noise:
     """The noise of an environment, all off; None for what cannot act on it."""
     off = jnp.zeros((), jnp.float32)
     # Not the observation space: two of gymnax's declare another dtype than they return.
-    seen = jax.tree.leaves(jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
-    continuous = any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in seen)
+    seen = jax.eval_shape(env.reset_env, jax.random.key(0), params)[0]
+    blurred = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape) if _continuous(leaf) else off, seen)
+    if not any(map(_continuous, jax.tree.leaves(seen))):
+        blurred = None
     space = env.action_space(params)
     bounded = isinstance(space, spaces.Box) and np.isfinite([space.low, space.high]).all()
-    return Noise(off, off, off, off, off if continuous else None, off if bounded else None, off)
+    spread = getattr(env, "observation_spread", None)
+    if spread is not None:
+        try:
+            like = lambda zero, leaf: jnp.broadcast_to(jnp.asarray(leaf, jnp.float32), zero.shape)
+            spread = jax.tree.map(like, blurred, spread)
+        except ValueError:
+            raise EntrobError(
+                f"{env.name}: observation_spread must be like an observation"
+            ) from None
+    return Noise(off, off, off, off, blurred, spread, off if bounded else None, off)
+
+
+def _continuous(leaf: Any) -> bool:
+    """Whether an array, or what stands for it, is not of whole numbers."""
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 class NoisyEnvironment:
@@ -172,33 +193,39 @@ def _drop(observation: Any, hidden: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: jnp.where(hidden, jnp.zeros_like(leaf), leaf), observation)
 
 
-def _blur(key: jax.Array, observation: Any, std: jax.Array | None) -> Any:
+def _blur(key: jax.Array, observation: Any, stds: Any) -> Any:
     """The observation with Gaussian noise on every leaf that is not of whole numbers."""
-    if std is None:
+    if stds is None:
         return observation
     leaves, tree = jax.tree.flatten(observation)
 
-    def blur(key, leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    def blur(key, leaf, std):
+        if not _continuous(leaf):
             return leaf
         error = std * jax.random.normal(key, leaf.shape)
         return jnp.where(std > 0, (leaf + error).astype(leaf.dtype), leaf)
 
-    return tree.unflatten(map(blur, jax.random.split(key, len(leaves)), leaves))
+    return tree.unflatten(
+        map(blur, jax.random.split(key, len(leaves)), leaves, tree.flatten_up_to(stds))
+    )
 
 
 def with_noise(env: Any, params: Params) -> tuple[Any, Params]:
-    """Let the diffuse perturbations act on an environment.
+    """Let noise act on an environment.
 
     A subclass and not a wrapper object: see `entrob.perturbations.wrapping`.
 
     Args:
-      env: any gymnax `Environment` with one `Discrete` or `Box` action; it is not changed.
+      env: any gymnax `Environment` with one `Discrete` or `Box` action; it is not changed. Its
+        field ``observation_spread``, if it has one, is a tree like an observation: see `Noise`.
       params: its `EnvParams`.
 
     Returns:
       ``(env, params)``: the environment with noise, and the params with `noise: Noise`, all off.
       A pair that has noise already is returned as it is.
+
+    Raises:
+      EntrobError: ``observation_spread`` is not like an observation.
     """
     if isinstance(env, NoisyEnvironment) and hasattr(params, "noise"):
         return env, params
@@ -219,7 +246,7 @@ def _either(p: jax.Array, q: jax.Array) -> jax.Array:
 @perturbation(
     "slip",
     unit="slip probability",
-    kind="diffuse",
+    category="action noise",
     instances_distinct=False,
     requires=("noise",),
 )
@@ -231,7 +258,7 @@ def slip(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 @perturbation(
     "sticky_action",
     unit="repeat probability",
-    kind="diffuse",
+    category="action noise",
     instances_distinct=False,
     requires=("noise",),
 )
@@ -243,7 +270,7 @@ def sticky_action(key: jax.Array, params: Params, magnitude: jax.Array) -> Param
 @perturbation(
     "observation_dropout",
     unit="dropout probability",
-    kind="diffuse",
+    category="observation noise",
     instances_distinct=False,
     requires=("noise",),
 )
@@ -256,7 +283,7 @@ def observation_dropout(key: jax.Array, params: Params, magnitude: jax.Array) ->
     "reward_noise",
     unit="noise of rewards (std)",
     high=10,
-    kind="diffuse",
+    category="observation noise",
     instances_distinct=False,
     training_only=True,
     requires=("noise",),
@@ -268,21 +295,40 @@ def reward_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params
 
 @perturbation(
     "observation_noise",
+    unit="noise of observations (spreads)",
+    high=3,
+    category="observation noise",
+    instances_distinct=False,
+    requires=("noise", "noise.observation_noise", "noise.observation_spread"),
+)
+def observation_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """A Gaussian of `magnitude` times its nominal spread is added to every number observed."""
+    noise = params.noise
+    add = lambda std, spread: jnp.hypot(std, magnitude * spread)
+    blurred = jax.tree.map(add, noise.observation_noise, noise.observation_spread)
+    return _set(params, observation_noise=blurred)
+
+
+@perturbation(
+    "observation_noise_raw",
     unit="noise of observations (std)",
-    kind="diffuse",
+    category="observation noise",
     instances_distinct=False,
     requires=("noise", "noise.observation_noise"),
 )
-def observation_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """A Gaussian with standard deviation `magnitude` is added to every number observed."""
-    noise = params.noise
-    return _set(params, observation_noise=jnp.hypot(noise.observation_noise, magnitude))
+def observation_noise_raw(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
+    """A Gaussian of std `magnitude`, in a number's own unit, is added to every number observed.
+
+    So 0.01 is a centimeter of a position, 0.6 degrees of an angle.
+    """
+    noise = params.noise.observation_noise
+    return _set(params, observation_noise=jax.tree.map(lambda x: jnp.hypot(x, magnitude), noise))
 
 
 @perturbation(
     "action_noise",
     unit="noise of actions (std, half ranges)",
-    kind="diffuse",
+    category="action noise",
     instances_distinct=False,
     requires=("noise", "noise.action_noise"),
 )
@@ -295,7 +341,7 @@ def action_noise(key: jax.Array, params: Params, magnitude: jax.Array) -> Params
     "action_delay",
     unit="delay of actions (steps)",
     high=MAX_DELAY,
-    kind="diffuse",
+    category="action noise",
     integer=True,
     instances_distinct=False,
     requires=("noise",),

@@ -27,6 +27,7 @@ def _room(params: Params, points: jax.Array) -> jax.Array:
 
 @perturbation(
     "wall",
+    category="routes",
     unit="block width (paper's = 1)",
     high=2,
     paper=1,
@@ -47,6 +48,7 @@ def wall(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 
 @perturbation(
     "goal_shift",
+    category="shifts",
     unit="goal radius (m)",
     high=0.2,
     paper=0.15,
@@ -69,7 +71,7 @@ def goal_shift(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     "joint_damping",
     unit="damping added (fraction)",
     high=9,
-    kind="dynamics",
+    category="dynamics",
     instances_distinct=False,
     requires=("joint_damping",),
 )
@@ -87,7 +89,7 @@ def joint_damping(key: jax.Array, params: Params, magnitude: jax.Array) -> Param
     "joint_range",
     unit="joint range lost (fraction)",
     high=0.5,
-    kind="dynamics",
+    category="dynamics",
     instances_distinct=False,
     requires=("joint_range",),
 )
@@ -107,7 +109,7 @@ def joint_range(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     "puck_mass",
     unit="puck inertia added (fraction)",
     high=4,
-    kind="dynamics",
+    category="dynamics",
     instances_distinct=False,
     requires=("puck_mass", "contact_armature"),
 )
@@ -125,7 +127,7 @@ def puck_mass(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 @perturbation(
     "actuator_gain",
     unit="gain lost (fraction)",
-    kind="dynamics",
+    category="dynamics",
     instances_distinct=False,
     requires=("actuator_gain",),
 )
@@ -136,6 +138,7 @@ def actuator_gain(key: jax.Array, params: Params, magnitude: jax.Array) -> Param
 
 @perturbation(
     "hurdle",
+    category="routes",
     unit="hurdle height (m)",
     high=0.6,
     paper=0.3,
@@ -150,7 +153,7 @@ def hurdle(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 @perturbation(
     "leg_failure",
     unit="gain lost in one leg (fraction)",
-    kind="dynamics",
+    category="dynamics",
     requires=("actuator_gain", "torso_mass"),
 )
 def leg_failure(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
@@ -165,7 +168,7 @@ def leg_failure(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     "friction",
     unit="friction lost (fraction)",
     high=0.9,
-    kind="dynamics",
+    category="dynamics",
     instances_distinct=False,
     requires=("friction",),
 )
@@ -178,7 +181,7 @@ def friction(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     "torso_mass",
     unit="torso mass added (fraction)",
     high=2,
-    kind="dynamics",
+    category="dynamics",
     instances_distinct=False,
     requires=("torso_mass",),
 )

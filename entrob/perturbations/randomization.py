@@ -5,7 +5,7 @@ that has seen what the others are tested on; it is tested in the plain environme
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,8 +44,23 @@ class Range:
     high: jax.Array
 
 
+@struct.dataclass
+class Mixture:
+    """Perturbations of which an episode has one.
+
+    Attributes:
+      which: int32[C], their places in `RandomizedEnvironment.randomized`.
+      magnitude: float32[C].
+      weight: float32[C], at least 0; shares in which they are drawn.
+    """
+
+    which: jax.Array
+    magnitude: jax.Array
+    weight: jax.Array
+
+
 class RandomizedEnvironment:
-    """What `with_randomization` puts before an environment's own class.
+    """What `with_randomization` and `with_mixture` put before an environment's own class.
 
     `reset` draws magnitudes and instances from its key and keeps the perturbed params in the
     state, as `drawn`; steps and everything in `READERS` use them instead of the params given.
@@ -75,14 +90,26 @@ class RandomizedEnvironment:
     def _draw(self, key: jax.Array, params: Params) -> Params:
         """The nominal params, perturbed; all leaves are arrays, as a state's must be."""
         drawn = narrow(params)
+        mixture = params.randomization
+        if isinstance(mixture, Mixture):
+            cell = jax.random.categorical(key, jnp.log(mixture.weight))
         for position, name in enumerate(self.randomized):
             key_magnitude, key_instance = jax.random.split(jax.random.fold_in(key, position))
-            low, high = params.randomization[name].low, params.randomization[name].high
-            whole = perturbations.get(name, drawn).integer
-            magnitude = jax.random.uniform(key_magnitude, minval=low, maxval=high + whole)
-            magnitude = jnp.clip(jnp.floor(magnitude) if whole else magnitude, low, high)
+            if isinstance(mixture, Mixture):
+                here = mixture.which[cell] == position
+                magnitude = jnp.where(here, mixture.magnitude[cell], 0.0)
+            else:
+                whole = perturbations.get(name, drawn).integer
+                magnitude = _uniform(key_magnitude, mixture[name], whole)
             drawn = perturb(key_instance, drawn, name, magnitude)
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), drawn)
+
+
+def _uniform(key: jax.Array, ends: Range, whole: bool) -> jax.Array:
+    """A magnitude in a range, a whole number if it must be one: float32[]."""
+    low, high = ends.low, ends.high
+    magnitude = jax.random.uniform(key, minval=low, maxval=high + whole)
+    return jnp.clip(jnp.floor(magnitude) if whole else magnitude, low, high)
 
 
 def _reader(inherited: Callable) -> Callable:
@@ -114,7 +141,7 @@ def with_randomization(
     Applied to its own result, it adds a perturbation, which acts after the earlier ones.
 
     Args:
-      env: any gymnax `Environment`; it is not changed. For a diffuse perturbation, one with noise.
+      env: any gymnax `Environment`; it is not changed. For noise, one that has it.
       params: its nominal `EnvParams`.
       name: a registered perturbation that fits them.
       low: smallest magnitude.
@@ -145,3 +172,33 @@ def with_randomization(
     ranges = {**ranges, name: Range(low, high)}
     randomized = wrap(env, _randomized_class(native, (*names, name)), _ranges=ranges)
     return randomized, widen(params, "Randomized", randomization=ranges)
+
+
+def with_mixture(
+    env: Any, params: Params, cells: Sequence[tuple[str, float]]
+) -> tuple[Any, Params]:
+    """Draw one of several perturbations, and its instance, anew at every reset; for training only.
+
+    Args:
+      env: any gymnax `Environment`, not randomized; with noise if one of the cells needs it.
+      params: its nominal `EnvParams`.
+      cells: names and magnitudes; a name may have several magnitudes.
+
+    Returns:
+      ``(env, params)``: the params have one more field, `randomization`, a `Mixture` whose weights
+      are all 1; the state has one more, `drawn`, the perturbed params of the episode.
+
+    Raises:
+      EntrobError: there are no cells, a name is unknown or does not fit the params, a magnitude is
+        out of range, or the environment is randomized already.
+    """
+    if isinstance(env, RandomizedEnvironment):
+        raise EntrobError(f"{env.name} is randomized already")
+    if not cells:
+        raise EntrobError("a mixture needs at least one perturbation")
+    names = tuple(dict.fromkeys(name for name, _ in cells))
+    magnitudes = [check_magnitude(perturbations.get(name, params), params, m) for name, m in cells]
+    which = jnp.array([names.index(name) for name, _ in cells], jnp.int32)
+    mixture = Mixture(which, jnp.stack(magnitudes), jnp.ones(len(cells)))
+    randomized = wrap(env, _randomized_class(type(env), names), _ranges=mixture)
+    return randomized, widen(params, "Randomized", randomization=mixture)

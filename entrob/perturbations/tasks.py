@@ -1,51 +1,117 @@
 """Perturbations of gymnax's tasks: their bodies, forces and goals, and the pace of the games.
 
-`mass`, `length` and `gravity` are multiplied or divided by ``1 + magnitude``, as the key decides,
-so that worst case and CVaR tell more from less; lost force and pace know one direction.
+`mass`, `length` and `gravity` are multiplied by a factor that is log-uniform between ``1 +
+magnitude`` and its inverse, goals are moved by up to `magnitude` to either side: all instances of a
+test differ, half of them to either side. The ``_exact`` form of each takes one of the two ends.
+Lost force and pace know one direction.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from entrob.envs.classic import consistent
-from entrob.perturbations.base import Params, perturbation
+from entrob.perturbations.base import Category, Params, perturbation, stratum
+
+#: ``(params, by) -> params``, changed by a factor or by a shift.
+Change = Callable[[Params, jax.Array], Params]
 
 
-def _sign(key: jax.Array) -> jax.Array:
+def _within(key: jax.Array) -> jax.Array:
+    """Uniform in -1..1: float32[]."""
+    return 2 * stratum(key) - 1
+
+
+def _end(key: jax.Array) -> jax.Array:
     """-1 or 1: float32[]."""
-    return jax.random.rademacher(key, (), jnp.float32)
+    return jnp.where(stratum(key) < 0.5, -1.0, 1.0)
 
 
-def _factor(key: jax.Array, magnitude: jax.Array) -> jax.Array:
-    """``1 + magnitude`` or its inverse: float32[]."""
-    return jnp.where(_sign(key) > 0, 1 + magnitude, 1 / (1 + magnitude))
+def _both_ways(
+    name: str,
+    category: Category,
+    unit: str,
+    high: float,
+    requires: tuple[str, ...],
+    by: Callable[[jax.Array, jax.Array], jax.Array],
+    text: tuple[str, str],
+) -> Callable[[Change], Change]:
+    """Register a change as `name` and as ``name_exact``.
+
+    Args:
+      name, category, unit, high, requires: as of a `Perturbation`.
+      by: ``(side in -1..1, magnitude) -> by``, what `Change` takes.
+      text: what follows the change's docstring in the help of either.
+    """
+
+    def register(change: Change) -> Change:
+        for suffix, side, more in zip(("", "_exact"), (_within, _end), text, strict=True):
+
+            @perturbation(
+                name + suffix,
+                category=category,
+                unit=unit,
+                high=high,
+                stratified=True,
+                requires=requires,
+                doc=f"{change.__doc__.partition(chr(10))[0].rstrip('.')} {more}.",
+            )
+            def perturbed(key, params, magnitude, side=side):
+                return change(params, by(side(key), magnitude))
+
+        return change
+
+    return register
 
 
-RATIO = "factor above 1, or its inverse"
+def _ratio(name: str, high: float, *requires: str) -> Callable[[Change], Change]:
+    """Register ``(params, factor) -> params``."""
+    text = "log-uniform up to `1 + magnitude` or its inverse", "`1 + magnitude` or its inverse"
+    by = lambda side, magnitude: (1 + magnitude) ** side
+    return _both_ways(name, "dynamics", "factor - 1, or inverse", high, requires, by, text)
 
 
-@perturbation("gravity", unit=RATIO, kind="dynamics", requires=("gravity",))
-def gravity(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """CartPole, Acrobot, MountainCar: gravity times or divided by `1 + magnitude`."""
-    return params.replace(gravity=params.gravity * _factor(key, magnitude))
+def _shift(unit: str, high: float, *requires: str) -> Callable[[Change], Change]:
+    """Register ``(params, distance) -> params`` as a shift of the goal."""
+    text = "by up to `magnitude` to either side", "by `magnitude` to either side"
+    by = lambda side, magnitude: side * magnitude
+    return _both_ways("goal_shift", "shifts", unit, high, requires, by, text)
 
 
-@perturbation("gravity", unit=RATIO, kind="dynamics", requires=("g", "m", "l"))
-def pendulum_gravity(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """Pendulum: gravity times or divided by `1 + magnitude`."""
-    return params.replace(g=params.g * _factor(key, magnitude))
+CARTPOLE, ACROBOT, PENDULUM = ("masspole", "masscart"), ("link_mass_1", "link_moi"), ("g", "m", "l")
 
 
-@perturbation("mass", unit=RATIO, high=9, kind="dynamics", requires=("masspole", "masscart"))
-def pole_mass(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """CartPole: the pole's mass times or divided by `1 + magnitude`; at 9 it is the cart's."""
-    return consistent(params.replace(masspole=params.masspole * _factor(key, magnitude)))
+def _register_gravity(task: str, high: float, beside: str) -> None:
+    """Register `gravity` for the params that call it so, up to `high`."""
+
+    def gravity(params: Params, factor: jax.Array) -> Params:
+        return params.replace(gravity=params.gravity * factor)
+
+    gravity.__doc__ = f"{task}: gravity times a factor."
+    _ratio("gravity", high, "gravity", beside)(gravity)
 
 
-@perturbation("mass", unit=RATIO, kind="dynamics", requires=("link_mass_1", "link_moi"))
-def link_mass(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """Acrobot: both links' masses and moments of inertia times or divided by `1 + magnitude`."""
-    factor = _factor(key, magnitude)
+_register_gravity("CartPole", 9, "masspole")
+_register_gravity("Acrobot", 1, "link_moi")
+_register_gravity("MountainCar", 1, "max_speed")
+
+
+@_ratio("gravity", 1, *PENDULUM)
+def pendulum_gravity(params: Params, factor: jax.Array) -> Params:
+    """Pendulum: gravity times a factor."""
+    return params.replace(g=params.g * factor)
+
+
+@_ratio("mass", 99, *CARTPOLE)
+def pole_mass(params: Params, factor: jax.Array) -> Params:
+    """CartPole: the pole's mass times a factor, at 10 the cart's,"""
+    return consistent(params.replace(masspole=params.masspole * factor))
+
+
+@_ratio("mass", 1, *ACROBOT)
+def link_mass(params: Params, factor: jax.Array) -> Params:
+    """Acrobot: both links' masses and moments of inertia times a factor."""
     return params.replace(
         link_mass_1=params.link_mass_1 * factor,
         link_mass_2=params.link_mass_2 * factor,
@@ -53,44 +119,43 @@ def link_mass(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
     )
 
 
-@perturbation("mass", unit=RATIO, kind="dynamics", requires=("g", "m", "l"))
-def pendulum_mass(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """Pendulum: its mass times or divided by `1 + magnitude`."""
-    return params.replace(m=params.m * _factor(key, magnitude))
+@_ratio("mass", 1, *PENDULUM)
+def pendulum_mass(params: Params, factor: jax.Array) -> Params:
+    """Pendulum: its mass times a factor."""
+    return params.replace(m=params.m * factor)
 
 
-@perturbation("length", unit=RATIO, high=3, kind="dynamics", requires=("masspole", "masscart"))
-def pole_length(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """CartPole: the pole's length times or divided by `1 + magnitude`."""
-    return consistent(params.replace(length=params.length * _factor(key, magnitude)))
+@_ratio("length", 9, *CARTPOLE)
+def pole_length(params: Params, factor: jax.Array) -> Params:
+    """CartPole: the pole's length times a factor."""
+    return consistent(params.replace(length=params.length * factor))
 
 
-@perturbation("length", unit=RATIO, kind="dynamics", requires=("link_mass_1", "link_moi"))
-def link_length(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """Acrobot: both links' lengths times or divided by `1 + magnitude`, their masses the same.
+@_ratio("length", 1, *ACROBOT)
+def link_length(params: Params, factor: jax.Array) -> Params:
+    """Acrobot: both links' lengths, not their masses, times a factor.
 
     Centers of mass move along, moments of inertia go with the square.
     """
-    factor = _factor(key, magnitude)
     names = ("link_length_1", "link_length_2", "link_com_pos_1", "link_com_pos_2")
     longer = {name: getattr(params, name) * factor for name in names}
     return params.replace(**longer, link_moi=params.link_moi * factor**2)
 
 
-@perturbation("length", unit=RATIO, kind="dynamics", requires=("g", "m", "l"))
-def pendulum_length(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """Pendulum: its length times or divided by `1 + magnitude`, its mass the same."""
-    return params.replace(l=params.l * _factor(key, magnitude))
+@_ratio("length", 1, *PENDULUM)
+def pendulum_length(params: Params, factor: jax.Array) -> Params:
+    """Pendulum: its length, not its mass, times a factor."""
+    return params.replace(l=params.l * factor)
 
 
-def _register_force(task: str, field: str, beside: str) -> None:
-    """Register `force` for the params whose strength of action is called `field`."""
+def _register_force(task: str, field: str, beside: str, high: float = 0.9) -> None:
+    """Register `force` for the params whose strength of action is called `field`, up to `high`."""
 
     @perturbation(
         "force",
         unit="force lost (fraction)",
-        high=0.9,
-        kind="dynamics",
+        high=high,
+        category="dynamics",
         instances_distinct=False,
         requires=(field, beside),
         doc=f"{task}: the strongest action loses the fraction `magnitude` of its strength.",
@@ -99,39 +164,29 @@ def _register_force(task: str, field: str, beside: str) -> None:
         return params.replace(**{field: getattr(params, field) * (1 - magnitude)})
 
 
-_register_force("CartPole", "force_mag", "masspole")
+_register_force("CartPole", "force_mag", "masspole", 0.99)
 _register_force("Acrobot", "available_torque", "link_moi")
 _register_force("MountainCar", "force", "goal_position")
 _register_force("Pendulum", "max_torque", "g")
 _register_force("PointRobot", "max_force", "goal_radius")
 
 
-@perturbation("goal_shift", unit="height of the goal (links)", high=0.5, requires=("goal_height",))
-def goal_height(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """Acrobot: the goal `magnitude` links higher or lower."""
-    return params.replace(goal_height=params.goal_height + _sign(key) * magnitude)
+@_shift("height of the goal (links)", 0.5, "goal_height")
+def goal_height(params: Params, distance: jax.Array) -> Params:
+    """Acrobot: the goal higher or lower, in links,"""
+    return params.replace(goal_height=params.goal_height + distance)
 
 
-@perturbation(
-    "goal_shift",
-    unit="way to the goal (car positions)",
-    high=0.09,
-    requires=("goal_position", "max_speed"),
-)
-def goal_position(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """MountainCar: the goal `magnitude` to the right or left; the track ends 0.1 beyond it."""
-    return params.replace(goal_position=params.goal_position + _sign(key) * magnitude)
+@_shift("way to the goal (car positions)", 0.09, "goal_position", "max_speed")
+def goal_position(params: Params, distance: jax.Array) -> Params:
+    """MountainCar: the goal to the right or left; the track ends 0.1 beyond it; moved"""
+    return params.replace(goal_position=params.goal_position + distance)
 
 
-@perturbation(
-    "goal_shift",
-    unit="turn of the goals (rad)",
-    high=3,
-    requires=("goal_rotation",),
-)
-def goal_rotation(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """PointRobot: the half circle of goals turned by `magnitude` radians to the left or right."""
-    return params.replace(goal_rotation=params.goal_rotation + _sign(key) * magnitude)
+@_shift("turn of the goals (rad)", 3, "goal_rotation")
+def goal_rotation(params: Params, distance: jax.Array) -> Params:
+    """PointRobot: the half circle of goals turned, in radians,"""
+    return params.replace(goal_rotation=params.goal_rotation + distance)
 
 
 def _register_pace(task: str, name: str, what: str, field: str, beside: str, most: int) -> None:
@@ -141,7 +196,7 @@ def _register_pace(task: str, name: str, what: str, field: str, beside: str, mos
         name,
         unit="frames fewer in between",
         high=most,
-        kind="dynamics",
+        category="dynamics",
         integer=True,
         instances_distinct=False,
         requires=(field, beside),
@@ -167,7 +222,7 @@ _register_pace(
     "reload",
     unit="frames more between shots",
     high=15,
-    kind="dynamics",
+    category="dynamics",
     integer=True,
     instances_distinct=False,
     # Asterix has a param of that name too, which its game does not read.

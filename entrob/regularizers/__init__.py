@@ -16,7 +16,8 @@ from typing import Any
 
 from entrob.errors import EntrobError
 from entrob.registry import Registry
-from entrob.regularizers import intrinsic, losses, schedules, shaping, temperature
+from entrob.regularizers import controls, intrinsic, losses, schedules, shaping, temperature
+from entrob.regularizers.domain import check_coefficient
 from entrob.regularizers.intrinsic import state_entropy
 from entrob.regularizers.losses import policy_entropy
 from entrob.regularizers.protocol import HOOKS, Chain, Policy, Regularizer, Rollout, chain
@@ -29,6 +30,7 @@ __all__ = [
     "Rollout",
     "build",
     "chain",
+    "check_coefficient",
     "family",
     "load",
     "policy_entropy",
@@ -49,8 +51,11 @@ class Regularizers(Registry[Callable[..., Regularizer]]):
             super()._adopt(name, found)
 
 
+#: The families, in the order in which they are listed.
+FAMILIES = (losses, shaping, temperature, intrinsic, controls)
+
 regularizers = Regularizers("regularizer")
-for _family in (losses, shaping, temperature, intrinsic):
+for _family in FAMILIES:
     for _factory in _family.FACTORIES:
         regularizers.register(_factory.__name__, _factory)
 
@@ -110,11 +115,11 @@ def family(name: str) -> str:
     """Which of entrob's families a registered regularizer belongs to, by what it does.
 
     Returns:
-      ``"losses"``, ``"shaping"``, ``"temperature"`` or ``"intrinsic"``; one from elsewhere is put
-      beside those that have its hooks.
+      ``"losses"``, ``"shaping"``, ``"temperature"``, ``"intrinsic"`` or ``"controls"``, of which
+      nothing is claimed; one from elsewhere is put beside those that have its hooks.
     """
     factory = regularizers.get(name)
-    for own in (losses, shaping, temperature, intrinsic):
+    for own in FAMILIES:
         if factory in own.FACTORIES:
             return own.__name__.rpartition(".")[2]
     made = factory()

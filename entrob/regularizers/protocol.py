@@ -5,14 +5,17 @@ A regularizer is to the agent's objective what an optax transformation is to a g
 """
 
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from entrob.errors import BrokenMethod, EntrobError
+from entrob.regularizers.domain import greatest
+from entrob.regularizers.guards import all_finite, expect, gate, has_nan, keeps_form, shield
 
 
 @struct.dataclass
@@ -106,8 +109,18 @@ class Policy(NamedTuple):
         The gradient by `probe`, float32[], is above 0 where one flows that is not finite.
         """
         whole = self.dist, self.value, self.params
-        dist, value, params = _shield(whole, off, jnp.float32(probe))
+        dist, value, params = shield(whole, off, jnp.float32(probe))
         return self._replace(dist=dist, value=value, params=params)
+
+
+Evidence = Literal["code", "paper", "secondary", "memory", ""]
+#: What the grades of `Regularizer.evidence` mean, as it is printed.
+EVIDENCE = {
+    "code": "checked against the authors' code",
+    "paper": "checked against the paper",
+    "secondary": "from abstracts and accounts of others",
+    "memory": "from memory",
+}
 
 
 class Regularizer(NamedTuple):
@@ -126,12 +139,19 @@ class Regularizer(NamedTuple):
         know of whole episodes. They find it as ``batch.notes``, cut into the same minibatches.
       surrogate: ``(key, state, policy, batch, coef) -> (weight[B], clip_low[B], clip_high[B])``.
       loss: ``(key, state, policy, batch, coef) -> scalar``, added to the loss.
-      update: ``(key, state, rollout, metrics) -> state``, once after each update.
+      update: ``(key, state, rollout, metrics) -> state``, once after each update; metrics are those
+        of the gradient steps, ``params``, the network's parameters after them, and ``coef``, the
+        regularizer's own coefficient at this point of training.
       schedule: ``progress -> multiplier`` of the coefficient, or None for a constant one.
       coef: default coefficient.
+      domain: ``(low, high)``: coefficients lie in [low, high), see `entrob.regularizers.domain`.
+      distinct: ``(coefficient, steps per minibatch) -> key``: coefficients with equal keys act
+        alike (a count is what rounding leaves of a share); None: all differ.
       source: where the formula comes from.
-      label: ``"faithful"``, ``"adapted: ..."`` with the difference from the source, or
-        ``"degenerate: ..."`` with where and why.
+      evidence: how it was looked up: in the authors' ``"code"``, in the ``"paper"``'s text, in
+        abstracts and accounts of others (``"secondary"``), or not (``"memory"``); "" if it is new.
+      label: ``"faithful"``, ``"adapted: ..."`` with the difference from the source,
+        ``"degenerate: ..."`` with where and why, or ``"control: ..."``.
       actions: which kinds of actions it is for.
     """
 
@@ -146,9 +166,17 @@ class Regularizer(NamedTuple):
     update: Callable | None = None
     schedule: Callable | None = None
     coef: float = 0.0
+    domain: tuple[float, float] = (0.0, math.inf)
+    distinct: Callable[[float, int], Hashable] | None = None
     source: str = ""
+    evidence: Evidence = ""
     label: str = "faithful"
     actions: tuple[str, ...] = ("discrete", "continuous")
+
+    @property
+    def graded(self) -> str:
+        """The label with its evidence, as it is printed."""
+        return f"{self.label} [{EVIDENCE[self.evidence]}]" if self.evidence else self.label
 
 
 #: The hooks and the arguments each is called with.
@@ -179,66 +207,6 @@ def blame(bad: dict[str, jax.Array]) -> jax.Array:
     return jnp.concatenate([bad[fault] for fault in FAULTS])
 
 
-@jax.custom_vjp
-def _shield(x, off, probe):
-    """The identity, whose gradient is exactly zero where `off`, even if it would be NaN.
-
-    The gradient by `probe` is 1 if the gradient by x is then not finite, else 0.
-    """
-    return x
-
-
-def _shield_bwd(off, cotangent):
-    passed = jax.tree.map(lambda c: jnp.where(off, jnp.zeros_like(c), c), cotangent)
-    bad = ~_all_finite(*jax.tree.leaves(passed))
-    return passed, None, bad.astype(jnp.float32)
-
-
-_shield.defvjp(lambda x, off, probe: (x, off), _shield_bwd)
-
-
-def _gate(coef, on, otherwise):
-    """`on` where the coefficient is not 0, else `otherwise`; 0 · NaN would be NaN."""
-    return jax.tree.map(lambda a, b: jnp.where(coef == 0, b, a), on, otherwise)
-
-
-def _all_finite(*arrays):
-    """bool[]: whether all elements of all arrays are finite."""
-    return jnp.stack([jnp.isfinite(x).all() for x in arrays]).all()
-
-
-def _has_nan(tree):
-    """bool[]: whether a floating-point leaf has a NaN."""
-    arrays = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
-    floats = [x for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.isnan(x).any() for x in floats]).any() if floats else jnp.zeros((), bool)
-
-
-def _keeps_form(name: str, hook: str, old, new):
-    """The new state; raises `EntrobError` if its structure, shapes or dtypes are not the old's."""
-    leaf = lambda x: f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
-    form = lambda tree: jax.tree.map(leaf, tree)
-    if form(old) != form(new):
-        raise EntrobError(
-            f"regularizer {name!r}: {hook} must return a state like the one it was given, "
-            f"{form(old)}, got {form(new)}"
-        )
-    return new
-
-
-def _expect(name: str, hook: str, array, shape: tuple[int, ...]):
-    """Check that a hook returned one float array of the right shape; raises `EntrobError`."""
-    got = getattr(array, "shape", None)
-    if got is None and isinstance(array, (int, float)):
-        array, got = jnp.float32(array), ()
-    if got != shape:
-        what = f"shape {list(got)}" if got is not None else type(array).__name__
-        raise EntrobError(
-            f"regularizer {name!r}: {hook} must return shape {list(shape)}, got {what}"
-        )
-    return array
-
-
 class Chain(NamedTuple):
     """Several regularizers as one; states and coefficients are dictionaries by name.
 
@@ -258,9 +226,11 @@ class Chain(NamedTuple):
         return {r.name: r.init(k, spec, params) if r.init else () for r, k in zip(self.parts, keys)}
 
     def coefs(self, coefs: dict[str, jax.Array], progress: jax.Array) -> dict[str, jax.Array]:
-        """Coefficients at this point of training: schedules applied."""
+        """Coefficients at this point of training: schedules applied, within their domains."""
         return {
-            r.name: coefs[r.name] * (r.schedule(progress) if r.schedule else 1.0)
+            r.name: jnp.minimum(
+                coefs[r.name] * (r.schedule(progress) if r.schedule else 1.0), greatest(r.domain)
+            )
             for r in self.parts
         }
 
@@ -268,7 +238,7 @@ class Chain(NamedTuple):
         """The distribution that actions are sampled from."""
         for r in self.parts:
             if r.behavior:
-                dist = _gate(coefs[r.name], r.behavior(states[r.name], dist, coefs[r.name]), dist)
+                dist = gate(coefs[r.name], r.behavior(states[r.name], dist, coefs[r.name]), dist)
         return dist
 
     def reward(self, key, states, rollout: Rollout, coefs):
@@ -280,9 +250,9 @@ class Chain(NamedTuple):
                 out = r.reward(k, old, rollout, coefs[r.name])
                 if not (isinstance(out, tuple) and len(out) == 2):
                     raise EntrobError(f"regularizer {r.name!r}: reward must return (bonus, state)")
-                bonus = _expect(r.name, "reward", out[0], rollout.reward.shape)
-                states[r.name] = _keeps_form(r.name, "reward", old, out[1])
-                bonus = _gate(coefs[r.name], bonus, jnp.zeros_like(bonus))
+                bonus = expect(r.name, "reward", out[0], rollout.reward.shape)
+                states[r.name] = keeps_form(r.name, "reward", old, out[1])
+                bonus = gate(coefs[r.name], bonus, jnp.zeros_like(bonus))
                 broken = ~jnp.isfinite(bonus).all() | self._spoiled(r, states, old, coefs)
                 bad = bad.at[i].set(broken)
                 total = total + bonus
@@ -302,10 +272,10 @@ class Chain(NamedTuple):
                         "(advantage, target)"
                     )
                 for array in new:
-                    _expect(r.name, "advantage", array, rollout.reward.shape)
-                advantage, target = _gate(coefs[r.name], new, old)
+                    expect(r.name, "advantage", array, rollout.reward.shape)
+                advantage, target = gate(coefs[r.name], new, old)
                 # What came in broken is not this one's fault.
-                bad = bad.at[i].set(_all_finite(*old) & ~_all_finite(advantage, target))
+                bad = bad.at[i].set(all_finite(*old) & ~all_finite(advantage, target))
                 rollout = rollout.replace(advantage=advantage, target=target)
         return rollout, bad
 
@@ -349,9 +319,9 @@ class Chain(NamedTuple):
                         f"regularizer {r.name!r}: surrogate must return "
                         "(weight, clip_low, clip_high)"
                     )
-                w, lo, hi = (_expect(r.name, "surrogate", x, shape) for x in out)
-                w, low, high = _gate(coefs[r.name], (w, lo, hi), (jnp.ones(shape), low, high))
-                bad = bad.at[i].set(~_all_finite(w) | jnp.isnan(low + high).any())
+                w, lo, hi = (expect(r.name, "surrogate", x, shape) for x in out)
+                w, low, high = gate(coefs[r.name], (w, lo, hi), (jnp.ones(shape), low, high))
+                bad = bad.at[i].set(~all_finite(w) | jnp.isnan(low + high).any())
                 weight = weight * w
         return (weight, low, high), bad
 
@@ -365,8 +335,8 @@ class Chain(NamedTuple):
                 shielded = policy.shield(coef == 0, probes[i])
                 own = batch.replace(notes=(batch.notes or {}).get(r.name))
                 term = r.loss(k, states[r.name], shielded, own, coef)
-                term = _expect(r.name, "loss", term, ())
-                term = _gate(coef, term, jnp.zeros(()))
+                term = expect(r.name, "loss", term, ())
+                term = gate(coef, term, jnp.zeros(()))
                 bad = bad.at[i].set(~jnp.isfinite(term))
                 total = total + term
         return total, bad
@@ -377,14 +347,14 @@ class Chain(NamedTuple):
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.update:
                 old = states[r.name]
-                new = r.update(k, old, rollout, metrics)
-                states[r.name] = _keeps_form(r.name, "update", old, new)
+                new = r.update(k, old, rollout, {**metrics, "coef": coefs[r.name]})
+                states[r.name] = keeps_form(r.name, "update", old, new)
                 bad = bad.at[i].set(self._spoiled(r, states, old, coefs))
         return states, bad
 
     def _spoiled(self, r: "Regularizer", states, old, coefs) -> jax.Array:
         """bool[]: whether a state of one that is on became NaN; infinity may stand for none yet."""
-        return (coefs[r.name] != 0) & _has_nan(states[r.name]) & ~_has_nan(old)
+        return (coefs[r.name] != 0) & has_nan(states[r.name]) & ~has_nan(old)
 
     def _keys(self, key):
         return [jax.random.fold_in(key, i) for i in range(len(self.parts))]

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from entrob.results import statistics
+from entrob.results import intervals
 from entrob.results.drawing import (
     HATCHES,
     RC,
+    fit_legend,
     handle,
     label,
     legend_below,
@@ -24,6 +25,8 @@ from entrob.results.drawing import (
 )
 from entrob.results.paper import NOMINAL, Paper
 from entrob.results.tables import (
+    FREE,
+    RATE,
     at_headline,
     base_name,
     finished,
@@ -46,19 +49,44 @@ CURVES = {
 """What is drawn against the frames of training."""
 
 
+MARGIN = 0.05
+"""By so much a "≥" of the paper may be missed."""
+
+
+def verdict(relation: str, found: intervals.PairedDifference) -> str:
+    """What a difference, first less second, says of the claim ``first RELATION second``.
+
+    Args:
+      relation: ">", "≥", "≫", or "" for none.
+      found: the paired difference with its 95 % interval.
+
+    Returns:
+      "agrees" if the interval lies on the claimed side of 0 (for "≥", above -`MARGIN`),
+      "disagrees" if it lies on the other, else "undecided", as without an interval; "no claim"
+      without a relation.
+    """
+    if not relation:
+        return "no claim"
+    border = -MARGIN if relation == "≥" else 0.0
+    if found.low > border:
+        return "agrees"
+    return "disagrees" if found.high < border else "undecided"
+
+
 @matplotlib.rc_context(RC)
 def bars(
     runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper, level: float = 0.96
 ) -> Figure | None:
     """Success of every method: nominal, then under each perturbation at its headline magnitude.
 
-    Bars are means over seeds with their normal band, none with one seed.  Beside each is what the
-    paper reports, a hollow diamond with the band that follows from its deviation and seeds.
+    Bars are means over seeds with their t interval, within [0, 1]; every seed is a dot.  Beside
+    each is what the paper reports, a hollow diamond with its own kind of band, the normal one
+    that follows from its deviation and seeds.
 
     Args:
       runs, evaluation: tidy records; diverged runs are left out.
       paper: the facts to quote.
-      level: of the normal bands.
+      level: of intervals and bands.
 
     Returns:
       The figure, None if no run was tested.
@@ -85,17 +113,12 @@ def bars(
         axis.set(xlim=(-0.5, per_line - 0.5), ylim=(0, 1), ylabel="success rate")
         axis.grid(axis="x", visible=False)
         axis.tick_params(axis="x", length=0)
-    notes = [f"bars: ours, mean and normal {100 * level:g} % band over seeds"]
+    notes = [f"bars: ours, mean and {100 * level:g} % t interval over seeds (dots)"]
     drawn = {condition for condition, _ in groups.values()} & set(paper.conditions)
-    mark = [paper_handle("the paper, with the same kind of band")] if drawn else []
+    mark = [paper_handle("the paper, with its normal band")] if drawn else []
     handles = [_patch(method, methods, runs, paper) for method in methods]
-    figure.legend(
-        handles=[*handles, *mark],
-        loc="outside lower center",
-        ncols=2 if max(len(h.get_label()) for h in handles) > 40 else min(3, len(handles)),
-        title="; ".join([*notes, *_budget(runs, evaluation, paper)]),
-        title_fontsize=8,
-    )
+    note = "; ".join([*notes, *_budget(runs, evaluation, paper)])
+    fit_legend(figure, [*handles, *mark], note)
     return figure
 
 
@@ -106,7 +129,7 @@ def training(
     """Success, return, policy entropy and bonus against the frames of training, as in Fig. 9.
 
     A panel per column of `CURVES` that was recorded; None if none was.  Lines are means over the
-    runs which finished an episode by then (for success and return) with their normal band.
+    runs which finished an episode by then (for success and return) with their t interval.
     """
     methods = method_order(runs["method"], paper)
     curves = finished(runs, curves)
@@ -117,12 +140,12 @@ def training(
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for method in methods:
             rows = curves[curves["method"] == method].dropna(subset=[name])
-            x, mean, band = over(rows, "frames", name, level)
-            line(axis, x / 1e6, mean, band, style(method, methods) | {"marker": ""})
+            x, *bands = over(rows, "frames", name, level, RATE if name == "success" else FREE)
+            line(axis, x / 1e6, *bands, style(method, methods) | {"marker": ""})
         axis.set(xlabel="training frames (millions)", title=CURVES[name])
         if name == "success":
             axis.set_ylim(0, 1)
-    note = f"nominal, while training: mean and normal {100 * level:g} % band over seeds"
+    note = f"nominal, while training: mean and {100 * level:g} % t interval over seeds"
     legend_below(figure, methods, methods, runs, note)
     return figure
 
@@ -147,13 +170,18 @@ def _group(
         x = place - 0.42 + (i + 0.5) * width
         scores = rows.loc[rows["method"] == method, "success"].to_numpy(dtype=float)
         if len(scores):
-            mean, band = statistics.normal_band(scores, level)
+            mean, low, high = intervals.t_interval(scores, level, bounds=RATE)
             axis.bar(x, mean, 0.92 * width, **_fill(method, methods))
             # A line on top, which alone is there at 0.
             ends = [x - 0.46 * width, x + 0.46 * width]
             axis.plot(ends, [mean] * 2, color=style(method, methods)["color"], clip_on=False)
-            if np.isfinite(band):
-                axis.errorbar(x, mean, yerr=band, color="0.15", elinewidth=1.1)
+            if np.isfinite(low):
+                spread = [[mean - low], [high - mean]]
+                axis.errorbar(x, mean, yerr=spread, color="0.15", elinewidth=1.1)
+            # Left of the middle and spread a little, so that seeds which are alike can be counted.
+            beside = x + width * np.linspace(-0.34, -0.12, len(scores))
+            dots = {"s": 7, "color": "0.15", "alpha": 0.75, "lw": 0, "zorder": 3}
+            axis.scatter(beside, np.sort(scores), clip_on=False, **dots)
         if number := paper.number(method, condition):
             # Right of the middle, so that the band of the bar stays visible.
             paper_mark(axis, x + 0.27 * width, number, style(method, methods)["color"], level)

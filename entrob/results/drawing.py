@@ -1,8 +1,7 @@
 """What all figures share: looks, labels, lines, bars, legends, and writing them.
 
-A method keeps its color, marker and dashes in all figures of a run.  Rates are drawn as they are:
-the axis ends at 0 and 1, so a normal band that leaves [0, 1] leaves the panel, and no number is
-clipped.
+A method keeps its color, marker and dashes in all figures of a run.  Bands and bars are Student's t
+intervals over seeds, which end where rates do, at 0 and 1.
 """
 
 import io
@@ -12,11 +11,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from entrob.results import statistics, store
+from entrob.results import intervals, statistics, store
 from entrob.results.paper import Number
 from entrob.results.tables import base_name, is_variant
 
@@ -36,10 +37,10 @@ RC = {
     "pdf.fonttype": 42,
 }
 
-COLORS = {"none": "#7a7a7a", "policy_entropy": "#e08a00", "state_entropy": "#0072b2"}
-"""Fixed colors, told apart by the color-blind (after Okabe and Ito)."""
+COLORS = {"none": "#1a1a1a", "policy_entropy": "#e08a00", "state_entropy": "#0072b2"}
+"""Fixed colors, told apart by the color-blind (after Okabe and Ito), as gray from green is not."""
 
-PALETTE = ("#009e73", "#cc79a7", "#56b4e9", "#b03a00", "#5b3a8c", "#a69b00", "#1a1a1a", "#7cb518")
+PALETTE = ("#009e73", "#cc79a7", "#56b4e9", "#b03a00", "#5b3a8c", "#a69b00", "#f0e442", "#7f3c10")
 """Colors of further methods, in the order of the methods; it wraps around, markers do not."""
 
 MARKERS = "osD^vPX<>*"
@@ -98,20 +99,25 @@ def save(figure: Figure, folder: Path, name: str, *, small: bool = False) -> Non
 
 
 def over(
-    rows: pd.DataFrame, by: str, column: str, level: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, means and half-widths of a column, over the runs at each value of `by`."""
-    groups = rows.groupby(by)[column]
-    found = [(x, *statistics.normal_band(values.to_numpy(), level)) for x, values in groups]
-    return tuple(np.array(found, dtype=float).reshape(-1, 3).T)
+    rows: pd.DataFrame, by: str, column: str, level: float, bounds: tuple[float, float]
+) -> tuple[np.ndarray, ...]:
+    """Positions, means and ends of t intervals of a column, over the runs at each value of `by`."""
+    found = [
+        (x, *intervals.t_interval(values.to_numpy(dtype=float), level, bounds=bounds))
+        for x, values in rows.groupby(by)[column]
+    ]
+    return tuple(np.array(found, dtype=float).reshape(-1, 4).T)
 
 
-def line(axis: Axes, x: np.ndarray, mean: np.ndarray, band: np.ndarray, look: dict) -> None:
-    """A mean and its band around it."""
+def line(
+    axis: Axes, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray, look: dict
+) -> None:
+    """A mean and the band around it; where there is no interval, there is no band."""
     # Not clipped, so that a mean at 0 or 1 keeps its whole width and marker.
     (curve,) = axis.plot(x, mean, **look, clip_on=False)
     curve.set_in_layout(False)
-    axis.fill_between(x, mean - band, mean + band, color=look["color"], alpha=0.18, linewidth=0)
+    low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
 
 
 def error_bars(
@@ -169,12 +175,17 @@ def legend_below(
     more: Sequence[Line2D] = (),
 ) -> None:
     """One legend under all panels: the methods drawn, `more` entries, and a note above them."""
-    handles = [*(handle(method, methods, runs) for method in drawn), *more]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, min(4, len(handles))),
-        handlelength=3.5,
-        title=note,
-        title_fontsize=8,
-    )
+    fit_legend(figure, [*(handle(method, methods, runs) for method in drawn), *more], note)
+
+
+def fit_legend(figure: Figure, handles: Sequence[Artist], note: str = "") -> None:
+    """A legend under all panels with as many columns, at most five, as fit into the figure."""
+    look = {"handles": list(handles), "loc": "outside lower center", "handlelength": 3}
+    if note:
+        look |= {"title": note, "title_fontsize": 8}
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for columns in range(max(1, min(5, len(handles))), 0, -1):
+        legend = figure.legend(ncols=columns, **look)
+        if columns == 1 or legend.get_window_extent(renderer).width <= 0.97 * figure.bbox.width:
+            return
+        legend.remove()

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from entrob.results import statistics
+from entrob.results import intervals, statistics
 from entrob.results.drawing import (
     RC,
     error_bars,
@@ -29,12 +29,18 @@ from entrob.results.drawing import (
 )
 from entrob.results.paper import Paper
 from entrob.results.tables import (
+    FREE,
+    RATE,
     at_headline,
     finished,
     headline_magnitude,
+    is_variant,
     method_order,
     perturbation_order,
 )
+
+ROBUST = 0.98
+"""Where the color scale of occupancies ends: this quantile of all cells of all panels."""
 
 
 def success_by_horizon(rows: pd.DataFrame) -> np.ndarray:
@@ -54,11 +60,12 @@ def horizon_figure(
     evaluation: pd.DataFrame,
     paper: Paper,
     level: float = 0.96,
+    variants: bool = False,
 ) -> Figure:
     """Nominal return while training, then success against every horizon, as in the paper's Fig. 4.
 
     One panel per perturbation of the paper that was evaluated (without such, per perturbation), at
-    the paper's magnitude (or the largest there is), with mean and normal band over seeds; in the
+    the paper's magnitude (or the largest there is), with mean and t band over seeds; in the
     narrow axis beside it, the interquartile mean with its 95 % bootstrap interval at the last
     horizon, and the paper's number where it reports one.  Under each title is the order that the
     paper reports.  With one seed there are no bands.  While training, the mean is over the runs
@@ -67,9 +74,12 @@ def horizon_figure(
     Args:
       runs, curves, evaluation: tidy records; diverged runs are left out.
       paper: the facts to quote.
-      level: of the normal bands; 0.96 is the paper's text, 0.95 its code.
+      level: of the bands, which end at 0 and 1; the paper's own are normal ones.
+      variants: also draw methods in brackets, which are beside the point that the figure makes.
     """
     methods = method_order(runs["method"], paper)
+    if not variants:
+        methods = [name for name in methods if not is_variant(name)] or methods
     evaluation = finished(runs, evaluation)
     shown = perturbation_order(evaluation, paper)
     if paper.magnitudes:
@@ -99,8 +109,9 @@ def horizon_figure(
                 paper_mark(side, offset(method, methods) + 0.05, number, color, level)
     notes = [
         _counts(runs, evaluation[evaluation["perturbation"].isin(shown)]),
-        f"lines: mean over seeds, shaded: normal {100 * level:g} % band",
-        "points: interquartile mean, bars: 95 % bootstrap interval",
+        f"lines: mean over seeds, shaded: {100 * level:g} % t interval",
+        "points: interquartile mean, bars: 95 % bootstrap interval,",
+        "none where seeds are fewer than six or alike",
     ]
     if paper.orders:
         notes += ["paper: its reported order" + ("" if paper.numbers else "; it prints no numbers")]
@@ -132,9 +143,9 @@ def robustness_curves(
 ) -> Figure:
     """Success against magnitude: a row per perturbation; sampled, exact, CVaR 10 % and worst case.
 
-    Lines are means over seeds with their normal band.  The exact columns come from dynamic
-    programming and say so where it does not apply; an environment where it never does has a panel
-    per perturbation instead of a row.  Hollow diamonds are the paper's numbers.
+    Lines are means over seeds with their t band, within [0, 1].  The exact columns come from
+    dynamic programming; perturbations to which it does not apply have one panel each, side by side.
+    Hollow diamonds are the paper's numbers.
     """
     methods = method_order(runs["method"], paper)
     evaluation = finished(runs, evaluation)
@@ -146,32 +157,41 @@ def robustness_curves(
         "exact_worst": "worst instance",
     }
     panels = {k: v for k, v in panels.items() if k == "success" or evaluation[k].notna().any()}
+    known = {
+        (name, column): evaluation[evaluation["perturbation"] == name].dropna(subset=[column])
+        for name in names
+        for column in panels
+    }
+    whole = [name for name in names if all(len(known[name, c]) for c in panels)]
     columns = len(panels) if len(panels) > 1 else 3 if len(names) in (3, 5, 6, 9) else 4
-    lines = -(-max(1, len(names) * len(panels)) // columns)
+    cells = [(name, column) for name in whole for column in panels]
+    # Where nothing is exact, the sampled panels stand side by side.
+    cells += [(n, c) for n in names if n not in whole for c in panels if len(known[n, c])]
+    lines = -(-max(1, len(cells)) // columns)
     figure = Figure(figsize=(11.5, 0.7 + 2.1 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    cells = [(name, *panel) for name in names for panel in panels.items()]
     for axis in axes.ravel()[len(cells) :]:
         axis.axis("off")
-    for axis, (name, column, title) in zip(axes.ravel(), cells, strict=False):
+    for axis, (name, column) in zip(axes.ravel(), cells, strict=False):
         axis.set(xlabel=paper.unit(name), ylim=(0, 1))
+        title = panels[column]
         if len(panels) == 1:
             axis.set_title(label(name))
+        elif name not in whole:
+            axis.set_title(f"{label(name)}: {title}")
         elif axis in axes[0]:
             axis.set_title(title)
         if axis in axes[:, 0]:
-            axis.set_ylabel(f"{label(name)}\nsuccess rate" if len(panels) > 1 else title)
-        known = evaluation[evaluation["perturbation"] == name].dropna(subset=[column])
+            row = f"{label(name)}\nsuccess rate" if name in whole else "success rate"
+            axis.set_ylabel(row if len(panels) > 1 else title)
         for method in methods:
-            rows = known[known["method"] == method]
-            line(axis, *over(rows, "magnitude", column, level), style(method, methods))
+            rows = known[name, column][known[name, column]["method"] == method]
+            line(axis, *over(rows, "magnitude", column, level, RATE), style(method, methods))
             number = paper.number(method, name) if column == "success" else None
             if number and not rows.empty:
                 color = style(method, methods)["color"]
                 paper_mark(axis, paper.magnitudes[name], number, color, level)
-        if known.empty:
-            axis.text(0.5, 0.5, "not computable", ha="center", transform=axis.transAxes)
-    note = f"mean and normal {100 * level:g} % band over seeds"
+    note = f"mean and {100 * level:g} % t interval over seeds"
     more = [paper_handle("the paper")] if set(paper.conditions) & set(names) else []
     legend_below(figure, methods, methods, runs, note, more)
     return figure
@@ -183,8 +203,9 @@ def occupancy_heatmaps(
 ) -> Figure:
     """Where each method spends its steps: a panel per method over one shared color scale.
 
-    The scale is a square root, so that rarely visited cells show.  The title gives the entropy
-    -Σ p log p over cells, in nats.
+    The scale is a square root, so that rarely visited cells show, and ends at a quantile over all
+    panels, so that one cell where a single method waits does not darken the others.  The title
+    gives the entropy -Σ p log p over cells, in nats.
 
     Args:
       occupancies: method -> float[W, H] by [x, y], counts or shares; each is normalized to 1.
@@ -196,7 +217,8 @@ def occupancy_heatmaps(
     lines = -(-len(shares) // columns)
     figure = Figure(figsize=(2.9 * columns + 0.9, 3.2 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    norm = PowerNorm(0.5, vmin=0, vmax=max(values.max() for values in shares.values()))
+    visits = np.concatenate([values[~np.asarray(walls)] for values in shares.values()])
+    norm = PowerNorm(0.5, vmin=0, vmax=np.quantile(visits, ROBUST), clip=True)
     colors = matplotlib.colormaps["viridis"].with_extremes(bad="0.25")
     for axis in axes[len(shares) :]:
         axis.axis("off")
@@ -209,46 +231,53 @@ def occupancy_heatmaps(
         axis.set_title(f"{label(name)}\nentropy {entropy:.2f} nats")
         axis.set(xlabel="x (cells)", ylabel="y (cells)")
         axis.grid(False)
-    figure.colorbar(image, ax=axes, label="share of steps (square-root scale)", shrink=0.85)
+    text = f"share of steps (square-root scale up to the {100 * ROBUST:g} % quantile)"
+    figure.colorbar(image, ax=axes, label=text, shrink=0.85, extend="max")
     return figure
 
 
 @matplotlib.rc_context(RC)
-def improvement_figure(improvements: pd.DataFrame, paper: Paper) -> Figure:
-    """Paired-by-seed probability of improvement: a panel per baseline, a row per perturbation.
+def difference_figure(differences: pd.DataFrame, paper: Paper) -> Figure:
+    """Paired difference in success: a panel per baseline, a row per perturbation.
 
     Args:
-      improvements: from `tables.improvement_table`.
+      differences: from `tables.difference_table`; what has no interval is a point alone.
     """
-    methods = method_order([*improvements["baseline"], *improvements["method"]], paper)
-    names = list(dict.fromkeys(improvements["perturbation"]))
-    baselines = method_order(improvements["baseline"], paper)
-    figure = Figure(figsize=(9, 1.4 + 0.5 * max(3, len(names))), layout="constrained")
+    methods = method_order([*differences["baseline"], *differences["method"]], paper)
+    names = list(dict.fromkeys(differences["perturbation"]))
+    baselines = method_order(differences["baseline"], paper)
+    height = 1.4 + max(1.5, len(names) * max(0.5, 0.13 * len(methods)))
+    figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots(1, max(1, len(baselines)), sharey=True, squeeze=False)[0]
     for axis, baseline in zip(axes, baselines, strict=False):
-        selected = improvements[improvements["baseline"] == baseline]
+        selected = differences[differences["baseline"] == baseline]
         for method, rows in selected.groupby("method"):
             look = style(method, methods)
             place = rows["perturbation"].map(names.index).to_numpy(dtype=float)
             place += offset(method, methods)
             middle, low, high = (
-                rows[f"probability{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high")
+                rows[f"difference{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high")
             )
             error_bars(axis, middle, place, (middle - low, high - middle), look, flat=True)
-        axis.axvline(0.5, color="0.3", linewidth=0.8)
-        axis.set(xlim=(-0.03, 1.03), xlabel=f"P(better than {label(baseline)}), paired by seed")
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        axis.set(xlim=(-1.03, 1.03), xlabel=f"success less that of {label(baseline)}")
     axes[0].set_yticks(range(len(names)), [label(name) for name in names])
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    drawn = [name for name in methods if name in set(improvements["method"])]
-    legend_below(figure, drawn, methods, None, "bars: 95 % bootstrap interval over seeds")
+    drawn = [name for name in methods if name in set(differences["method"])]
+    note = (
+        "paired by seed; bars: 95 % bootstrap-t interval, none below six pairs or if all are alike"
+    )
+    legend_below(figure, drawn, methods, None, note)
     return figure
 
 
 def _training_panel(axis: Axes, methods: Sequence[str], curves: pd.DataFrame, level: float) -> None:
+    # Returns that all are a rate, as on grids, are one.
+    bounds = RATE if curves["return_mean"].dropna().between(0, 1).all() else FREE
     for method in methods:
         rows = curves[curves["method"] == method].dropna(subset=["return_mean"])
-        x, mean, band = over(rows, "frames", "return_mean", level)
-        line(axis, x / 1e6, mean, band, style(method, methods) | {"marker": ""})
+        x, *bands = over(rows, "frames", "return_mean", level, bounds)
+        line(axis, x / 1e6, *bands, style(method, methods) | {"marker": ""})
     axis.set(xlabel="training frames (millions)", ylabel="return per episode")
     axis.set_title("nominal, while training\n")
     axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
@@ -265,8 +294,8 @@ def _horizon_panel(
         look = style(method, methods)
         rates = success_by_horizon(selected)
         horizon = max(horizon, rates.shape[1])
-        mean, band = statistics.normal_band(rates, level)
-        line(main, np.arange(1, rates.shape[1] + 1), mean, band, look | {"marker": ""})
+        bands = intervals.t_interval(rates, level, bounds=RATE)
+        line(main, np.arange(1, rates.shape[1] + 1), *bands, look | {"marker": ""})
         middle = statistics.interquartile_mean(rates[:, -1])
         low, high = statistics.bootstrap_interval(rates[:, -1], statistics.interquartile_mean)
         error = (np.array([middle - low]), np.array([high - middle]))

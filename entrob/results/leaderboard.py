@@ -1,237 +1,201 @@
-"""The leaderboard: every method's robust score over all tasks of a suite, ranked.
+"""From a suite's folder to the tidy tables of its board.
 
-A score is normalized between the uniformly random policy, 0, and the best known, 1.  On a grid it
-is the success on the instances that can be solved, exact where the dynamics are known, so that the
-optimum is 1; elsewhere it is the return.  Where no optimum is known, under noise and for returns,
-the best known is the best method's mean under the same perturbation and magnitude.  A run's robust
-score under a perturbation is its mean over the magnitudes above 0; a diverged run scores 0, or what
-the worst run does if that is less.  The bootstrap redraws the seeds of each task, with all that was
-measured of them.
+A task's folder may bring its own ``scores.csv``, ``cells.csv``, ``tuning.csv`` and ``activity.csv``
+(`board.COLUMNS`).  What it does not bring is computed from its records: scores from what the runs
+did; cells from the reported runs of `none` themselves, which the report calls "not calibrated";
+tuning from the nominal tests of the tuning runs.  Nothing stands in for a measured activity.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from entrob.errors import EntrobError
-from entrob.results import statistics
+from entrob.results.board import BASELINE, CLASSES, COLUMNS, Board, checked, weighted
+from entrob.results.paper import NOMINAL
 from entrob.results.store import read_frame
 
-BASELINE = "none"
-KINDS = ("structured", "diffuse", "dynamics")
-MEASURES = ("score", "worst", "cvar")
-#: Conditions that leave less between random and best are left out: there noise is what is measured.
-NARROW = 0.05  # of the widest on the task
+AT = ["perturbation", "magnitude"]
 
 
-class Board(NamedTuple):
-    """What a leaderboard is made of.
+def assemble(root: Path) -> Board:
+    """The board of all finished tasks in a suite's folder.
 
-    Attributes:
-      scores: a row per run × task × perturbation × magnitude: ``task``, ``method``, ``seed``,
-        ``perturbation``, ``kind``, ``magnitude``, ``score``, ``worst``, ``cvar``.
-      omitted: ``task``, ``perturbation``, ``magnitude`` of what tells nobody apart (`NARROW`).
-      overhead: method, ratio, ratio_low, ratio_high; empty if nobody measured it.
-      manifest: the suite's.
-    """
-
-    scores: pd.DataFrame
-    omitted: pd.DataFrame
-    overhead: pd.DataFrame
-    manifest: Mapping[str, Any]
-
-
-def read_board(root: Path) -> Board:
-    """The records of all finished tasks in a suite's folder.
+    Weights are those of the tasks that are there, so that any prefix of a suite is a board.
 
     Raises:
-      EntrobError: no task is finished yet.
+      EntrobError: no task is finished yet, or its tables contradict themselves.
       Damaged: a record cannot be read.
     """
     manifest = json.loads((root / "manifest.json").read_text())
     if not manifest["tasks"]:
         raise EntrobError(f"{root} holds no finished task yet")
-    frames, omitted = [], []
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
+    own_cells = manifest.get("calibrated", True)
     for task, facts in manifest["tasks"].items():
+        tables = {name: _brought(root / task / f"{name}.csv") for name in COLUMNS}
+        own_cells &= tables["cells"] is not None
+        for name, frame in _completed(root, task, facts, tables).items():
+            parts[name].append(frame.assign(task=task).reindex(columns=COLUMNS[name]))
+    frames = {
+        name: pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
+        for name, found in parts.items()
+    }
+    frames["cells"] = weighted(frames["cells"])
+    return checked(Board(**frames, manifest={**manifest, "calibrated": own_cells}))
+
+
+def _brought(path: Path) -> pd.DataFrame | None:
+    """A table that a task brings itself, None if it does not."""
+    if not path.exists():
+        return None
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def _completed(
+    root: Path, task: str, facts: Mapping[str, Any], tables: dict[str, pd.DataFrame | None]
+) -> dict[str, pd.DataFrame]:
+    """The four tables of a task: those it brings, the others from its records."""
+    found = {name: frame for name, frame in tables.items() if frame is not None}
+    if not {"scores", "cells"} <= set(found):
         runs, evaluation, random = (
             read_frame(root / task / f"{kind}.parquet") for kind in ("runs", "evaluation", "random")
         )
         # The folder may hold runs with coefficients that a method had before.
         now = {run_id for ids in facts["runs"].values() for run_id in ids}
         runs, evaluation = (frame[frame.run_id.isin(now)] for frame in (runs, evaluation))
-        scores, narrow = normalized(runs, evaluation, random)
-        frames.append(scores.assign(task=task, kind=scores.perturbation.map(facts["kinds"])))
-        omitted.append(narrow.assign(task=task))
-    path = root / "overhead.parquet"
-    overhead = read_frame(path) if path.exists() else pd.DataFrame(columns=["method", "ratio"])
-    scores, omitted = (pd.concat(x, ignore_index=True) for x in (frames, omitted))
-    return Board(scores, omitted, overhead, manifest)
+        measure, scale = scaling(evaluation, random)
+        found.setdefault("scores", scores(runs, evaluation, measure, scale))
+        if "cells" not in found:
+            categories = {
+                name: categorize(facts, name) for name in evaluation.perturbation.unique()
+            }
+            found["cells"] = cells(found["scores"], evaluation, measure, categories)
+        folder = root / "tune" / task
+        if "tuning" not in found and (folder / "evaluation.parquet").exists():
+            frames = [read_frame(folder / f"{kind}.parquet") for kind in ("runs", "evaluation")]
+            found["tuning"] = tuning(*frames, measure, scale, facts["coefficients"])
+    empty = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
+    return empty | found
 
 
-def normalized(runs: pd.DataFrame, evaluation: pd.DataFrame, random: pd.DataFrame):
-    """One task's scores.
+def scaling(evaluation: pd.DataFrame, random: pd.DataFrame) -> tuple[str, tuple[float, float]]:
+    """What a task's score is, and which values of it count 0 and 1.
+
+    On a grid it is success on solvable instances as it is.  Elsewhere it is the return, between
+    that of the uniformly random policy and that of the best method, both on the nominal task.
+    """
+    if evaluation.exact_success.notna().any():
+        return "success", (0.0, 1.0)
+    nominal = evaluation[evaluation.magnitude == 0]
+    best = nominal.groupby("method").return_mean.mean().max()
+    floor = random.loc[random.magnitude == 0, "return_mean"].mean()
+    return "return_mean", (float(floor), float(max(best, floor + 1e-9)))
+
+
+def scores(
+    runs: pd.DataFrame, evaluation: pd.DataFrame, measure: str, scale: tuple[float, float]
+) -> pd.DataFrame:
+    """A task's ``scores.csv`` without its task.
+
+    A run that diverged or has no score counts 0, or what the worst run does if that is less.  The
+    price is counted from the mean nominal score of `none` over its seeds: one that failed itself
+    would make a ratio to its own score meaningless.
 
     Args:
       runs, evaluation: the task's records.
-      random: the random policy's, a row per perturbation × magnitude.
-
-    Returns:
-      A row per row of `evaluation`, ``method``, ``seed``, ``perturbation``, ``magnitude`` and the
-      measures; and ``perturbation``, ``magnitude`` of the conditions that are left out, as hardly
-      anything lies between the random policy and the best (`NARROW`).
+      measure, scale: of `scaling`.
     """
-    at = ["perturbation", "magnitude"]
-    grid = bool(evaluation.exact_success.notna().any())
-    frame = evaluation[["run_id", "method", "seed", *at]].join(_measures(evaluation, grid))
-    floor = random[at].assign(floor=_measures(random, grid)["score"])
-    frame = frame.merge(floor, on=at, how="left")
-    diverged = set(runs.loc[runs.status == "diverged", "run_id"])
-    frame["failed"] = frame.run_id.isin(diverged) | frame.score.isna()
-    kept = frame[~frame.failed]
-    means = kept.groupby([*at, "method"]).score.mean().groupby(at).max()
-    best = frame.set_index(at).index.map(means).to_numpy()
-    frame["best"] = np.where(frame.exact, 1.0, best)
-    gap = frame.best - frame.floor
-    wide = gap > NARROW * gap.max()
-    omitted = frame.loc[~wide, at].drop_duplicates(ignore_index=True)
-    frame = frame[wide].copy()
-    for name in MEASURES:
-        frame[name] = (frame[name] - frame.floor) / (frame.best - frame.floor)
-        least = frame[~frame.failed].groupby(at)[name].min().clip(upper=0.0)
-        worst = frame.set_index(at).index.map(least).to_numpy()
-        frame[name] = np.where(frame.failed, worst, frame[name])
-    return frame.drop(columns=["run_id", "exact", "floor", "best", "failed"]), omitted
+    low, high = scale
+    frame = evaluation[["run_id", "method", "seed", *AT]].copy()
+    frame["score"] = (_measured(evaluation, measure) - low) / (high - low)
+    lost = frame.run_id.isin(runs.loc[runs.status == "diverged", "run_id"]) | frame.score.isna()
+    least = frame[~lost].groupby(AT).score.min().clip(upper=0.0)
+    worst = frame.set_index(AT).index.map(least).to_numpy(dtype=float)
+    frame["score"] = frame.score.where(~lost, np.nan_to_num(worst))
+    # Magnitude 0 is the identity, whichever perturbation it belongs to.
+    zero = frame.magnitude == 0
+    nominal = frame[zero].groupby(["method", "seed"], sort=False).score.mean().reset_index()
+    base = nominal[nominal.method == BASELINE].set_index("seed").score
+    with np.errstate(divide="ignore", invalid="ignore"):
+        price = (nominal.seed.map(base) - nominal.score) / base.mean()
+    nominal = nominal.assign(perturbation=NOMINAL, magnitude=0.0, price=price)
+    frame = frame[~zero].drop(columns="run_id").assign(price=np.nan)
+    order = {method: i for i, method in enumerate(dict.fromkeys(nominal.method))}
+    both = pd.concat([nominal, frame.astype({"price": float})], ignore_index=True)
+    key = lambda column: column.map(order) if column.name == "method" else column
+    return both.sort_values(["method", "seed"], key=key, kind="stable", ignore_index=True)
 
 
-def _measures(frame: pd.DataFrame, grid: bool) -> pd.DataFrame:
-    """``score``, ``worst`` and ``cvar`` of each row, and whether they are ``exact``.
+def _measured(evaluation: pd.DataFrame, measure: str) -> pd.Series:
+    """Each row's raw score: exact success where that is known, else sampled, or the return."""
+    if measure == "return_mean":
+        return evaluation.return_mean
+    exact = evaluation.instance_success.map(
+        lambda values: np.nanmean(values) if np.isfinite(values).any() else np.nan
+    )
+    return exact.where(evaluation.exact_success.notna(), evaluation.success_solvable)
 
-    On a grid success on solvable instances, sampled where noise leaves nothing to be computed;
-    elsewhere the return, whose worst and CVaR are known if instances were played several times.
+
+def cells(
+    scores: pd.DataFrame, evaluation: pd.DataFrame, measure: str, categories: Mapping[str, str]
+) -> pd.DataFrame:
+    """A task's cells from its reported runs, for want of calibration runs.
+
+    The reference is the optimum, 1, where success is exact; elsewhere the best method's mean.
     """
-    if not grid:
-        names = {"return_mean": "score", "return_worst": "worst", "return_cvar": "cvar"}
-        return frame[list(names)].rename(columns=names).assign(exact=False)
-    known = frame.exact_success.notna()
-    means = [
-        np.nanmean(x) if np.isfinite(x).any() else np.nan
-        for x in map(np.asarray, frame.instance_success)
-    ]
-    score = np.where(known, means, frame.success_solvable)
-    measures = {"score": score, "worst": frame.exact_worst, "cvar": frame.exact_cvar}
-    return pd.DataFrame({**measures, "exact": known}, index=frame.index)
-
-
-def matrix(scores: pd.DataFrame, method: str, kind: str | None, measure: str) -> pd.DataFrame:
-    """Robust scores of a method: float[seeds, tasks × perturbations] of one kind, or of all.
-
-    Seeds that not all of its tasks have yet are left out.
-    """
-    rows = scores[(scores.method == method) & (scores.magnitude > 0)]
-    rows = rows if kind is None else rows[rows.kind == kind]
-    table = rows.pivot_table(index="seed", columns=["task", "perturbation"], values=measure)
-    return table.dropna(axis=0)
-
-
-def full(board: Board) -> set[str]:
-    """The methods that have played every task of the board: only these are comparable."""
-    counts = board.scores.groupby("method").task.nunique()
-    return set(counts.index[counts == len(board.manifest["tasks"])])
-
-
-def ranking(board: Board) -> pd.DataFrame:
-    """A row per method, the most robust first, those that have not played every task at the end.
-
-    Returns:
-      ``rank`` (missing at the end), ``method``, ``family``, ``robust`` (interquartile mean over
-      seeds, tasks and perturbations, with the ends of its 95 % stratified bootstrap interval,
-      ``robust_low`` and ``robust_high``), the same
-      for each kind of perturbation, ``worst`` and ``cvar`` (interquartile means of the worst
-      instance and of the worst tenth), ``nominal``, ``price`` (nominal score of `none` less its
-      own), ``improvement`` (probability that a run beats `none`'s of the same seed, mean over tasks
-      and perturbations, with its interval), ``overhead`` (time per update over `none`'s),
-      ``tasks`` (how many it can play), ``unpassed`` (on how many of them no coefficient kept 95 %
-      of the performance of `none`) and ``open`` (on how many even the largest that was tried did).
-    """
-    scores, tasks = board.scores, board.manifest["tasks"]
-    ratios = dict(zip(board.overhead.method, board.overhead.ratio))
-    nominal = scores[scores.magnitude == 0].groupby(["method", "task"]).score.mean()
+    means = scores.groupby([*AT, "method"], sort=False).score.mean().unstack("method")
+    exact = set()
+    if measure == "success":
+        known = evaluation[evaluation.exact_success.notna()]
+        exact = set(zip(known.perturbation, known.magnitude, strict=True))
     rows = []
-    for method in scores.method.unique():
-        family = board.manifest["methods"].get(method, {}).get("family", BASELINE)
-        own = nominal[method]
-        row = {"method": method, "family": family}
-        for name, kind in (("robust", None), *((kind, kind) for kind in KINDS)):
-            row |= _interval(name, matrix(scores, method, kind, "score"))
-        for name in ("worst", "cvar"):
-            row[name] = _iqm(matrix(scores, method, None, name))
-        row |= {"nominal": own.mean(), "price": (nominal[BASELINE].reindex(own.index) - own).mean()}
-        row |= improvement(scores, method)
-        row["overhead"] = 1.0 if method == BASELINE else ratios.get(method, np.nan)
-        row["tasks"] = len(own)
-        row["unpassed"] = sum(not facts["passed"].get(method, True) for facts in tasks.values())
-        row["open"] = sum(facts["open"].get(method, False) for facts in tasks.values())
-        rows.append(row)
-    table = pd.DataFrame(rows).sort_values("robust", ascending=False, kind="stable")
-    ranked = table.method.isin(full(board))
-    table = pd.concat([table[ranked], table[~ranked]], ignore_index=True)
-    rank = pd.Series(table.index + 1, dtype="Int64").where(table.index < ranked.sum())
-    table.insert(0, "rank", rank)
-    return table
+    for (name, magnitude), row in means.iterrows():
+        if name == NOMINAL:
+            continue
+        reference = 1.0 if (name, magnitude) in exact else row.max()
+        rows.append(
+            {"perturbation": name, "magnitude": magnitude, "category": categories[name]}
+            | {"none": row[BASELINE], "nominal": means.loc[(NOMINAL, 0.0), BASELINE]}
+            | {"reference": reference}
+        )
+    columns = [name for name in COLUMNS["cells"] if name != "task"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def improvement(scores: pd.DataFrame, method: str) -> dict[str, float]:
-    """Probability of improvement over `none`, paired by seed within a task and perturbation."""
-    wins = (np.sign(difference(scores, method, None)) + 1) / 2
-    return _interval("improvement", wins if method != BASELINE else wins[:0], np.mean)
+def tuning(
+    runs: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    measure: str,
+    scale: tuple[float, float],
+    chosen: Mapping[str, float],
+) -> pd.DataFrame:
+    """A task's ``tuning.csv`` from tuning runs that were tested on the nominal task alone.
 
-
-def difference(scores: pd.DataFrame, method: str, kind: str | None) -> pd.DataFrame:
-    """`matrix` of a method less that of `none`, seed by seed."""
-    ours, theirs = (matrix(scores, name, kind, "score") for name in (method, BASELINE))
-    return (ours - theirs.reindex_like(ours)).dropna(axis=0)
-
-
-def gains(board: Board) -> pd.DataFrame:
-    """Mean robust score less that of `none`, against each kind of perturbation, with intervals.
-
-    Returns:
-      A row per method that has played every task, ``method``, ``family`` and the kinds; and one per
-      family, its methods' mean, where ``method`` is NaN.
+    Args:
+      runs, evaluation: their records; a method is called ``NAME@COEFFICIENT``.
+      measure, scale: of `scaling`.
+      chosen: the coefficient in use, by method.
     """
-    families: dict[str, list[str]] = {}
-    for method in board.scores.method.unique():
-        if method in full(board) - {BASELINE}:
-            family = board.manifest["methods"][method]["family"]
-            families.setdefault(family, []).append(method)
-    rows = []
-    for family, methods in families.items():
-        parts = {m: {kind: difference(board.scores, m, kind) for kind in KINDS} for m in methods}
-        parts[np.nan] = {
-            kind: sum(parts[m][kind] for m in methods) / len(methods) for kind in KINDS
-        }
-        for method, by_kind in parts.items():
-            row = {"method": method, "family": family}
-            for kind, gain in by_kind.items():
-                row |= _interval(kind, gain, np.mean)
-            rows.append(row)
-    return pd.DataFrame(rows)
+    found = scores(runs, evaluation, measure, scale)
+    rows = found[(found.method != BASELINE) & (found.perturbation == NOMINAL)]
+    split = rows.method.str.rpartition("@")
+    frame = pd.DataFrame({"method": split[0], "coefficient": split[2].astype(float)})
+    frame = frame.assign(seed=rows.seed, nominal=rows.score)
+    taken = frame.method.map(chosen)
+    return frame.assign(chosen=np.isclose(frame.coefficient, taken.astype(float)))
 
 
-def _iqm(frame: pd.DataFrame) -> float:
-    values = frame.to_numpy()
-    return float(statistics.interquartile_mean(values)) if values.size else np.nan
-
-
-def _interval(name: str, frame: pd.DataFrame, statistic=statistics.interquartile_mean):
-    """A statistic and its interval under the stratified bootstrap, a task being a stratum."""
-    values = frame.to_numpy()
-    if not values.size or np.isnan(values).any():
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
-    tasks = frame.columns.get_level_values("task")
-    low, high = statistics.bootstrap_interval(values, statistic, strata=tasks, samples=2000)
-    return {name: float(statistic(values)), f"{name}_low": low, f"{name}_high": high}
+def categorize(facts: Mapping[str, Any], perturbation: str) -> str:
+    """The class of a perturbation on a task; raises `EntrobError` if nobody says which."""
+    found = facts["categories"].get(perturbation)
+    if found not in CLASSES:
+        raise EntrobError(
+            f"perturbation {perturbation!r} has no class: its category is {found!r}, "
+            f"and a board knows {', '.join(CLASSES)}"
+        )
+    return found

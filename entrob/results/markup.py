@@ -1,8 +1,8 @@
-"""Frames as Markdown and LaTeX text.
+"""Frames as Markdown text.
 
-A column `x` with a companion `x_band` is shown as "x ± band", one with `x_std` as "x ± s", one with
-`x_low` and `x_high` as "x [low, high]"; the companions get no column of their own.  A NaN is a
-dash.
+A column `x` with a companion `x_std` is shown as "x ± s", which everywhere means the sample
+standard deviation (over seeds, unless the caption says between what); one with `x_low` and `x_high`
+as "x [low, high]", a 95 % interval.  The companions get no column of their own.  A NaN is a dash.
 """
 
 import numpy as np
@@ -19,15 +19,20 @@ HEADERS = {
     "training_return": "return in training",
     "area_iqm": "area, IQM",
     "exact_area": "exact area",
-    "probability": "P(improvement)",
-    "excludes_half": "excludes 0.5",
+    "probability": "P(better)",
+    "differs": "excludes 0",
     "ours_n": "ours, n",
     "paper_n": "paper, n",
+    "all": "simultaneous",
+    "least_class": "in",
+    "rank_span": "ranks",
 }
 """Column titles where the name alone would not do."""
 
-PLAIN = ("magnitude", "largest")
+PLAIN = ("magnitude", "largest", "coefficient")
 """Settings rather than results: shown with the digits they have."""
+
+_ENDS = ("_std", "_low", "_high")
 
 
 def markdown(frame: pd.DataFrame, caption: str = "") -> str:
@@ -39,77 +44,55 @@ def markdown(frame: pd.DataFrame, caption: str = "") -> str:
     return "\n".join(lines + (["", caption] if caption else [])) + "\n"
 
 
-def latex(frame: pd.DataFrame, caption: str = "") -> str:
-    """A frame as a LaTeX `table` that needs no package, special characters escaped."""
-    cells, numeric = _cells(frame)
-    rows = [" & ".join(map(_escape, row)) + r" \\" for row in cells]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
-        r"\hline",
-        rows[0],
-        r"\hline",
-        *rows[1:],
-        r"\hline",
-        r"\end{tabular}",
-        *([rf"\caption{{{_escape(caption)}}}"] if caption else []),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+def columns(frame: pd.DataFrame) -> list[str]:
+    """Columns that are shown: without those that stand beside another one."""
+    beside = lambda c: any(c.endswith(end) and c[: -len(end)] in frame for end in _ENDS)
+    return [column for column in frame if not beside(column)]
+
+
+def spread_of(frame: pd.DataFrame, column: str) -> str:
+    """ "std" or "interval" if the frame has one of a column, else ""."""
+    if f"{column}_std" in frame:
+        return "std"
+    return "interval" if f"{column}_low" in frame else ""
+
+
+def title_of(frame: pd.DataFrame, column: str) -> str:
+    """A column's title, which says what stands beside the value."""
+    title = HEADERS.get(column, column.replace("_", " "))
+    return title + {"std": " ± s", "interval": " [95 %]", "": ""}[spread_of(frame, column)]
+
+
+def display(name: str) -> str:
+    """A method's, perturbation's or task's name as it is read: "state entropy (paper)"."""
+    return name.replace("_", " ").replace("[", " (").replace("]", ")")
 
 
 def _cells(frame: pd.DataFrame) -> tuple[list[list[str]], list[bool]]:
     """Formatted cells, header row first, and which columns hold numbers."""
-    ends = ("_band", "_std", "_low", "_high")
-    names = [c for c in frame if not any(c.endswith(e) and c[: -len(e)] in frame for e in ends)]
-    columns, numeric = [], []
-    for name in names:
+    texts, numeric = [], []
+    for name in columns(frame):
         cells = [_format(value, name in PLAIN) for value in frame[name]]
-        title = HEADERS.get(name, name.replace("_", " "))
-        spread = next((end for end in ends[:2] if f"{name}{end}" in frame), None)
-        if spread:
-            title += " ±" if spread == "_band" else " ± s"
-            beside = [_format(value) for value in frame[f"{name}{spread}"]]
+        spread = spread_of(frame, name)
+        if spread == "std":
+            beside = [_format(value) for value in frame[f"{name}_std"]]
             cells = [f"{a} ± {b}" for a, b in zip(cells, beside, strict=True)]
-        elif f"{name}_low" in frame:
-            title += " [95 %]"
+        elif spread:
             bounds = zip(cells, frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
             cells = [f"{cell} [{_format(low)}, {_format(high)}]" for cell, low, high in bounds]
-        columns.append([title, *cells])
+        texts.append([title_of(frame, name), *cells])
         is_number = pd.api.types.is_numeric_dtype(frame[name])
         numeric.append(is_number and not pd.api.types.is_bool_dtype(frame[name]))
-    return [list(row) for row in zip(*columns, strict=True)], numeric
+    return [list(row) for row in zip(*texts, strict=True)], numeric
 
 
 def _format(value: object, plain: bool = False) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
-    if value is pd.NA:
+    if value is pd.NA or value is None:
         return "–"
     if isinstance(value, (float, np.floating)):
         if np.isnan(value):
             return "–"
         return f"{value:g}" if plain else f"{value:z.3f}"  # z: no -0.000
     return str(value)
-
-
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "[": "{[}",  # a bare bracket after a line break would be its optional argument
-    "]": "{]}",
-    "±": r"$\pm$",
-    "≥": r"$\geq$",
-    "≫": r"$\gg$",
-    "–": "--",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-}
-
-
-def _escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text).replace("\n", " ")

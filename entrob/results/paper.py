@@ -10,14 +10,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from entrob.perturbations.base import NOMINAL
+
 TEXT_LEVEL = 0.96
 """Confidence level of the bands by the paper's text: mean ± 2.054 s/√n."""
 
 CODE_LEVEL = 0.95
 """Confidence level the released code draws: mean ± 1.96 s/√n."""
-
-NOMINAL = "nominal"
-"""The condition without a perturbation."""
 
 
 MEASURES = {"return_mean": "return", "final_distance": "final distance (m)"}

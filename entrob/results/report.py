@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from entrob.results import comparison, drawing, figures, markup, store, tables
+from entrob.results import comparison, drawing, figures, intervals, markup, store, tables
 from entrob.results.measures import distance_figure, measures_table
 from entrob.results.paper import TEXT_LEVEL, Claim, Paper
 from entrob.results.trajectories import trajectories
@@ -50,7 +50,8 @@ def write_report(
       runs, curves, evaluation: tidy records; what they hold no row for is left out.
       manifest: facts about the run and what it declares about the paper (`Paper.read`); those that
         are missing are shown as such.
-      level: of the normal bands; 0.96 is the paper's text, 0.95 its code.
+      level: of the figures' intervals and the paper's normal bands: 0.96 by its text, 0.95 by
+        its code.
       occupancies, walls: method -> float[W, H] and bool[W, H], for heatmaps; both or neither.
       traces: where episodes went, for `trajectories`.
       progress: how policies of earlier frames fared, for `while_training`.
@@ -66,10 +67,10 @@ def write_report(
     frames = {
         "paper": paper_table(runs, evaluation, paper),
         "numbers": tables.numbers_table(runs, evaluation, paper),
-        "nominal": tables.nominal_table(runs, curves, evaluation, paper, level),
-        "success": tables.success_table(runs, evaluation, paper, level),
-        "robustness": tables.robustness_table(runs, evaluation, paper, level),
-        "improvement": tables.improvement_table(runs, evaluation, paper),
+        "nominal": tables.nominal_table(runs, curves, evaluation, paper),
+        "success": tables.success_table(runs, evaluation, paper),
+        "robustness": tables.robustness_table(runs, evaluation, paper),
+        "difference": tables.difference_table(runs, evaluation, paper),
         "measures": measures_table(runs, evaluation, paper) if paper.measures else (),
         "while_training": best_and_last(runs, progress, paper),
     }
@@ -77,6 +78,7 @@ def write_report(
     drawn = {
         "bars": comparison.bars(runs, evaluation, paper, level),
         "horizon": figures.horizon_figure(runs, curves, evaluation, paper, level),
+        "variants": _variants(runs, curves, evaluation, paper, level),
         "training": comparison.training(runs, curves, paper, level),
         "while_training": success_against_frames(runs, progress, paper),
         "distance": distance_figure(runs, evaluation, paper),
@@ -86,12 +88,12 @@ def write_report(
         drawn["trajectories"] = trajectories(runs, evaluation, traces, paper, *scenes)
     if "robustness" in frames:
         drawn["robustness"] = figures.robustness_curves(runs, evaluation, paper, level)
-    if "improvement" in frames:
-        drawn["improvement"] = figures.improvement_figure(frames["improvement"], paper)
+    if "difference" in frames:
+        drawn["difference"] = figures.difference_figure(frames["difference"], paper)
     if occupancies:
         drawn["occupancy"] = figures.occupancy_heatmaps(occupancies, walls, paper)
     drawn = {name: figure for name, figure in drawn.items() if figure is not None}
-    captions = table_captions(level)
+    captions = CAPTIONS
     tables.write_tables(frames, folder / "tables", captions)
     files = {name: name for name in drawn}
     if paper.figure is not None:
@@ -116,7 +118,7 @@ def write_report(
 
 
 SECTIONS = {
-    ("paper", "numbers", "bars", "measures", "horizon"): "Beside the paper",
+    ("paper", "numbers", "bars", "measures", "horizon", "variants"): "Beside the paper",
     ("distance",): "Where episodes end",
     ("trajectories",): "Trajectories",
     ("while_training",): "Success against frames",
@@ -124,7 +126,7 @@ SECTIONS = {
     ("nominal",): "Nominal performance",
     ("success",): "Success under each perturbation",
     ("robustness",): "Robustness over the magnitude",
-    ("improvement",): "Probability of improvement",
+    ("difference",): "Paired differences",
     ("occupancy",): "Occupancy",
 }
 """Tables and figures of each section, and its title."""
@@ -132,6 +134,7 @@ SECTIONS = {
 IMAGES = {
     "bars": "Success of every method under every condition",
     "horizon": "Training and success against every horizon",
+    "variants": "The same with the methods' variants",
     "trajectories": "Where the body went, per method and condition",
     "while_training": "Success of earlier policies, nominal and perturbed",
     "distance": "Distance from the goal at the end of an episode",
@@ -144,55 +147,58 @@ IMAGES = {
 def paper_table(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> pd.DataFrame:
     """For every perturbation and pair of the methods that the paper orders: its claim beside ours.
 
-    `verdict` is "agrees" or "disagrees" if the interval of the paired probability of improvement
-    lies above or below 0.5 (`tables.excludes_half`), "undecided" if it does not exclude 0.5, and
-    "no claim" if the paper orders the pair nowhere; `ours` is what the interval says either way.
+    `difference` is the success of the first less that of the second, paired by seed, with its 95 %
+    bootstrap-t interval; `verdict` is `comparison.verdict` of it.
     Variants (``[paper]``, ``[reference]``) are compared among themselves; a method that has none,
     as `none`, stands in plain.
     """
-    columns = ["perturbation", "paper", "first", "second", "claim", "ours"]
-    columns += ["probability", "probability_low", "probability_high", "pairs", "verdict"]
+    columns = ["perturbation", "paper", "first", "claim", "second"]
+    columns += ["difference", "difference_low", "difference_high", "pairs", "verdict"]
     rows = []
     for perturbation in tables.perturbation_order(evaluation, paper):
         if perturbation not in paper.magnitudes:
             continue
         scores = tables.headline_scores(runs, evaluation, perturbation, paper)
         for claim, first, second in _pairs(perturbation, scores, paper):
-            found = tables.improvement(scores[first], scores[second])
-            ours = "undecided"
-            if tables.excludes_half(found):
-                ours = "first" if found.low > 0.5 else "second"
-            row = [perturbation, paper.order(perturbation), first, second]
-            row += [claim.relation or "–", ours, *found, _verdict(claim.relation, ours)]
-            rows.append(row)
+            found = intervals.paired_difference(scores[first], scores[second])
+            row = [perturbation, paper.order(perturbation), first, claim.relation or "–", second]
+            rows.append([*row, *found, comparison.verdict(claim.relation, found)])
     return pd.DataFrame(rows, columns=columns)
 
 
-def table_captions(level: float) -> dict[str, str]:
-    """One sentence or two per table: what its numbers are."""
-    band = f"± is the normal {100 * level:g} % band over seeds"
-    return {
-        "paper": "The claim reads first–relation–second. Ours: which of the two has the higher "
-        "sampled success, if the 95 % bootstrap interval of the paired probability of improvement "
-        "excludes 0.5 and at least six seed pairs stand behind it.",
-        "numbers": "Success rates, ours and the paper's: mean ± sample standard deviation over n "
-        "seeds. The difference is ours minus the paper's with its Welch 95 % interval; compatible: "
-        "it holds 0, which with few seeds says little.",
-        "nominal": f"The unperturbed task. {band}; IQM is the interquartile mean with its 95 % "
-        "bootstrap interval; return in training is over the last 10 % of frames.",
-        "success": f"Success at the end of the horizon. {band}; IQM is the interquartile mean with "
-        "its 95 % bootstrap interval. Solvable: instances with a path within the limit. Exact, "
-        "worst case and CVaR 10 % (mean of the worst tenth of the solvable instances) are computed "
-        "by dynamic programming and averaged over seeds; a dash where that does not apply.",
-        "robustness": "Area under success against magnitude, the magnitude scaled to [0, 1], "
-        f"endpoints included; a dash with a single magnitude. {band}.",
-        "measures": "Mean over seeds, its 95 % t-interval, and the mean that the authors' files "
-        "give.",
-        "while_training": "Mean success over runs of the last policy, and of that with the best "
-        "nominal success among those kept (of equal ones the latest); frames: their median.",
-        "improvement": "Probability that a method's run beats the baseline's run of the same seed, "
-        "ties half, with its 95 % bootstrap interval, not corrected for the number of comparisons.",
-    }
+_T = "brackets: Student's t interval over seeds, which ends at 0 and 1 for rates, none if all agree"
+
+CAPTIONS = {
+    "paper": "Success of the first less that of the second, paired by seed, with its 95 % "
+    "bootstrap-t interval, none below six pairs or if all are alike. Agrees: the interval lies on "
+    "the claimed side of 0 (for ≥, above -0.05); disagrees: on the other; else undecided.",
+    "numbers": "Success rates, ours and the paper's; ± s is the sample standard deviation over n "
+    "seeds. The difference is ours less the paper's with its Welch 95 % interval; compatible: it "
+    "holds 0, which with few seeds says little.",
+    "nominal": f"The unperturbed task; {_T}. IQM: the interquartile mean with its 95 % bootstrap "
+    "interval, none below six seeds; return in training is over the last 10 % of frames.",
+    "success": f"Success at the end of the horizon; {_T}. IQM: the interquartile mean with its "
+    "95 % bootstrap interval, none below six seeds. Solvable: instances with a path within the "
+    "limit. Exact, worst case and CVaR 10 % (mean of the worst tenth of the solvable instances) "
+    "are computed by dynamic programming and averaged over seeds; a dash where it does not apply.",
+    "robustness": "Area under success against magnitude, the magnitude scaled to [0, 1], "
+    f"endpoints included; a dash with a single magnitude; {_T}.",
+    "difference": "Success less that of the baseline's run of the same seed, with its 95 % "
+    "bootstrap-t interval, none below six pairs or if all are alike, and not corrected for the "
+    "number of comparisons. P(better): share of the pairs won, ties half.",
+    "measures": "Mean over seeds, its 95 % t-interval, and the mean that the authors' files give.",
+    "while_training": "Mean success over runs of the last policy, and of that with the best "
+    "nominal success among those kept (of equal ones the latest); frames: their median.",
+}
+"""One sentence or two per table: what its numbers are."""
+
+
+def _variants(runs, curves, evaluation, paper: Paper, level: float):
+    """The figure of success over the horizon with variants, None if there are none to add."""
+    names = set(runs["method"])
+    if not {True, False} <= set(map(tables.is_variant, names)):
+        return None
+    return figures.horizon_figure(runs, curves, evaluation, paper, level, variants=True)
 
 
 def _pairs(perturbation: str, scores: Mapping, paper: Paper) -> Iterator[tuple[Claim, str, str]]:
@@ -214,12 +220,6 @@ def _pairs(perturbation: str, scores: Mapping, paper: Paper) -> Iterator[tuple[C
             fits = any(name.endswith(bracket) for name in names)
             if fits and all(name in scores for name in names):
                 yield claim, *names
-
-
-def _verdict(relation: str, ours: str) -> str:
-    if not relation:
-        return "no claim"
-    return {"first": "agrees", "second": "disagrees"}.get(ours, "undecided")
 
 
 def _protocol(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> str:

@@ -1,7 +1,7 @@
 """Statistics over seeds, instances and magnitudes: point estimates and their intervals.
 
 Scores are arrays `[runs]` or `[runs, tasks]`.  A NaN score is never dropped or trimmed away: it
-makes the result NaN.  Intervals that need two runs are NaN with one.  Everything random is seeded.
+makes the result NaN.  Everything random is seeded.
 
 Sources: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*
 (NeurIPS 2021; "rliable" below) for the interquartile mean, the stratified bootstrap, the
@@ -16,17 +16,10 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
+from entrob.results.intervals import FEWEST
+
 BLOCK = 4_000_000
 """Resampled scores held in memory at once."""
-
-
-class Improvement(NamedTuple):
-    """Paired probability of improvement, its bootstrap interval, and the number of seed pairs."""
-
-    probability: float
-    low: float
-    high: float
-    pairs: int
 
 
 def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> np.ndarray:
@@ -101,8 +94,8 @@ def bootstrap_interval(
       seed: of the generator; the same one gives the same interval.
 
     Returns:
-      (low, high); NaN with fewer than two runs, whose spread the bootstrap cannot see, or with a
-      NaN among the scores.
+      (low, high); NaN with fewer than `FEWEST` runs, of which it would cover far less than it
+      says, with a NaN among the scores, or where redrawn runs do not differ.
 
     Raises:
       ValueError: if scores have more than two axes or `level` is not in (0, 1).
@@ -113,7 +106,7 @@ def bootstrap_interval(
         raise ValueError(f"scores must be [runs] or [runs, tasks], got {scores.ndim} axes")
     scores = scores.reshape(len(scores), -1) if scores.size else np.empty((0, 1))
     runs, tasks = scores.shape
-    if runs < 2 or np.isnan(scores).any():
+    if runs < FEWEST or np.isnan(scores).any():
         return np.nan, np.nan
     stratum = np.arange(tasks) if strata is None else np.unique(strata, return_inverse=True)[1]
     generator = np.random.default_rng(seed)
@@ -124,25 +117,17 @@ def bootstrap_interval(
         rows = generator.integers(runs, size=(size, runs, stratum.max() + 1))[..., stratum]
         values.append(statistic(scores[rows, np.arange(tasks)].reshape(size, -1), axis=-1))
     low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else (np.nan, np.nan)
 
 
-def probability_of_improvement(
-    x: Mapping[int, float],
-    y: Mapping[int, float],
-    *,
-    level: float = 0.95,
-    samples: int = 10_000,
-    seed: int = 0,
-) -> Improvement:
-    """P(X > Y) + P(X = Y) / 2 over runs that share a seed, with a bootstrap over the pairs.
+def probability_of_improvement(x: Mapping[int, float], y: Mapping[int, float]) -> float:
+    """P(X > Y) + P(X = Y) / 2 over runs that share a seed.
 
     rliable (Section 4.3) compares every run of X with every run of Y; here only runs of one seed
     meet, because they share initialization and test instances.
 
     Args:
       x, y: score by seed.  Pairs form by the seed's value, never by position.
-      level, samples, seed: as in `bootstrap_interval`.
 
     Raises:
       ValueError: if the two do not hold the same seeds, or hold none.
@@ -152,11 +137,7 @@ def probability_of_improvement(
         raise ValueError(f"scores are paired by seed, but only one side has seeds {odd}")
     if not x:
         raise ValueError("no seeds to pair")
-    seeds = sorted(x)
-    difference = np.array([x[s] - y[s] for s in seeds], dtype=float)
-    wins = (np.sign(difference) + 1) / 2
-    low, high = bootstrap_interval(wins, level=level, samples=samples, seed=seed)
-    return Improvement(float(wins.mean()), low, high, len(seeds))
+    return float(np.mean([(np.sign(x[seed] - y[seed]) + 1) / 2 for seed in sorted(x)]))
 
 
 class Difference(NamedTuple):

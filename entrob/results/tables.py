@@ -4,8 +4,9 @@ Every table function takes the tidy records of a run folder (`runs`, `curves`, `
 returns a frame of plain numbers, one row per thing compared.  Diverged runs are left out of every
 mean and counted in the column `diverged`.
 
-Column names carry their meaning, in the frames and in the CSV files: `x_band` is the half-width of
-x's normal band, `x_low` and `x_high` are the ends of x's 95 % bootstrap interval.
+Column names carry their meaning, in the frames and in the CSV files: `x_std` is the sample standard
+deviation of x over seeds, `x_low` and `x_high` are the ends of x's 95 % interval (Student's t of a
+mean, the bootstrap's of an interquartile mean, bootstrap-t of a paired difference).
 """
 
 import re
@@ -16,11 +17,53 @@ import numpy as np
 import pandas as pd
 
 from entrob.errors import EntrobError
-from entrob.results import markup, statistics, store
+from entrob.results import intervals, markup, statistics, store
+from entrob.results.latex import Short, latex
 from entrob.results.paper import NOMINAL, Number, Paper
 
 BASELINES = ("none", "policy_entropy")
 """What `improvement_table` compares every method with; without them, with the first method."""
+
+RATE, FREE = (0.0, 1.0), (-np.inf, np.inf)
+"""Between what success and returns lie: no interval leaves it."""
+
+_CLASSES = ("routes", "random walls", "shifts", "action noise", "observation noise", "dynamics")
+_PAIR = ("perturbation", "first", "claim", "second", "difference", "pairs", "verdict")
+_OVER = ("perturbation", "method", "baseline", "difference", "pairs", "probability")
+_RANKS = ("rank", "method", "overall", "least", "nominal_gain", "price", "solved")
+
+SHORT = {
+    "paper": Short(_PAIR, spread=("difference",)),
+    "numbers": Short(
+        ("condition", "method", "ours", "ours_n", "paper", "paper_n", "verdict"),
+        spread=("ours", "paper"),
+    ),
+    "nominal": Short(
+        ("method", "success", "return_mean", "training_return", "seeds", "diverged"),
+        spread=("success", "return_mean"),
+        best=("success", "return_mean"),
+    ),
+    "success": Short(
+        ("perturbation", "magnitude", "method", "success", "success_iqm", "exact_worst", "seeds"),
+        spread=("success",),
+        best=("success", "success_iqm", "exact_worst"),
+        within=("perturbation",),
+    ),
+    "robustness": Short(
+        ("perturbation", "method", "area", "area_iqm", "lowest", "exact_worst", "seeds"),
+        spread=("area",),
+        best=("area", "area_iqm", "lowest", "exact_worst"),
+        within=("perturbation",),
+    ),
+    "difference": Short(_OVER, spread=("difference",)),
+    "leaderboard": Short(
+        _RANKS, spread=("overall",), best=("overall", "least", "nominal_gain", "solved")
+    ),
+    "classes": Short(("method", "class", "share", "all", "pairs"), spread=("share", "all")),
+    "families": Short(("family", *_CLASSES), best=_CLASSES),
+    "gains": Short(("method", "perturbation", "class", "gain", "differs"), spread=("gain",)),
+}
+"""What the short tables show."""
 
 FIRST = ("none", "policy_entropy", "state_entropy")
 """What comes first among methods whose order nobody declared."""
@@ -97,7 +140,6 @@ def nominal_table(
     curves: pd.DataFrame,
     evaluation: pd.DataFrame,
     paper: Paper,
-    level: float = 0.96,
 ) -> pd.DataFrame:
     """Per method: the unperturbed task, tested (magnitude 0) and over the last 10 % of training."""
     test = nominal_scores(runs, evaluation)
@@ -110,17 +152,15 @@ def nominal_table(
         scores = test.reindex(ids)
         rows.append(
             {"method": method}
-            | _summary("success", scores["success"], level)
-            | _mean_band("return_mean", scores["return_mean"], level)
-            | _mean_band("training_return", train.reindex(ids), level)
+            | _summary("success", scores["success"])
+            | _mean("return_mean", scores["return_mean"], FREE)
+            | _mean("training_return", train.reindex(ids), FREE)
             | {"seeds": len(ids), "diverged": _diverged(runs, method)}
         )
     return pd.DataFrame(rows)
 
 
-def success_table(
-    runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper, level: float = 0.96
-) -> pd.DataFrame:
+def success_table(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> pd.DataFrame:
     """Per perturbation (at its headline magnitude) and method: success every way it is measured.
 
     `success` is sampled over all instances, `success_solvable` over those with a path within the
@@ -138,7 +178,7 @@ def success_table(
                     "magnitude": headline_magnitude(evaluation, perturbation, paper),
                     "method": method,
                 }
-                | _summary("success", scores["success"], level)
+                | _summary("success", scores["success"])
                 | {
                     name: scores[name].mean()
                     for name in (
@@ -154,9 +194,7 @@ def success_table(
     return _known_exactly(pd.DataFrame(rows))
 
 
-def robustness_table(
-    runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper, level: float = 0.96
-) -> pd.DataFrame:
+def robustness_table(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> pd.DataFrame:
     """Per perturbation and method: success over the whole range of magnitudes.
 
     `area` is the area under a run's curve of sampled success, `lowest` its lowest point, both then
@@ -178,7 +216,7 @@ def robustness_table(
                     "largest": sampled.columns.max(),
                     "method": method,
                 }
-                | _summary("area", pd.Series(_area(sampled)), level)
+                | _summary("area", pd.Series(_area(sampled)))
                 | {
                     "lowest": sampled.min(axis=1).mean(),
                     "exact_area": pd.Series(_area(exact)).mean(),
@@ -239,20 +277,21 @@ def _number_verdict(n: int, published: Number, found: statistics.Difference) -> 
     return "compatible" if found.low <= 0 <= found.high else "differs"
 
 
-def improvement_table(
+def difference_table(
     runs: pd.DataFrame,
     evaluation: pd.DataFrame,
     paper: Paper,
     baselines: Iterable[str] = BASELINES,
 ) -> pd.DataFrame:
-    """Paired-by-seed probability that a method beats a baseline, at the headline magnitude.
+    """Success less that of a baseline's run of the same seed, at the headline magnitude.
 
-    The score is sampled success.  Pairs are the seeds that finished under both methods; `pairs`
-    counts them.  Intervals are 95 % bootstrap ones, each for itself: nothing corrects for how many
-    there are.
+    Pairs are the seeds that finished under both methods; `pairs` counts them, `probability` is the
+    share that the method wins, ties half.  Intervals are bootstrap-t, each for itself: nothing
+    corrects for how many there are.
     """
     columns = ["perturbation", "magnitude", "method", "baseline"]
-    columns += ["probability", "probability_low", "probability_high", "pairs", "excludes_half"]
+    columns += ["difference", "difference_low", "difference_high", "pairs", "probability"]
+    columns += ["differs"]
     rows = []
     methods = method_order(runs["method"], paper)
     baselines = [name for name in baselines if name in methods] or methods[:1]
@@ -264,9 +303,11 @@ def improvement_table(
             for method in scores:
                 if method in present[: i + 1]:  # itself, or a pair that stands there reversed
                     continue
-                found = improvement(scores[method], scores[baseline])
-                half = excludes_half(found)
-                rows.append([perturbation, magnitude, method, baseline, *found, half])
+                found = intervals.paired_difference(scores[method], scores[baseline])
+                wins = probability(scores[method], scores[baseline])
+                differs = bool(found.low > 0 or found.high < 0)
+                row = [perturbation, magnitude, method, baseline, *found, wins, differs]
+                rows.append(row)
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -278,38 +319,28 @@ def headline_scores(
     return {method: dict(zip(g["seed"], g["success"], strict=True)) for method, g in groups}
 
 
-def improvement(x: Mapping[int, float], y: Mapping[int, float]) -> statistics.Improvement:
+def probability(x: Mapping[int, float], y: Mapping[int, float]) -> float:
     """`statistics.probability_of_improvement` over the seeds that both sides have, NaN if none."""
     seeds = sorted(set(x) & set(y))
     if not seeds:
-        return statistics.Improvement(np.nan, np.nan, np.nan, 0)
-    return statistics.probability_of_improvement(
-        {seed: x[seed] for seed in seeds}, {seed: y[seed] for seed in seeds}
-    )
-
-
-def excludes_half(found: statistics.Improvement) -> bool:
-    """Whether the interval lies on one side of 0.5, and six pairs or more stand behind it.
-
-    If every pair goes one way the bootstrap interval has no width, however few they are.  Six are
-    the fewest with which a two-sided sign test could reject at 5 %: 2 · 2⁻⁶ = 0.03.
-    """
-    return bool(found.pairs >= 6 and (found.low > 0.5 or found.high < 0.5))
+        return np.nan
+    sides = ({seed: side[seed] for seed in seeds} for side in (x, y))
+    return statistics.probability_of_improvement(*sides)
 
 
 def write_tables(
     frames: Mapping[str, pd.DataFrame], folder: Path, captions: Mapping[str, str] | None = None
 ) -> None:
-    """Write every frame as `name.md`, `name.csv` (all columns, all digits) and `name.tex`.
+    """Write every frame as `name.md`, `name.csv` (all columns, all digits) and `name.tex` (short).
 
     Raises:
-      EntrobError: if a file cannot be written.
+      EntrobError: if a file cannot be written, or holds a character that LaTeX would not take.
     """
     for name, frame in frames.items():
         caption = (captions or {}).get(name, "")
         texts = {
             "md": markup.markdown(frame, caption),
-            "tex": markup.latex(frame, caption),
+            "tex": latex(frame, caption, name, SHORT.get(name)),
             "csv": frame.to_csv(index=False, lineterminator="\n"),
         }
         for suffix, text in texts.items():
@@ -343,17 +374,17 @@ def _diverged(runs: pd.DataFrame, method: str) -> int:
     return int(((runs["method"] == method) & (runs["status"] == "diverged")).sum())
 
 
-def _mean_band(name: str, scores: pd.Series, level: float) -> dict[str, float]:
-    mean, band = statistics.normal_band(scores.to_numpy(), level)
-    return {name: mean, f"{name}_band": band}
+def _mean(name: str, scores: pd.Series, bounds: tuple[float, float]) -> dict[str, float]:
+    found = intervals.t_interval(scores.to_numpy(dtype=float), bounds=bounds)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), map(float, found), strict=True))
 
 
-def _summary(name: str, scores: pd.Series, level: float) -> dict[str, float]:
+def _summary(name: str, scores: pd.Series) -> dict[str, float]:
     values = scores.to_numpy(dtype=float)
     iqm = statistics.interquartile_mean(values) if len(values) else np.nan
     low, high = statistics.bootstrap_interval(values, statistics.interquartile_mean)
     interval = {f"{name}_iqm": iqm, f"{name}_iqm_low": low, f"{name}_iqm_high": high}
-    return _mean_band(name, scores, level) | interval
+    return _mean(name, scores, RATE) | interval
 
 
 def _area(curves: pd.DataFrame) -> np.ndarray:

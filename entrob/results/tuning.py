@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from entrob.results.markup import latex, markdown
+from entrob.results.latex import latex
+from entrob.results.markup import markdown
 from entrob.results.store import write_bytes, write_json
 
 MEASURES = {"success": "success", "return_mean": "return above random"}
@@ -30,13 +31,13 @@ def write_tuning(
         table = pd.concat([table, others], ignore_index=True)
     passed = table.coefficient.where(table.chosen, 0.0).groupby(table.method).max()
     chosen = passed.drop(index="none", errors="ignore").to_dict()
+    nominal = f"nominal {MEASURES[table.measure.iloc[0]]}"
     shown = pd.DataFrame(
         {
             "method": table.method,
             "coefficient": [f"{c:g}" for c in table.coefficient],
-            f"nominal {MEASURES[table.measure.iloc[0]]}": [
-                f"{m:.3f} ± {s:.3f}" for m, s in zip(table["mean"], table["std"])
-            ],
+            nominal: table["mean"],
+            f"{nominal}_std": table["std"],
             "ratio to none": [f"{r:.3f}" for r in table.ratio],
             "passes (≥ 0.95)": ["yes" if p else "no" for p in table.passes],
             "chosen": ["chosen" if c else "" for c in table.chosen],
@@ -46,5 +47,6 @@ def write_tuning(
     tables = folder / "tables"
     write_bytes(path, table.to_csv(index=False).encode())
     write_bytes(tables / "tuning.md", markdown(shown).encode())
-    write_bytes(tables / "tuning.tex", latex(shown).encode())
+    caption = "± s is the sample standard deviation over seeds."
+    write_bytes(tables / "tuning.tex", latex(shown, caption, "tuning").encode())
     write_json(folder / "tuned.json", {"coefficients": chosen, "command": manifest["command"]})

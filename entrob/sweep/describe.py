@@ -9,8 +9,7 @@ import numpy as np
 
 from entrob.errors import EntrobError
 from entrob.evaluation.batch import TRACED
-from entrob.perturbations import perturb, perturbations
-from entrob.results.paper import NOMINAL
+from entrob.perturbations import NOMINAL, instance_keys, perturb, perturbations
 from entrob.sweep.experiment import Experiment, load
 from entrob.sweep.groups import group_methods
 from entrob.sweep.program import nominal
@@ -49,12 +48,11 @@ def describe(experiment: Experiment, old: Mapping[str, Any]) -> dict[str, Any]:
     }
     if not hasattr(env, "scene"):
         return entries
-    first = next(iter(experiment.perturbations))
-    conditions = {NOMINAL: (first, 0.0)}
-    conditions |= {name: (name, headline(experiment, name)) for name in experiment.perturbations}
+    conditions = {NOMINAL: 0.0}
+    conditions |= {name: headline(experiment, name) for name in experiment.perturbations}
     scenes = {
-        condition: scene_of(env, params, name, magnitude, experiment)
-        for condition, (name, magnitude) in conditions.items()
+        name: scene_of(env, params, name, magnitude, experiment)
+        for name, magnitude in conditions.items()
     }
     axes = list(getattr(env, "trace_axes", ("x", "y")))
     return {**entries, "trace_axes": axes, "scenes": {**old.get("scenes", {}), **scenes}}
@@ -63,18 +61,21 @@ def describe(experiment: Experiment, old: Mapping[str, Any]) -> dict[str, Any]:
 def scene_of(
     env: Any, params: Any, name: str, magnitude: float, experiment: Experiment
 ) -> dict[str, Any]:
-    """What stands where under a perturbation, in meters, as lists of numbers.
+    """What stands where under a perturbation, or under none, in meters, as lists of numbers.
 
     Returns:
       ``magnitude``; ``blocks`` [n, 4] (x, y, half x, half y) of the first test instance; ``goals``
       [m, 2], the distinct ones of the instances whose traces are kept; and their ``radius``.
     """
     # The keys of the test: see `entrob.sweep.measure`.
-    key, _ = jax.random.split(jax.random.key(experiment.evaluation_seed))
-    keys = jax.random.split(key, experiment.instances)[:TRACED]
-    if magnitude == 0 or not perturbations.get(name, params).instances_distinct:
-        keys = keys[:1]
-    scenes = [env.scene(perturb(k, params, name, jnp.float32(magnitude))) for k in keys]
+    if name == NOMINAL:
+        scenes = [env.scene(params)]
+    else:
+        key, _ = jax.random.split(jax.random.key(experiment.evaluation_seed))
+        entry = perturbations.get(name, params)
+        keys = instance_keys(key, entry, experiment.instances)
+        keys = keys[: TRACED if entry.instances_distinct else 1]
+        scenes = [env.scene(perturb(k, params, name, jnp.float32(magnitude))) for k in keys]
     goals = [scene["goal"] for scene in scenes if scene.get("goal") is not None]
     return {
         "magnitude": magnitude,

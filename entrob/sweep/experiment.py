@@ -14,12 +14,14 @@ from entrob.agents.spec import TIME_LIMITS, Hyper
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
-from entrob.regularizers import regularizers
+from entrob.regularizers import build, check_coefficient, regularizers
 from entrob.results.paper import MEASURES
 from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
 FIRST_TUNING_SEED = 1_000_000
+#: Seeds of calibration begin here, and so do the seeds of its instances: see `calibrate`.
+FIRST_CALIBRATION_SEED = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Method:
       randomize: perturbations of the training environment drawn anew in every episode, the range
         of magnitudes ``[low, high]`` by name.
       adversary: fields of `entrob.agents.adversary.Adversary` and ``strength``, or empty.
+      mixture: perturbations of the training environment of which every episode has one: name,
+        magnitude and weight of each, in the shares of whose weights they are drawn.
+      hyper: fields of `entrob.agents.spec.Hyper` that differ from the experiment's.
+      temperature: what the distribution over actions is tempered by when the policy is tested.
       fidelity: a label, ``"paper"`` for what the text says or ``"reference"`` for what the released
         code does.
     """
@@ -47,7 +53,18 @@ class Method:
     training: dict[str, float] = dataclasses.field(default_factory=dict)
     randomize: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mixture: list[list[Any]] = dataclasses.field(default_factory=list)
+    hyper: dict[str, float] = dataclasses.field(default_factory=dict)
+    temperature: float = 1.0
     fidelity: str = "paper"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All of it, as JSON: what identifies its runs."""
+        # Older folders know nothing of these.
+        new = {"mixture": [], "hyper": {}, "temperature": 1.0}
+        fields = dataclasses.asdict(self)
+        return {k: v for k, v in fields.items() if k not in new or v != new[k]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +90,8 @@ class Experiment:
       episodes: of each policy on each instance.
       evaluation_seed: where the keys of instances and episodes come from; the same for all runs.
       methods: what is compared.
-      perturbations: magnitudes by perturbation.
+      perturbations: magnitudes by perturbation, without 0: the environment without any
+        perturbation is tested once, whatever they are.
       share: sets of regularizers whose methods share a program, see `group_methods`.
       tune: the file's ``[tune]`` table.
       paper: the file's ``[paper]`` table, what the paper reports: see
@@ -238,7 +256,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
             raise EntrobError(f"{where}: there are two methods {name!r}")
     data["share"] = _share(f"{where}: share", data["share"])
     declared = data.pop("perturbations")
-    magnitudes = {k: magnitudes_of(k, v, env_params) for k, v in declared.items()}
+    magnitudes = {k: tested_magnitudes(k, v, env_params) for k, v in declared.items()}
     if not data["snapshots"] >= 0:
         raise EntrobError(f"{where}: snapshots must be at least 0, not {data['snapshots']}")
     kept = data["snapshot_perturbations"]
@@ -324,6 +342,18 @@ def magnitudes_of(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
     return tuple(sorted({float(v) for v in values}))
 
 
+def tested_magnitudes(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
+    """What is tested of `magnitudes_of`: 0 is the nominal environment, which is tested anyway.
+
+    Raises:
+      EntrobError: as `magnitudes_of`, or there is nothing but 0.
+    """
+    some = tuple(value for value in magnitudes_of(name, values, env_params) if value)
+    if not some:
+        raise EntrobError(f"perturbation {name!r} needs a magnitude other than 0")
+    return some
+
+
 def _method(
     where: str, entry: dict[str, Any], params: dict[str, Any], env: Any, env_params: Any
 ) -> Method:
@@ -331,7 +361,7 @@ def _method(
     _typed(where, {"a method": entry}, {"a method": dict})
     check_keys(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
-    tables = ("coefficients", "options", "params", "training", "randomize", "adversary")
+    tables = ("coefficients", "options", "params", "training", "randomize", "adversary", "hyper")
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
     for key in ("params", "training"):
         _numbers(f"{where}: {key}", entry.get(key, {}), lists=key == "params")
@@ -340,6 +370,16 @@ def _method(
     method = Method(**{**entry, "params": params | entry.get("params", {})})
     if method.fidelity not in ("paper", "reference"):
         raise EntrobError(f"{where}: fidelity must be paper or reference, not {method.fidelity!r}")
+    check_keys(f"{where}: hyper of {method.name!r}", method.hyper, _HYPER)
+    _numbers(f"{where}: hyper of {method.name!r}", method.hyper)
+    _numbers(where, {f"temperature of {method.name!r}": method.temperature})
+    if not 0 < method.temperature < math.inf:
+        raise EntrobError(f"{where}: temperature of {method.name!r} must be finite and above 0")
+    for entry in method.mixture:
+        if not (isinstance(entry, list) and len(entry) == 3):
+            raise EntrobError(f"{where}: mixture needs lists of name, magnitude and weight")
+        magnitudes_of(entry[0], entry[1:2], env_params)
+        coefficient(f"the weight of {entry[0]!r}", entry[2])
     for name, ends in method.randomize.items():
         if magnitudes_of(name, ends, env_params) != tuple(ends):
             raise EntrobError(f"{where}: randomize {name!r} needs [low, high] with low < high")
@@ -351,7 +391,10 @@ def _method(
     for name in method.options:
         if name not in method.coefficients:
             raise EntrobError(f"{where}: options of {name!r}, which {method.name!r} does not use")
-    checked = {name: coefficient(name, c) for name, c in method.coefficients.items()}
+    checked = {
+        name: check_coefficient(build(name, **method.options.get(name, {})), coefficient(name, c))
+        for name, c in method.coefficients.items()
+    }
     return dataclasses.replace(method, coefficients=checked)
 
 

@@ -10,10 +10,11 @@ SETTING = ("params", "training", "randomize", "adversary")
 
 
 def setting_of(method: Method) -> dict[str, Any]:
-    """A method's `SETTING`, without its adversary's strength, which a program does not fix."""
+    """What methods of one program have in common; strengths and a mixture's weights are swept."""
     setting = {name: getattr(method, name) for name in SETTING}
-    adversary = {key: value for key, value in method.adversary.items() if key != "strength"}
-    return {**setting, "adversary": adversary}
+    setting["adversary"] = {k: v for k, v in method.adversary.items() if k != "strength"}
+    mixed = [[name, magnitude] for name, magnitude, _ in method.mixture]
+    return setting | ({"mixture": mixed} if mixed else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Batch:
 
 def run_id(experiment: Experiment, method: Method, seed: int) -> str:
     """Identifies a run by all that its result depends on."""
-    return digest(experiment.training_settings, method, seed)
+    return digest(experiment.training_settings, method.identity, seed)
 
 
 def runs_of(experiment: Experiment, method: Method) -> tuple[Run, ...]:

@@ -1,15 +1,20 @@
 """What each regularizer costs per update, side by side with `none` in one process."""
 
+import dataclasses
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pandas as pd
 
 from entrob.errors import BrokenMethod
+from entrob.results.store import write_bytes
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import Batch, group_methods, runs_of
 from entrob.sweep.program import compile_trainer, hypers, program
+
+COLUMNS = ["method", "seconds", "ratio", "ratio_low", "ratio_high", "compile_s"]
 
 
 def overhead(experiment: Experiment, repeats: int = 5, say=lambda text: None) -> pd.DataFrame:
@@ -44,8 +49,26 @@ def overhead(experiment: Experiment, repeats: int = 5, say=lambda text: None) ->
             {"method": method.name, "seconds": np.median(seconds[:, 1]) / per_run}
             | {"ratio": middle, "ratio_low": low, "ratio_high": high, "compile_s": compile_s}
         )
-    columns = ["method", "seconds", "ratio", "ratio_low", "ratio_high", "compile_s"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def measure_overhead(experiment: Experiment, path: Path, broken: set[str], say) -> None:
+    """Measure the methods that a table has not yet, on this or an earlier task, and add them.
+
+    Args:
+      experiment: its methods are measured.
+      path: the table, CSV; it need not exist.
+      broken: methods that do not work.
+      say: told of every method before it is compiled.
+    """
+    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    done = broken.union(known.method)
+    methods = [m for m in experiment.methods if m.coefficients or m.adversary]
+    methods = tuple(m for m in methods if m.name not in done)
+    if methods:
+        new = overhead(dataclasses.replace(experiment, methods=methods), say=say)
+        table = pd.concat([x for x in (known, new) if len(x)] or [known], ignore_index=True)
+        write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _chunk(experiment: Experiment, method: Method):

@@ -1,7 +1,6 @@
 """From a group of methods to compiled programs, with runs spread over the devices."""
 
 import contextlib
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from entrob.agents.adversary import FORCES, adversary_of, strength_of
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.errors import BrokenMethod, EntrobError
-from entrob.perturbations import needs_noise, perturb, with_randomization
+from entrob.perturbations import needs_noise, perturb, with_mixture, with_randomization
 from entrob.regularizers import build, chain
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import Batch, Group
@@ -43,7 +42,7 @@ def nominal(
 ) -> tuple[Any, Any]:
     """The environment a group is tested in, and its params before any perturbation.
 
-    With `noise` the diffuse perturbations can act, with `disturbed` an adversary's forces.
+    With `noise` the noises can act, with `disturbed` an adversary's forces.
     """
     env, params = make(experiment.environment, noise, disturbed)
     for name, value in group.setting["params"].items():
@@ -65,8 +64,10 @@ def nominal(
 def program(experiment: Experiment, group: Group) -> Program:
     """The agent and environment of a group; raises `EntrobError` for what cannot be built."""
     training, randomize = group.setting["training"], group.setting["randomize"]
+    mixture = group.setting.get("mixture", [])
     _check(experiment, group)
-    noise = bool(training) or any(needs_noise(name) for name in randomize)
+    drawn = (*randomize, *(name for name, _ in mixture))
+    noise = bool(training) or any(map(needs_noise, drawn))
     adversary = adversary_of(experiment.name, group.setting["adversary"])
     forced = adversary is not None and adversary.kind in FORCES
     env, params = nominal(experiment, group, noise, forced)
@@ -74,6 +75,8 @@ def program(experiment: Experiment, group: Group) -> Program:
         params = perturb(jax.random.key(experiment.evaluation_seed), params, name, magnitude)
     for name, (low, high) in randomize.items():
         env, params = with_randomization(env, params, name, low, high)
+    if mixture:
+        env, params = with_mixture(env, params, mixture)
     parts = [build(name, **group.options.get(name, {})) for name in group.regularizers]
     spec = Spec(
         env,
@@ -103,16 +106,40 @@ def _check(experiment: Experiment, group: Group) -> None:
             env.check_params(perturb(key, params, name, magnitude))
 
 
-def hypers(experiment: Experiment, batch: Batch, width: int) -> tuple[jax.Array, Hyper]:
-    """Seeds int32[width] and hyper-parameters, leaves [width]; short batches repeat their last."""
+class Swept(NamedTuple):
+    """What differs between the runs of a batch besides their seeds; leaves [width, ...].
+
+    Attributes:
+      hyper: `Hyper`.
+      weights: float32[width, C], those of a mixture's C perturbations, or ().
+    """
+
+    hyper: Hyper
+    weights: jax.Array | tuple[()]
+
+
+def hypers(experiment: Experiment, batch: Batch, width: int) -> tuple[jax.Array, Swept]:
+    """Seeds uint32[width] and what is swept; short batches repeat their last run."""
     runs = [*batch.runs, *[batch.runs[-1]] * (width - len(batch.runs))]
     names = batch.group.regularizers
     coefs = {n: np.float32([r.method.coefficients.get(n, 0.0) for r in runs]) for n in names}
-    fixed = {k: np.full(width, v, np.float32) for k, v in experiment.hyper.items()}
     default = jax.tree.map(lambda v: np.full(width, v, np.float32), Hyper())
-    fixed["strength"] = np.float32([strength_of(run.method.adversary) for run in runs])
-    hyper = default.replace(**fixed, total_updates=np.full(width, experiment.updates, np.int32))
-    return np.array([r.seed for r in runs], np.uint32), hyper.replace(coefs=coefs)
+    usual = {name: getattr(Hyper(), name) for run in runs for name in run.method.hyper}
+    usual |= experiment.hyper
+    own = {k: np.float32([r.method.hyper.get(k, v) for r in runs]) for k, v in usual.items()}
+    own["strength"] = np.float32([strength_of(r.method.adversary) for r in runs])
+    hyper = default.replace(**own, total_updates=np.full(width, experiment.updates, np.int32))
+    weights = np.float32([[weight for *_, weight in r.method.mixture] for r in runs])
+    seeds = np.array([r.seed for r in runs], np.uint32)
+    return seeds, Swept(hyper.replace(coefs=coefs), weights if weights.size else ())
+
+
+def _mixed(env_params: Any, weights: jax.Array | tuple[()]) -> Any:
+    """The params with one run's weights float32[C] of the mixture, if they have one."""
+    if isinstance(weights, tuple):
+        return env_params
+    mixture = env_params.randomization.replace(weight=weights)
+    return env_params.replace(randomization=mixture)
 
 
 def mesh() -> jax.sharding.Mesh:
@@ -159,8 +186,8 @@ class Trainer(NamedTuple):
 
     Attributes:
       width: runs side by side.
-      init: ``(seeds, hyper, env_params) -> state``.
-      chunk: ``(state, hyper, env_params) -> (state, curves)``.
+      init: ``(seeds, swept, env_params) -> state``.
+      chunk: ``(state, swept, env_params) -> (state, curves)``.
       bytes: device memory that a chunk takes.
       compile_s: seconds that compiling took.
     """
@@ -178,13 +205,16 @@ def compile_trainer(experiment: Experiment, prog: Program, batch: Batch) -> Trai
     agent, env_params = prog
     start = time.perf_counter()
 
-    def init(seeds, hyper, env_params):
-        keys = jax.vmap(jax.random.PRNGKey)(seeds)
-        return jax.vmap(agent.init, (0, 0, None))(keys, hyper, env_params)
+    def init(seeds, swept, env_params):
+        one = lambda key, own: agent.init(key, own.hyper, _mixed(env_params, own.weights))
+        return jax.vmap(one)(jax.vmap(jax.random.PRNGKey)(seeds), swept)
 
-    def chunk(state, hyper, env_params):
-        one = functools.partial(agent.train_chunk, updates=experiment.chunk)
-        return jax.vmap(one, (0, 0, None))(state, hyper, env_params)
+    def chunk(state, swept, env_params):
+        def one(state, own):
+            mixed = _mixed(env_params, own.weights)
+            return agent.train_chunk(state, own.hyper, mixed, updates=experiment.chunk)
+
+        return jax.vmap(one)(state, swept)
 
     seeds, hyper = hypers(experiment, batch, width)
     with _user_code():

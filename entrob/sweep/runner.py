@@ -150,13 +150,13 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
 
     A batch that was cut from another choice of methods counts too, and keeps its name.
     """
-    wanted = {run.id for method in group.methods for run in runs_of(experiment, method)}
+    wanted = {run.id: run for method in group.methods for run in runs_of(experiment, method)}
     batches = []
     for path in store.parts("runs"):
         name = path.stem.removeprefix("runs-")
         try:
             rows = read_frame(path)
-            if wanted.isdisjoint(rows["run_id"]):
+            if wanted.keys().isdisjoint(rows["run_id"]):
                 continue
             read_frame(store.part("curves", name))
             read_sealed(store.part("policies", name, ".msgpack"))
@@ -164,7 +164,8 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
             print(f"warning: {error}; its batch is trained again", file=sys.stderr, flush=True)
             store.drop(name)
             continue
-        runs = [Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples()]
+        named = [Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples()]
+        runs = [wanted.get(run.id, run) for run in named]
         batches.append(Batch(name, group, tuple(runs)))
     return batches
 
@@ -229,7 +230,8 @@ def _manifest(experiment, store, command, spent: Spent, wall: float, broken) -> 
         "test_time_s": round(old.get("test_time_s", 0.0) + spent.test_s, 2),
         "wall_time_s": round(old.get("wall_time_s", 0.0) + wall, 2),
         "frames_per_s": round(frames / train_s) if train_s else None,
-        **provenance(),
+        # A session that only tests or draws again leaves the commit that trained.
+        **(provenance() if spent.frames or "git_commit" not in old else {}),
         "precision": "float32",
     }
     write_json(store.manifest_path, manifest)

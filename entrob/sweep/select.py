@@ -3,8 +3,8 @@
 import dataclasses
 
 from entrob.errors import EntrobError
-from entrob.regularizers import load, regularizers
-from entrob.sweep.experiment import Experiment, Method, coefficient, magnitudes_of
+from entrob.regularizers import build, check_coefficient, load, regularizers
+from entrob.sweep.experiment import Experiment, Method, coefficient, tested_magnitudes
 
 
 def select_methods(
@@ -19,8 +19,8 @@ def select_methods(
         own default.
 
     Raises:
-      EntrobError: an unknown name, a module that does not import, a coefficient that is negative
-        or no number, or coefficients without a regularizer.
+      EntrobError: an unknown name, a module that does not import, a coefficient that is negative,
+        no number or outside the regularizer's domain, or coefficients without a regularizer.
     """
     if coefs is not None and not references:
         raise EntrobError("--coef needs a --regularizer")
@@ -33,13 +33,15 @@ def select_methods(
             chosen[reference] = declared[reference]
             continue
         name = load(reference)
-        base = declared.get(name, Method(name))
+        # What the task gives to all methods, none has.
+        base = declared.get(name, dataclasses.replace(declared["none"], name=name))
         if coefs is None:
             value = regularizers.get(name)().coef
             chosen[name] = dataclasses.replace(base, coefficients={name: value})
             continue
         for text in coefs.split(","):
-            value = coefficient(name, text.strip())
+            part = build(name, **base.options.get(name, {}))
+            value = check_coefficient(part, coefficient(name, text.strip()))
             label = f"{name}@{value:g}"
             chosen[label] = dataclasses.replace(
                 base, name=label, coefficients={**base.coefficients, name: value}
@@ -67,5 +69,5 @@ def select_perturbations(experiment: Experiment, names: tuple[str, ...]) -> Expe
         middle = middle if entry.paper is None else min(entry.paper, high)
         default = tuple(sorted({0.0, float(middle), float(high)}))
         declared = experiment.perturbations.get(name)
-        chosen[name] = declared or magnitudes_of(name, default, env_params)
+        chosen[name] = declared or tested_magnitudes(name, default, env_params)
     return dataclasses.replace(experiment, perturbations=chosen)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from entrob.perturbations import NOMINAL
 from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_tree
 from entrob.sweep.experiment import Experiment, digest
 from entrob.sweep.groups import Batch
@@ -92,7 +93,7 @@ def test(store: Store, batch: Batch, tester: Tester, prog: Program, which: list[
             for run, record in zip(batch.runs, records):
                 who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
                 when = {"chunk": chunk, "frames": chunk * per_chunk}
-                what = {"perturbation": name if magnitude else "nominal", "magnitude": magnitude}
+                what = {"perturbation": name, "magnitude": magnitude}
                 rows.append({**who, **when, **what, **record})
         frames.append(pd.DataFrame(rows))
         write_frame(path, pd.concat(frames, ignore_index=True))
@@ -101,5 +102,4 @@ def test(store: Store, batch: Batch, tester: Tester, prog: Program, which: list[
 def _conditions(experiment: Experiment) -> list[tuple[str, float]]:
     """What snapshots are tested under: perturbation and magnitude, 0 for nominal."""
     tested = experiment.snapshot_perturbations
-    first = next(iter(tested or experiment.perturbations))
-    return [(first, 0.0), *tested.items()]
+    return [(NOMINAL, 0.0), *tested.items()]

@@ -8,16 +8,18 @@ while its largest coefficient passes and downward while its smallest fails, with
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from entrob.errors import EntrobError
+from entrob.regularizers import regularizers
+from entrob.regularizers.domain import check_coefficient
 from entrob.results.store import Store
 from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient, positive_int
 from entrob.sweep.groups import group_methods
+from entrob.sweep.knobs import Knob
 from entrob.sweep.measure import Tester
 from entrob.sweep.program import Trainer
 from entrob.sweep.runner import run
@@ -29,32 +31,29 @@ BASELINE = "none"
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Coefficients to try for one method.
+    """Values to try for one method.
 
     Attributes:
-      method: name of the method being tuned.
-      coefficient: the regularizer whose coefficient varies.
+      method: the method being tuned; whatever else it has, every candidate has.
+      knob: its regularizer's coefficient.
       values: ascending.
-      fixed: the method's other coefficients.
-      options: options by regularizer.
-      bounds: what values it may be extended to.
     """
 
-    method: str
-    coefficient: str
+    method: Method
+    knob: Knob
     values: tuple[float, ...]
-    fixed: dict[str, float]
-    options: dict[str, dict[str, Any]]
-    bounds: tuple[float, float] = (0.0, math.inf)
 
-    def candidate(self, value: float) -> Method:
-        """The method with this coefficient; its name says which."""
-        return Method(
-            f"{self.method}@{value:g}", {**self.fixed, self.coefficient: value}, self.options
-        )
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.method.name
+
+    def candidates(self) -> dict[float, Method]:
+        """The method with each value above 0."""
+        return {v: self.knob.candidate(self.method, v) for v in self.values if v > 0}
 
     def extended(self, upward: bool) -> "Grid":
-        """Two more coefficients above or below, with the spacing of the grid's edge, if within."""
+        """Two more values above or below, with the spacing of the grid's edge, if in the domain."""
         a, b = (
             (self.values[-2:] if upward else self.values[1::-1])
             if len(self.values) > 1
@@ -62,36 +61,42 @@ class Grid:
         )
         edge = self.values[-1 if upward else 0]
         new = [float(f"{edge * (b / a) ** i:.3g}") for i in (1, 2)]
-        low, high = self.bounds
-        new = [value for value in new if low <= value <= high]
+        low, high = self.knob.domain
+        new = [value for value in new if low <= value < high]
         return dataclasses.replace(self, values=tuple(sorted({*self.values, *new})))
 
 
 def grids(experiment: Experiment) -> list[Grid]:
-    """The grids of an experiment's ``[tune.grids]``; raises `EntrobError` if there are none."""
+    """The grids of an experiment's ``[tune.grids]``.
+
+    Raises:
+      EntrobError: there are none, or a value is outside its regularizer's domain.
+    """
     declared = experiment.tune.get("grids", {})
     if not declared:
         raise EntrobError(f"experiment {experiment.name!r} declares no [tune.grids]")
-    for name, entry in declared.items():
-        if not (isinstance(entry, dict) and isinstance(entry.get("values"), list)):
-            raise EntrobError(f"tune.grids.{name} needs a list of values")
-    options = {m.name: m.options for m in experiment.methods}
-    return [
-        Grid(
-            name,
-            entry.get("coefficient", name),
-            tuple(sorted(coefficient(name, v) for v in entry["values"])),
-            {k: coefficient(k, v) for k, v in entry.get("fixed", {}).items()},
-            options.get(name, {}),
-            tuple(entry.get("bounds", (0.0, math.inf))),
-        )
-        for name, entry in declared.items()
-    ]
+    known = {m.name: m for m in experiment.methods}
+    none = known.get(BASELINE, Method(BASELINE))  # has what the file gives to all
+    bases = {name: known.get(name, dataclasses.replace(none, name=name)) for name in declared}
+    return [_grid(name, entry, bases[name]) for name, entry in declared.items()]
+
+
+def _grid(name: str, entry: Any, method: Method) -> Grid:
+    if not (isinstance(entry, dict) and isinstance(entry.get("values"), list)):
+        raise EntrobError(f"tune.grids.{name} needs a list of values")
+    tuned = entry.get("coefficient", name)
+    part = regularizers.get(tuned)()
+    fixed = {k: coefficient(k, v) for k, v in entry.get("fixed", {}).items()}
+    values = sorted(check_coefficient(part, value) for value in entry["values"])
+    method = dataclasses.replace(method, coefficients=fixed)
+    return Grid(method, Knob("coefficient", tuned, part.coef, part.domain), tuple(values))
 
 
 def tuning_experiment(experiment: Experiment, of: list[Grid]) -> Experiment:
     """The sweep that scores every candidate on seeds that are never reported."""
-    methods = [Method(BASELINE)] + [g.candidate(v) for g in of for v in g.values if v > 0]
+    known = {m.name: m for m in experiment.methods}
+    methods = [known.get(BASELINE, Method(BASELINE))]
+    methods += [method for grid in of for method in grid.candidates().values()]
     return dataclasses.replace(
         experiment,
         name=f"{experiment.name}-tune",
@@ -99,7 +104,7 @@ def tuning_experiment(experiment: Experiment, of: list[Grid]) -> Experiment:
         methods=tuple(methods),
         seeds=positive_int("tune.seeds", experiment.tune.get("seeds", 5)),
         first_seed=FIRST_TUNING_SEED,
-        perturbations={next(iter(experiment.perturbations)): (0.0,)},
+        perturbations={},  # the nominal environment is tested anyway
     )
 
 
@@ -153,8 +158,8 @@ def tune(
         floor, measure = float(random.return_mean.iloc[0]), experiment.tune.get("measure")
         table = score_table(of, *frames, floor, measure)
         chosen = dict(table[table.chosen][["method", "coefficient"]].itertuples(index=False))
-        chosen = {g.method: chosen.get(g.method, 0.0) for g in of}
-        wider = [_widen(g, chosen[g.method]) for g in of]
+        chosen = {g.name: chosen.get(g.name, 0.0) for g in of}
+        wider = [_widen(g, chosen[g.name]) for g in of]
         if wider == of:
             break
         of = wider
@@ -192,18 +197,18 @@ def score_table(
     mean = nominal.groupby("method")[measure].mean()
     spread = nominal.groupby("method")[measure].std()
     count = nominal.groupby("method")[measure].size()
-    names = [BASELINE, *(f"{g.method}@{v:g}" for g in of for v in g.values if v > 0)]
+    names = [BASELINE, *(m.name for g in of for m in g.candidates().values())]
     mean, spread, count = (x.reindex(names) for x in (mean, spread, count.astype(float)))
     baseline = mean[BASELINE]
     rows = [_row(BASELINE, 0.0, BASELINE, mean, spread, count, measure)]
     for grid in of:
-        names = {v: f"{grid.method}@{v:g}" for v in grid.values if v > 0}
+        names = {value: method.name for value, method in grid.candidates().items()}
         score = {v: mean[n] for v, n in names.items()} | (
             {0.0: baseline} if 0.0 in grid.values else {}
         )
         chosen = select(grid, score, baseline)
         for value, name in names.items():
-            row = _row(grid.method, value, name, mean, spread, count, measure)
+            row = _row(grid.name, value, name, mean, spread, count, measure)
             rows.append({**row, "chosen": value == chosen})
     table = pd.DataFrame(rows)
     table["ratio"] = table["mean"] / baseline

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from entrob.results import markup
+from entrob.results.latex import latex
 from entrob.results.provenance import provenance
 from entrob.results.store import write_bytes, write_json
 from entrob.theory import checks, estimation, figures, limits, mirror_descent, recovery
@@ -196,7 +197,7 @@ def _write_tables(out: Path, tables: dict[str, pd.DataFrame], manifest: dict[str
         text = markup.markdown(frame, CAPTIONS[name])
         write_bytes(out / "tables" / f"{name}.md", text.encode())
         write_bytes(out / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
-        write_bytes(out / "tables" / f"{name}.tex", markup.latex(frame, CAPTIONS[name]).encode())
+        write_bytes(out / "tables" / f"{name}.tex", latex(frame, CAPTIONS[name], name).encode())
         lines += [f"## {name.capitalize()}", "", text]
     lines += [
         f"![{path.stem}](figures/{path.name})\n" for path in sorted((out / "figures").glob("*.png"))

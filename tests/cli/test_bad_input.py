@@ -95,6 +95,7 @@ def test_arguments(fails, tiny_file, tmp_path, arguments, words):
         ("wall = [0, 8]", "wall = [nan]", "magnitude of 'wall'"),
         ("wall = [0, 8]", "wall = []", "needs a list of magnitudes"),
         ("wall = [0, 8]", "wall = 6", "needs a list of magnitudes"),
+        ("wall = [0, 8]", "wall = [0]", "'wall' needs a magnitude other than 0"),
         ("wall = [0, 8]", "slip = [1.1]", "magnitude of 'slip' must be in 0..1"),
         ("wall = [0, 8]", "reward_noise = [1]", "acts in training only"),
         ("wall = [0, 8]", "", "'perturbations' is missing"),

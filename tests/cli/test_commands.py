@@ -113,7 +113,7 @@ def test_run_trains_tests_and_reports(tiny_file, whole, tmp_path, capsys):
     assert f"report: {root / 'report.md'}" in out
     assert "640 frames" in out  # the manifest counts all sessions
     evaluation = read_frame(root / "evaluation.parquet")
-    assert set(evaluation.perturbation) == {"wall", "goal_shift"}
+    assert set(evaluation.perturbation) == {"nominal", "wall", "goal_shift"}
     manifest = json.loads((root / "manifest.json").read_text())
     assert manifest["seeds"] == [0] and set(manifest["methods"]) == {"none", "policy_entropy"}
 

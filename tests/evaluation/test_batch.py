@@ -13,6 +13,7 @@ from entrob.agents.model import Model
 from entrob.envs import make
 from entrob.evaluation.batch import evaluate
 from entrob.perturbations import perturb
+from entrob.results.nominal import with_nominal
 from entrob.results.store import Store, write_tree
 from entrob.sweep import measure, program
 from entrob.sweep.experiment import Method
@@ -106,7 +107,8 @@ def test_noise_that_is_off_is_the_bare_environment(minigrid):
     np.testing.assert_array_equal(deaf[0], deaf[2])
 
 
-MAGNITUDES = (0.0, 4.0, 8.0)
+MAGNITUDES = (4.0, 8.0)
+NAMES = ["nominal", "wall", "slip"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def tested(tiny, tmp_path_factory):
     experiment = dataclasses.replace(
         tiny,
         methods=(Method("none", params=limit),),
-        perturbations={"wall": MAGNITUDES, "slip": (0.0, 0.25, 1.0)},
+        perturbations={"wall": MAGNITUDES, "slip": (0.25, 1.0)},
     )
     (group,) = group_methods(experiment.methods)
     (batch,) = cut(group, list(runs_of(experiment, group.methods[0])), 2)
@@ -138,8 +140,8 @@ def tested(tiny, tmp_path_factory):
         patch.setattr(measure, "evaluate", counted("evaluate", measure.evaluate))
         patch.setattr(measure, "perturb", counted("perturb", measure.perturb))
         tester = measure.Tester(experiment)
-        assert tester.missing(store, batch) == ["wall", "slip"]
-        tester.test(store, batch, prog, ["wall", "slip"])
+        assert tester.missing(store, batch) == NAMES
+        tester.test(store, batch, prog, NAMES)
     assert tester.missing(store, batch) == [] and tester.compile_s > 0
     return store, traces
 
@@ -157,20 +159,25 @@ def test_policies_are_tested_on_the_perturbed_layout(tested):
     blocked = walls.get_group(8.0)
     assert (blocked.solvable == 0).all() and (blocked.success == 0).all()
     assert (blocked.exact_success == 0).all() and blocked.exact_worst.isna().all()
-    free = walls.get_group(0.0)
+    free = rows[rows.perturbation == "nominal"]
+    assert len(free) == 2 and (free.magnitude == 0).all()
     assert (free.solvable == 1).all() and (free.exact_success > 0).all()
     assert free.instance_success.map(lambda x: np.ptp(x) == 0).all()
     assert (walls.get_group(4.0).solvable == 1).all()
 
 
-def test_a_slip_of_zero_is_a_wall_of_zero(tested):
+def test_the_nominal_is_tested_once_and_begins_every_curve(tested):
     rows = tested[0].gather("evaluation")
-    nominal = rows[rows.magnitude == 0].set_index("perturbation")
+    assert len(rows) == 2 * 5 and (rows.magnitude == 0).sum() == 2
+    curves = with_nominal(rows)
+    nominal = curves[curves.magnitude == 0].set_index("perturbation")
     for field in ("success", "return_mean"):
         assert list(nominal.loc["wall", field]) == list(nominal.loc["slip", field])
-    slips = rows[rows.perturbation == "slip"]
+    slips = curves[curves.perturbation == "slip"]
     assert set(slips.magnitude) == {0.0, 0.25, 1.0}
+    # Under noise nothing is computed exactly, so neither is what the curve begins with.
     assert slips.exact_success.isna().all() and (slips.solvable == 1).all()
+    assert curves[curves.perturbation == "wall"].exact_success.notna().all()
 
 
 def test_occupancy_is_stored_once_per_run(tested):

@@ -13,7 +13,7 @@ from entrob.envs.layouts import drawn
 from entrob.envs.minigrid import empty_params
 from entrob.envs.shortest_path import UNREACHABLE, closed, optimal_steps, shortest_path
 from entrob.errors import EntrobError
-from entrob.perturbations import compose, perturb, perturbations
+from entrob.perturbations import compose, instance_keys, perturb, perturbations
 
 NAMES = ("wall", "elbow", "goal_shift", "start_shift", "random_walls", "blocked_route")
 ROOM = empty_params(10, 10)
@@ -65,6 +65,62 @@ def test_elbow_has_the_released_code_cells_and_a_uniform_height():
         assert cells == {(5, y), (6, y), (7, y), (5, y + 1), (5, y + 2)}
     heights = np.argmax(np.asarray(drawn.walls)[:, 6, 1:-1], axis=1) + 1
     assert uniform(heights, np.arange(1, 7)) > 1e-3
+
+
+def mirror_images(walls):
+    """The cells of a square grid as they are and mirrored on each diagonal and on both."""
+    return [walls, walls.T, walls[::-1, ::-1].T, walls[::-1, ::-1]]
+
+
+def drawn_in_shares(name, magnitude, count, params=ROOM):
+    """Walls of the instances of a test: bool[count, W, H]."""
+    keys = instance_keys(jax.random.key(3), perturbations.get(name, params), count)
+    return np.asarray(draw_all(keys, params, name, magnitude).walls)
+
+
+@pytest.mark.parametrize("name", ["wall", "elbow"])
+def test_a_mirrored_form_is_one_of_four_images_each_as_often(name):
+    plain = {walls.tobytes() for walls in np.asarray(draw(name, 5, 500).walls)}
+    counts = np.zeros(4)
+    for walls in drawn_in_shares(f"{name}_mirrored", 5, 40):
+        assert walls[[0, -1]].all() and walls[:, [0, -1]].all()
+        fits = [np.ascontiguousarray(x).tobytes() in plain for x in mirror_images(walls)]
+        counts += np.array(fits) / sum(fits)
+    np.testing.assert_array_equal(counts, 10)
+
+
+def test_a_mirrored_wall_hangs_from_every_side_equally_often():
+    walls = drawn_in_shares("wall_mirrored", 4, 40)[:, 1:-1, 1:-1]
+    sides = [walls[:, :, 0], walls[:, 0], walls[:, :, -1], walls[:, -1]]
+    assert [int(side.any(1).sum()) for side in sides] == [10] * 4
+
+
+def test_a_mirrored_blocked_route_shuts_either_way_around_the_room():
+    upper, lower = np.zeros((2, 10, 10), bool)
+    upper[1:9, 1] = upper[8, 1:9] = True
+    lower[1, 1:9] = lower[1:9, 8] = True
+    new = lambda walls: walls & ~np.asarray(ROOM.walls)
+    shares = []
+    for name in ("blocked_route", "blocked_route_mirrored"):
+        cells = new(drawn_in_shares(name, 1, 40))
+        assert (cells.sum((1, 2)) == 1).all()
+        shares.append([int((cells & way).any((1, 2)).sum()) for way in (upper, lower)])
+    assert 0 in shares[0] and shares[1] == [20, 20]
+
+
+def test_a_mirrored_form_reflects_all_that_a_layout_has():
+    """Lava, start, goal and direction too: the ways that a cell of a route leaves open are those
+    of the layout that is played."""
+    _, params = make("minigrid/lava-crossing")
+    for walls in drawn_in_shares("blocked_route_mirrored", 1, 8, params):
+        (cell,) = new_cells(walls, params)
+        assert not params.lava[cell]
+        best = optimal_steps(params)
+        assert best <= optimal_steps(params.replace(walls=jnp.asarray(walls))) < UNREACHABLE
+    # On a grid that is not square, it is turned by half.
+    wide = empty_params(9, 6)
+    hung = drawn_in_shares("wall_mirrored", 2, 8, wide)[:, 1:-1, 1:-1]
+    assert [int(hung[:, :, y].any(1).sum()) for y in (0, -1)] == [4, 4]
 
 
 def test_elbow_grows_in_a_fixed_order():

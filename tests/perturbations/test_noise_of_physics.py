@@ -1,6 +1,7 @@
 """The noises that physics needs, on a gymnax environment with a box for actions."""
 
 import functools
+from typing import ClassVar
 
 import chex
 import gymnax
@@ -95,7 +96,7 @@ def within(values, mean, std):
 
 
 def test_observation_noise_is_gaussian_everywhere_and_leaves_the_state_alone():
-    env, params = noisy_plant("observation_noise", 0.25)
+    env, params = noisy_plant("observation_noise_raw", 0.25)
     after, seen, _, _, _, info = rollout(env, params, jnp.zeros((N, 2)))
     np.testing.assert_array_equal(after.time, np.arange(1, N + 1))
     np.testing.assert_array_equal(seen["whole"], after.time)  # whole numbers stay
@@ -112,8 +113,43 @@ def test_observation_noise_is_gaussian_everywhere_and_leaves_the_state_alone():
     assert within(firsts, 0.0, 0.25)
 
 
+class Spread(Plant):
+    """A plant that says how much what is seen of it varies."""
+
+    observation_spread: ClassVar = {"whole": 3.0, "blurred": np.array([0.1, 2.0, 0.0])}
+
+
+def test_observation_noise_is_measured_in_the_spread_of_each_number():
+    env, params = with_noise(Spread(), PlantParams())
+    np.testing.assert_allclose(params.noise.observation_spread["blurred"], [0.1, 2.0, 0.0])
+    params = perturb(
+        jax.random.key(0), params.replace(max_steps_in_episode=N), "observation_noise", 0.5
+    )
+    after, seen, *_ = rollout(env, params, jnp.zeros((N, 2)))
+    np.testing.assert_array_equal(seen["whole"], after.time)
+    error = np.asarray(seen["blurred"]) - np.asarray(after.time)[:, None]
+    assert within(error[:, 0], 0.0, 0.05) and within(error[:, 1], 0.0, 1.0)
+    assert not error[:, 2].any()  # what never varies is known
+    # Onto noise in its own unit, variances add up.
+    both = perturb(jax.random.key(0), params, "observation_noise_raw", 1.0)
+    blurred = both.noise.observation_noise["blurred"]
+    np.testing.assert_allclose(blurred, np.hypot([0.05, 1.0, 0.0], 1.0), rtol=1e-6)
+
+
+def test_a_spread_that_is_not_like_an_observation_is_refused():
+    class Wrong(Plant):
+        observation_spread: ClassVar = {"whole": 3.0, "blurred": np.ones(4)}
+
+    class Flat(Plant):
+        observation_spread: ClassVar = np.ones(3)
+
+    for plant in (Wrong(), Flat()):
+        with pytest.raises(EntrobError, match="observation_spread must be like an observation"):
+            with_noise(plant, PlantParams())
+
+
 def test_a_dropped_observation_is_zero_whatever_its_noise():
-    env, params = noisy_plant("observation_noise", 1.0)
+    env, params = noisy_plant("observation_noise_raw", 1.0)
     params = perturb(jax.random.key(0), params, "observation_dropout", 1.0)
     seen = rollout(env, params, jnp.zeros((20, 2)))[1]
     assert not np.asarray(seen["blurred"]).any()
@@ -177,9 +213,11 @@ def test_slip_sets_in_after_the_delay():
 def test_noises_of_physics_compose():
     params = with_noise(Plant(), PlantParams())[1]
     key = jax.random.key(0)
-    for name in ("observation_noise", "action_noise"):
+    for name in ("observation_noise_raw", "action_noise"):
         twice = perturb(key, perturb(key, params, name, 0.3), name, 0.4)
-        np.testing.assert_allclose(getattr(twice.noise, name), 0.5, rtol=1e-6)
+        noise = getattr(twice.noise, name.removesuffix("_raw"))
+        noise = noise["blurred"] if name == "observation_noise_raw" else noise
+        np.testing.assert_allclose(noise, np.full(np.shape(noise), 0.5), rtol=1e-6)
     delay = [perturb(key, perturb(key, params, "action_delay", a), "action_delay", b).noise
              for a, b in ((1, 2), (2, 3))]  # fmt: skip
     assert [float(noise.action_delay) for noise in delay] == [3, 3]
@@ -191,6 +229,7 @@ def test_noises_of_physics_compose():
         ("CartPole-v1", "action_noise", "the actions of this environment are no box with bounds"),
         ("FourRooms-misc", "observation_noise", "observations are whole numbers, see observation_"),
         ("minigrid/empty-8x8", "observation_noise", "observations are whole numbers"),
+        ("CartPole-v1", "observation_noise", "declare its observation_spread, see observation_no"),
         ("Pendulum-v1", "wall", "needs params with 'walls' or "),
     ],
 )

@@ -9,7 +9,15 @@ import pytest
 
 from entrob.envs import make
 from entrob.errors import EntrobError
-from entrob.perturbations import compose, needs_noise, perturb, perturbation, perturbations
+from entrob.perturbations import (
+    compose,
+    instance_keys,
+    needs_noise,
+    perturb,
+    perturbation,
+    perturbations,
+    stratum,
+)
 
 # Those of a grid, as the issue and the paper declare them; test_physics.py has the others.
 EXPECTED = {  # name: (low, high, the paper's magnitude)
@@ -19,6 +27,9 @@ EXPECTED = {  # name: (low, high, the paper's magnitude)
     "start_shift": (0, 7, None),
     "random_walls": (0, 20, 7),
     "blocked_route": (0, 4, None),
+    "wall_mirrored": (0, 8, None),
+    "elbow_mirrored": (0, 5, None),
+    "blocked_route_mirrored": (0, 4, None),
     "slip": (0, 1, None),
     "sticky_action": (0, 1, None),
     "observation_dropout": (0, 1, None),
@@ -53,13 +64,17 @@ def test_declarations(nominal):
     everything = {name: perturbations.get(name) for name in perturbations.names()}
     declared = {name: p for name, p in everything.items() if p.lacks(nominal) is None}
     assert {n: (p.low, p.high, p.paper) for n, p in declared.items()} == EXPECTED
-    assert {n for n, p in declared.items() if p.kind == "structured"} == {
-        "wall",
-        "elbow",
-        "goal_shift",
-        "start_shift",
-        "blocked_route",
+    routes = {"wall", "elbow", "blocked_route"}
+    classes = {
+        "routes": routes | {f"{name}_mirrored" for name in routes},
+        "random walls": {"random_walls"},
+        "shifts": {"goal_shift", "start_shift"},
+        "action noise": {"slip", "sticky_action", "action_delay"},
+        "observation noise": {"observation_dropout", "reward_noise"},
     }
+    for category, names in classes.items():
+        assert {n for n, p in declared.items() if p.category == category} == names
+    assert {n for n, p in declared.items() if p.stratified} == {f"{n}_mirrored" for n in routes}
     assert {n for n, p in declared.items() if p.training_only} == {"reward_noise"}
     assert {n for n, p in declared.items() if "noise" in p.requires} == {
         n for n, p in declared.items() if not p.instances_distinct
@@ -236,6 +251,36 @@ def test_a_user_perturbation_of_the_wrong_form(wrong, registered, nominal):
     registered("wrong")(lambda key, params, magnitude: wrong(params))
     with pytest.raises(EntrobError, match="'wrong' must return params of the same fields, shapes"):
         perturb(jax.random.key(0), nominal, "wrong", 1)
+
+
+def test_a_category_that_is_none_and_a_reserved_name_are_refused(registered):
+    same = lambda key, params, magnitude: params
+    with pytest.raises(EntrobError, match="unknown category of a perturbation 'route': did you"):
+        registered("detour", category="route")(same)
+    with pytest.raises(EntrobError, match="no perturbation can be called 'nominal'"):
+        registered("nominal")(same)
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 200])
+def test_the_instances_of_a_test_have_equal_shares_of_what_is_drawn_by_stratum(registered, count):
+    same = lambda key, params, magnitude: params
+    registered("even", stratified=True)(same)
+    registered("plain")(same)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        keys = instance_keys(key, perturbations.get("even"), count)
+        where = np.asarray(jax.vmap(stratum)(keys))
+        assert sorted(np.floor(count * where)) == list(range(count))
+        # In random order: the first tenth of the instances is no tenth of the range.
+        assert count < 200 or np.ptp(where[:20]) > 0.5
+        data = np.asarray(jax.random.key_data(keys))
+        assert len(np.unique(data, axis=0)) == count
+        # What is drawn of such a key otherwise is no less random than of any.
+        assert count < 200 or 0.4 < np.mean(jax.vmap(jax.random.uniform)(keys)) < 0.6
+        plain = instance_keys(key, perturbations.get("plain"), count)
+        assert (
+            jax.random.key_data(plain) == jax.random.key_data(jax.random.split(key, count))
+        ).all()
 
 
 def test_a_range_without_0_is_refused(registered):

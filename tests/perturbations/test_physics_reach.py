@@ -21,10 +21,10 @@ QUICK = QUICK if jax.default_backend() == "cpu" else {}
 PUSHER, ANT = "mujoco/pusher", "mujoco/ant"
 NAMES = [
     *((PUSHER, name) for name in ("wall", "goal_shift", "joint_damping", "joint_range")),
-    *((PUSHER, name) for name in ("puck_mass", "actuator_gain", "observation_noise")),
+    *((PUSHER, name) for name in ("puck_mass", "actuator_gain", "observation_noise_raw")),
     *((PUSHER, name) for name in ("action_noise", "action_delay")),
     *((ANT, name) for name in ("hurdle", "leg_failure", "friction", "torso_mass")),
-    *((ANT, name) for name in ("actuator_gain", "observation_noise", "action_noise")),
+    *((ANT, name) for name in ("actuator_gain", "observation_noise_raw", "action_noise")),
     (ANT, "action_delay"),
 ]
 
@@ -273,7 +273,7 @@ def test_a_heavier_torso_is_moved_less_by_the_legs():
 def test_noise_and_delay(id):
     """Their statistics are tested in test_noise.py; here, that they act on these environments."""
     nominal, clean, state = begin(id)
-    params, observation, _ = begin(id, "observation_noise", 0.01)
+    params, observation, _ = begin(id, "observation_noise_raw", 0.01)
     error = np.asarray(observation - clean)
     assert (error != 0).all() and 0.003 < error.std() < 0.03
     seen, end, _ = play(id, nominal, state, chosen(id, 4))

@@ -15,7 +15,7 @@ from scipy import stats
 from entrob.envs import entropy_features, is_success, make
 from entrob.envs.minigrid import MiniGrid
 from entrob.errors import EntrobError
-from entrob.perturbations import perturb, with_noise, with_randomization
+from entrob.perturbations import perturb, with_mixture, with_noise, with_randomization
 from entrob.perturbations.randomization import Range
 
 ID = "minigrid/empty-8x8"
@@ -322,3 +322,48 @@ def test_once_per_name_and_after_the_noise():
         with_randomization(env, params, "wall", 0, 1)
     with pytest.raises(EntrobError, match="must be given noise before it is randomized"):
         with_randomization(*with_noise(env, params), "slip", 0, 1)
+
+
+@functools.cache
+def mixed():
+    """Walls of two heights and a noise, one in each episode."""
+    env, params = make(ID, noise=True)
+    cells = [("wall", 2), ("slip", 0.3), ("wall", 5)]
+    return with_mixture(env, params, cells)
+
+
+def weighted(params, *weights):
+    mixture = params.randomization.replace(weight=jnp.float32(weights))
+    return params.replace(randomization=mixture)
+
+
+def test_an_episode_of_a_mixture_has_one_of_its_perturbations_in_equal_shares():
+    env, params = mixed()
+    keys = jax.random.split(jax.random.key(0), 3000)
+    drawn = reset_many(env, keys, params)[1].drawn
+    found, counts = np.unique(
+        np.stack([cells(drawn.walls), np.round(np.asarray(drawn.noise.slip), 3)]),
+        axis=1,
+        return_counts=True,
+    )
+    np.testing.assert_allclose(sorted(found.T.tolist()), [[0, 0.3], [2, 0], [5, 0]], atol=1e-6)
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("weights", "cell"), [((1, 0, 0), (2, 0)), ((0, 2, 0), (0, 0.3))])
+def test_one_weight_leaves_one_perturbation(weights, cell):
+    env, params = mixed()
+    keys = jax.random.split(jax.random.key(1), 100)
+    drawn = reset_many(env, keys, weighted(params, *weights))[1].drawn
+    assert (cells(drawn.walls) == cell[0]).all()
+    np.testing.assert_allclose(drawn.noise.slip, cell[1])
+
+
+def test_what_is_no_mixture_is_named():
+    env, params = make(ID, noise=True)
+    with pytest.raises(EntrobError, match="at least one perturbation"):
+        with_mixture(env, params, [])
+    with pytest.raises(EntrobError, match="must be a number in 0..1, not 2"):
+        with_mixture(env, params, [("slip", 2)])
+    with pytest.raises(EntrobError, match="is randomized already"):
+        with_mixture(*mixed(), [("wall", 2)])

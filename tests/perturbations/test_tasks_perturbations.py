@@ -1,4 +1,4 @@
-"""Perturbations of gymnax's tasks, structured and diffuse: what they change, and that it is felt.
+"""Perturbations of gymnax's tasks: what they change, in what shares, and that it is felt.
 
 That the perturbed motion is the one intended is tested in tests/envs/test_tasks.py.
 """
@@ -13,15 +13,15 @@ import pytest
 
 from entrob.envs import make
 from entrob.errors import EntrobError
-from entrob.perturbations import compose, perturb, perturbations
+from entrob.perturbations import compose, instance_keys, perturb, perturbations
 
 DERIVED = {"total_mass", "polemass_length"}
 LINKS = {"link_length_1", "link_length_2", "link_com_pos_1", "link_com_pos_2", "link_moi"}
 EXPECTED = [  # id, name, largest magnitude, what it changes
-    ("CartPole-v1", "gravity", 1, {"gravity"}),
-    ("CartPole-v1", "mass", 9, {"masspole", *DERIVED}),
-    ("CartPole-v1", "length", 3, {"length", "polemass_length"}),
-    ("CartPole-v1", "force", 0.9, {"force_mag"}),
+    ("CartPole-v1", "gravity", 9, {"gravity"}),
+    ("CartPole-v1", "mass", 99, {"masspole", *DERIVED}),
+    ("CartPole-v1", "length", 9, {"length", "polemass_length"}),
+    ("CartPole-v1", "force", 0.99, {"force_mag"}),
     ("Acrobot-v1", "gravity", 1, {"gravity"}),
     ("Acrobot-v1", "mass", 1, {"link_mass_1", "link_mass_2", "link_moi"}),
     ("Acrobot-v1", "length", 1, LINKS),
@@ -42,8 +42,10 @@ EXPECTED = [  # id, name, largest magnitude, what it changes
     ("SpaceInvaders-MinAtar", "enemy_rate", 9, {"enemy_shot_interval"}),
     ("SpaceInvaders-MinAtar", "reload", 15, {"shot_cool_down"}),
 ]
+TWO_SIDED = ("gravity", "mass", "length", "goal_shift")
+EXPECTED += [(task, f"{n}_exact", *rest) for task, n, *rest in EXPECTED if n in TWO_SIDED]
 TASKS = sorted({task for task, *_ in EXPECTED})
-#: The diffuse ones that fit, and a magnitude at which 60 steps feel them.
+#: The noises that fit, and a magnitude at which 60 steps feel them.
 NOISE = {"slip": 0.5, "sticky_action": 0.5, "observation_dropout": 0.5, "reward_noise": 1}
 NOISE |= {"observation_noise": 0.1, "action_noise": 0.5, "action_delay": 2}
 BOXES = {"Pendulum-v1", "PointRobot-misc"}
@@ -135,8 +137,8 @@ def test_all_that_fit_are_tested():
     )
     found = {(t, n) for t in TASKS for n in perturbations.names() if fitting(t, n)}
     expected = {(task, name) for task, name, *_ in EXPECTED}
-    diffuse = {(t, n) for t in TASKS for n in NOISE if n != "action_noise" or t in BOXES}
-    assert found == expected | diffuse
+    noises = {(t, n) for t in TASKS for n in NOISE if n != "action_noise" or t in BOXES}
+    assert found == expected | noises
 
 
 @every
@@ -144,13 +146,14 @@ def test_declarations_and_what_each_changes(task, name, high, changes):
     _, params = nominal(task)
     entry = perturbations.get(name, params)
     assert entry.range(params) == (0, high)
-    assert entry.kind == ("structured" if name == "goal_shift" else "dynamics")
+    assert entry.category == ("shifts" if name.startswith("goal_shift") else "dynamics")
     keys = jax.random.split(jax.random.key(0), 8)
     drawn = jax.vmap(lambda key: perturb(key, params, name, high))(keys)
     one = jax.tree.map(lambda x: x[0], drawn)
     assert changed_fields(params, one) == changes
     several = {f for f in changes if len(np.unique(getattr(drawn, f), axis=0)) > 1}
     assert several == (changes if entry.instances_distinct else set())
+    assert entry.stratified == (name.removesuffix("_exact") in TWO_SIDED)
     for bad in (-0.1, high * 1.2):
         with pytest.raises(EntrobError, match=rf"in 0\.\.{high:g}, not"):
             perturb(jax.random.key(0), params, name, bad)
@@ -160,6 +163,7 @@ def test_declarations_and_what_each_changes(task, name, high, changes):
 def test_magnitude_0_is_the_identity_bit_for_bit(task, name, high, changes):
     _, params = nominal(task)
     others = [(n, h // 2 if h >= 4 else h / 3) for t, n, h, _ in EXPECTED if t == task]
+    others = [(n, h) for n, h in others if not n.endswith("_exact")]
     busy = compose(jax.random.key(1), params, [*others, ("slip", 0.2), ("reward_noise", 0.5)])
     traced = jax.jit(lambda key, params, m: perturb(key, params, name, m))
     for before in (params, busy):
@@ -179,10 +183,11 @@ def test_one_compilation_serves_all_magnitudes_and_keys(task, name, high, change
 @every
 def test_each_is_felt(task, name, high, changes):
     """No knob is a param that the task ignores: something seen, paid or ended is another."""
-    goals = name == "goal_shift"
+    goals = name.startswith("goal_shift")
     felt = set()
-    for seed in range(4):  # both signs
-        changed = perturb(jax.random.key(seed), nominal(task)[1], name, high)
+    entry = perturbations.get(name, nominal(task)[1])
+    for key in instance_keys(jax.random.key(0), entry, 4):  # both signs
+        changed = perturb(key, nominal(task)[1], name, high)
         differs_here = differs(task, changed, goals)
         felt |= differs_here
         assert goals or "seen" in differs_here
@@ -217,13 +222,50 @@ def test_each_noise_is_felt(task, name):
         assert "seen" in felt and "first" not in felt
 
 
+RATIOS = {"CartPole-v1": ("gravity", "gravity"), "Pendulum-v1": ("mass", "m")}
+SHIFTS = {"Acrobot-v1": "goal_height", "MountainCar-v0": "goal_position"}
+SHIFTS |= {"PointRobot-misc": "goal_rotation"}
+
+
+def drawn(task, name, magnitude, field, count=16):
+    """A param's values over the instances of a test."""
+    _, params = nominal(task)
+    keys = instance_keys(jax.random.key(7), perturbations.get(name, params), count)
+    changed = jax.vmap(lambda key: perturb(key, params, name, magnitude))(keys)
+    return np.asarray(getattr(changed, field)), float(getattr(params, field))
+
+
+@pytest.mark.parametrize("task", RATIOS)
+def test_factors_are_log_uniform_and_go_both_ways_equally_often(task):
+    name, field = RATIOS[task]
+    values, before = drawn(task, name, 1.0, field)
+    exponents = np.sort(np.log2(values / before))
+    assert len(np.unique(values)) == 16 and (exponents > 0).sum() == 8
+    # One in each sixteenth of -1..1.
+    assert (np.floor(8 * (exponents + 1)) == np.arange(16)).all()
+    ends, before = drawn(task, f"{name}_exact", 1.0, field)
+    assert sorted(np.round(ends / before, 5)) == [0.5] * 8 + [2.0] * 8
+
+
+@pytest.mark.parametrize("task", SHIFTS)
+def test_goals_go_both_ways_equally_often(task):
+    values, before = drawn(task, "goal_shift", 0.08, SHIFTS[task])
+    moved = np.sort(values - before)
+    assert len(np.unique(values)) == 16 and (moved > 0).sum() == 8
+    assert 0.065 < -moved[0] <= 0.08 and 0.065 < moved[-1] <= 0.08
+    ends, before = drawn(task, "goal_shift_exact", 0.08, SHIFTS[task])
+    assert sorted(np.round(ends - before, 5)) == [-0.08] * 8 + [0.08] * 8
+
+
 def test_the_derived_params_of_cartpole_follow():
     _, params = nominal("CartPole-v1")
     for name, field in (("mass", "masspole"), ("length", "length")):
         for seed in range(4):
-            changed = perturb(jax.random.key(seed), params, name, 2)
+            changed = perturb(jax.random.key(seed), params, f"{name}_exact", 2)
             factor = float(getattr(changed, field) / getattr(params, field))
             assert factor == pytest.approx(3) or factor == pytest.approx(1 / 3)
+            between = perturb(jax.random.key(seed), params, name, 2)
+            assert 1 / 3 < getattr(between, field) / getattr(params, field) < 3
             masses = changed.masscart + changed.masspole
             np.testing.assert_allclose(changed.total_mass, masses, rtol=1e-7)
             moment = changed.masspole * changed.length
@@ -258,7 +300,7 @@ def test_the_robots_goals_turn_by_the_angle():
     env, params = nominal("PointRobot-misc")
     angle = lambda p, key: np.arctan2(*np.asarray(env.reset(key, p)[1].goal)[::-1])
     for seed in range(4):
-        changed = perturb(jax.random.key(seed), params, "goal_shift", 0.5)
+        changed = perturb(jax.random.key(seed), params, "goal_shift_exact", 0.5)
         key = jax.random.key(seed + 10)
         assert abs(angle(changed, key) - angle(params, key)) == pytest.approx(0.5, abs=1e-5)
         fixed = changed.replace(goal_spread=jnp.float32(0.0))

@@ -126,12 +126,21 @@ def spec_of(kind: str) -> SimpleNamespace:
     env = SimpleNamespace(
         default_params=None,
         observation_space=lambda params: spaces.Box(-3, 3, (SIZE,)),
-        reset_env=lambda key, params: (jnp.zeros(SIZE), ()),
+        reset_env=lambda key, params: (jnp.zeros(SIZE), jnp.zeros(())),
+        step_env=lambda key, state, action, params: (
+            jnp.zeros(SIZE),
+            state + 1,
+            state / 3 + jnp.sum(action),
+            state > 8,
+            {},
+        ),
+        is_truncated=lambda state, params: jnp.zeros((), bool),
         finite=True,
         states=lambda params: jnp.zeros(STATES),
         action_space=lambda params: action,
     )
-    return SimpleNamespace(env=env, num_envs=ENVS, num_steps=STEPS, algorithm="ppo")
+    sizes = {"num_envs": ENVS, "num_steps": STEPS, "epochs": 2, "minibatches": 3}
+    return SimpleNamespace(env=env, network=None, algorithm="ppo", **sizes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -167,7 +176,7 @@ def _look(part: Regularizer, kind, params, rollout, state, coefs):
 
         (value, out), gradient = jax.value_and_grad(objective, has_aux=True)(params)
         behavior = whole.behavior(states, rollout.dist, named)
-        metrics = {"policy_entropy": jnp.float32(1.0)}
+        metrics = {"policy_entropy": jnp.float32(1.0), "params": params}
         new, _ = whole.update(keys[3], states, rollout, metrics, named)
         return {
             **out,

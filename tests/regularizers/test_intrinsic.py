@@ -1,11 +1,15 @@
 """Bonuses in cases that are known: limits, invariances, gradients of what they are gradients of."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import spec_of
+from scipy.special import digamma
 
+from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.estimators import knn_distances
 from entrob.regularizers import build
@@ -103,6 +107,7 @@ def test_where_steps_coincide(make_rollout):
     data = data.replace(obs=data.features)
     for name in ("re3", "rise", "apt"):
         np.testing.assert_array_equal(given(name, data)[0], 0.0)
+    # With no other point there is nothing to be spread over.
     nothing = np.log(1e-5) - np.euler_gamma / 3
     np.testing.assert_allclose(given("vcse", data)[0], nothing, rtol=1e-5)
 
@@ -158,9 +163,10 @@ DIVERGENCES = {
 def test_orpo_is_a_divergences_gradient(name, make_rollout):
     times, divergence = DIVERGENCES[name]
     data = at(make_rollout(0, finite=True), np.r_[np.arange(20), np.arange(20), np.arange(8)])
-    still = data.replace(reward=0 * data.reward, reward_scale=jnp.float32(1))  # σ is then 1
+    still = data.replace(reward_scale=jnp.float32(1))
     begun, state = given(name, still, over="states")
     np.testing.assert_array_equal(begun, 0.0)
+    state = state._replace(spread=jnp.ones(()))
     q = np.random.default_rng(0).dirichlet(np.ones(STATES) * 5)
     state = state._replace(counts=jnp.float32(q * 1e7))
     bonus, _ = given(name, still, state, over="states")
@@ -174,6 +180,34 @@ def test_orpo_is_a_divergences_gradient(name, make_rollout):
         np.testing.assert_allclose(times * (delta[s] - delta[0]), slope, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("task", ["minigrid/empty-8x8", "gymnax:CartPole-v1"])
+def test_orpos_unit_is_the_tasks_and_no_seeds(task):
+    env, _ = make(task)
+    spec = SimpleNamespace(env=env, num_envs=4, num_steps=8)
+    begin = lambda key: build("orpo_kl").init(key, spec, None).spread
+    spread = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(7), 3))
+    assert (spread == spread[0]).all() and spread[0] > 0
+    if task.startswith("minigrid"):
+        # Rare successes, of which single rollouts may hold none: between them and σ = 1.
+        assert 0.001 < spread[0] < 0.3
+    else:
+        assert spread[0] == 1  # its rewards are all equal
+
+
+def test_vcse_pays_less_the_more_often_a_state_is_visited(make_rollout):
+    often = np.repeat(np.arange(5), [24, 12, 6, 4, 2])  # on a line, one apart
+    data = make_rollout(0)
+    points = jnp.asarray(np.stack([often, 0 * often, 0 * often], -1), jnp.float32)
+    data = data.replace(features=points.reshape(T, N, 3))
+    bonus = np.ravel(given("vcse", data)[0])
+    paid = [bonus[often == place].mean() for place in range(5)]
+    assert (np.diff(paid[:4]) > 0.1).all()
+    assert min(paid) > np.log(1e-5) / 2  # no floor
+    # The visits' share of the way to the neighbor: half of 1, (k / m)^(1/3) of it.
+    wanted = np.log(2 * 0.5 * (3 / 23) ** (1 / 3) + 1e-5) + digamma(T * N + 1) / 3
+    assert paid[0] == pytest.approx(wanted, rel=1e-4)
+
+
 def test_orpos_reference_is_the_first_share_of_training(make_rollout):
     first, second = (make_rollout(seed, finite=True) for seed in (0, 1))
     early = lambda data: data.replace(progress=jnp.float32(0.005))
@@ -182,7 +216,7 @@ def test_orpos_reference_is_the_first_share_of_training(make_rollout):
     _, late = given("orpo_kl", second, state, over="states")
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), state, late))
     _, more = given("orpo_kl", early(second), state, over="states")
-    assert float(more.counts.sum()) == 2 * T * N and float(more.rewards.count) == 2 * T * N
+    assert float(more.counts.sum()) == 2 * T * N
     old = (more.sample == state.sample).all(-1)
     assert 0 < old.sum() < T * N  # some of either
 
@@ -194,7 +228,7 @@ def test_orpo_never_exceeds_its_clip(name, make_rollout):
     alone = at(data, np.full(T * N, 3)).replace(reward_scale=jnp.float32(1))
     state = state._replace(counts=jnp.zeros(STATES).at[0].set(1e6))
     bonus, _ = given(name, alone, state, over="states", clip=0.5)
-    np.testing.assert_allclose(np.abs(bonus), 0.5 * state.rewards.std, rtol=1e-5)
+    np.testing.assert_allclose(np.abs(bonus), 0.5 * state.spread, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

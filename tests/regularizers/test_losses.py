@@ -83,7 +83,8 @@ def test_given_probabilities_are_those_of_every_state():
     ("alpha_divergence", {"reference": "x"}), ("epo", {"penalty": -1}), ("epo", {"band": (1.1, 2)}),
     ("epo", {"horizon": 0}), ("siren", {"nucleus": 0}), ("siren", {"quantile": 1.1}),
     ("spine", {"share": 0}), ("spine", {"band": (0.5, 0.1)}), ("lp_reg", {"threshold": 1}),
-    ("lp_reg", {"quantile": 0}), ("aent", {"dropped": 1}), ("aent", {"band": (0.5, 0.1)}),
+    ("lp_reg", {"share": 0}), ("spine", {"pull": -1}), ("aent", {"dropped": 1}),
+    ("aent", {"band": (0.5, 0.1)}),
     ("sr2l", {"radius": -1}), ("sr2l", {"steps": 0}), ("sr2l", {"cells": 0}),
     ("value_gradient", {"cells": 0}), ("lrpg", {"begin": 1}), ("lrpg", {"noise": -1}),
 ])  # fmt: skip
@@ -183,7 +184,7 @@ def test_lp_reg_pulls_rare_sensible_actions_up_and_leaves_noise_alone():
         clip_low=jnp.full(3, 0.2),
         clip_high=jnp.full(3, 0.3),
     )
-    part = build("lp_reg", threshold=0.1, quantile=1.0)
+    part = build("lp_reg", threshold=0.1, share=1.0)
     learner = lambda logits: policy_of(Categorical(logits))
     weight, low, high = part.surrogate(None, (), learner(acted), batch, 1.0)
     np.testing.assert_array_equal(weight, 1.0)
@@ -192,6 +193,76 @@ def test_lp_reg_pulls_rare_sensible_actions_up_and_leaves_noise_alone():
     slope = jax.grad(lambda x: part.loss(None, (), learner(x), batch, 1.0))(acted)
     assert slope[0, 1] < 0 < slope[0, 0]  # descent makes it likelier
     np.testing.assert_array_equal(slope[1:], 0.0)
+
+
+def lp_protected(acted, now, action, share):
+    """Which steps, all bad, have their clip lifted."""
+    _, _, batch = case_policy()
+    batch = jax.tree.map(lambda x: x[: len(action)] if x.ndim else x, batch)
+    fill = jnp.ones(len(action))
+    batch = batch.replace(
+        dist=Categorical(acted), action=jnp.asarray(action), advantage=-fill,
+        clip_low=0.2 * fill, clip_high=0.2 * fill, reward=0 * fill, acted=None,
+    )  # fmt: skip
+    part = build("lp_reg", share=share)
+    return np.isinf(part.surrogate(None, (), policy_of(Categorical(now)), batch, 1.0)[1])
+
+
+def test_lp_reg_never_protects_the_likeliest_action():
+    # A state seen many times: one π for all, of which the greedy action's is the lowest quantile.
+    logits = jnp.tile(jnp.log(jnp.array([0.96, 0.03, 0.01])), (40, 1))
+    assert not lp_protected(logits, 0.9 * logits, np.zeros(40, int), 0.01).any()
+    rng = np.random.default_rng(0)
+    acted = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
+    now = acted + 0.3 * jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
+    action = rng.integers(0, 4, 40)
+    where = lp_protected(acted, now, action, 1.0)
+    best = (action == np.argmax(acted, -1)) | (action == np.argmax(now, -1))
+    assert where.any() and best.any() and not (where & best).any()
+
+
+@pytest.mark.parametrize("share, count", [(0.01, 1), (0.1, 4), (0.5, 20), (1.0, 40)])
+def test_lp_reg_counts_its_steps_where_all_are_equally_likely(share, count):
+    logits = jnp.tile(jnp.log(jnp.array([0.6, 0.38, 0.02])), (40, 1))
+    assert lp_protected(logits, logits, np.ones(40, int), share).sum() == count
+
+
+def test_spine_becomes_none_as_its_coefficient_vanishes():
+    learner, case, batch = case_policy()
+    part = build("spine")
+    notes = part.prepare(case.initial, case.rollout, 1.0)
+    batch = batch.replace(
+        notes=jax.tree.map(jnp.ravel, notes),
+        clip_low=jnp.full(48, 0.2),
+        clip_high=jnp.full(48, 0.2),
+    )
+    policy, whole = learner(case.params), part.surrogate(None, None, None, batch, 1.0)[0]
+    assert (whole == 0).sum() == (~np.ravel(notes["chosen"])).sum() > 24
+    for coef in (1e-1, 1e-3, 1e-6):
+        weight = part.surrogate(None, None, None, batch, coef)[0]
+        np.testing.assert_allclose(weight - 1, coef * (whole - 1), atol=1e-6)
+        assert abs(weight - 1).max() <= coef * whole.max()
+        loss = part.loss(None, case.initial, policy, batch, coef)
+        np.testing.assert_allclose(
+            loss, coef * part.loss(None, case.initial, policy, batch, 1.0), rtol=1e-5
+        )
+
+
+def test_a_moving_average_follows_the_policy_and_a_uniform_reference_is_policy_entropy():
+    learner, case, batch = case_policy()
+    part = build("kl")
+    state, metrics = part.init(None, None, case.initial), {"params": case.params}
+    far = part.loss(None, state, learner(case.params), batch, 1.0)
+    for _ in range(500):
+        state = part.update(None, state, case.rollout, metrics)
+    near = part.loss(None, state, learner(case.params), batch, 1.0)
+    assert far > 1e-3 and abs(near) < 1e-3 * far  # what is left of 0.99^500
+    slope = lambda name, **options: jax.grad(
+        lambda p: build(name, **options).loss(None, None, learner(p), batch, 1.0)
+    )(case.params)
+    flat, entropy = slope("kl", reference="uniform"), slope("policy_entropy")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), flat, entropy)
+    assert "degenerate" in build("kl", reference="initial").label
 
 
 def test_aent_is_policy_entropy_with_nothing_dropped_and_zero_of_two_actions():

@@ -159,22 +159,26 @@ def test_hapo_weighs_by_place_and_ratio(make_rollout):
 def test_agentic_aepo_keeps_the_gradient_of_clipped_steps(make_rollout):
     batch, dist = batch_of(make_rollout, log_ratio=0.5)  # far above the clip range
 
-    def gain(logits):
+    def gain(logits, coef):
         now = Categorical(logits)
-        _, low, high = surrogate("agentic_aepo", batch, now, 1e-6)
+        _, low, high = surrogate("agentic_aepo", batch, now, coef)
         ratio = jnp.exp(now.log_prob(batch.action) - batch.log_prob)
         return jnp.minimum(ratio, jnp.clip(ratio, 1 - low, 1 + high)).sum()
 
     score = jax.grad(lambda logits: Categorical(logits).log_prob(batch.action).sum())(dist.logits)
-    assert float(gain(dist.logits)) == pytest.approx(1.2 * 18, rel=1e-5)
-    np.testing.assert_allclose(jax.grad(gain)(dist.logits), 1.2 * score, rtol=1e-4, atol=1e-6)
+    for coef, kept in [(1e-6, 5e-6), (0.05, 0.25), (0.2, 1.0), (0.9, 1.0)]:
+        assert float(gain(dist.logits, coef)) == pytest.approx(1.2 * 18, rel=1e-5)
+        slope = jax.grad(gain)(dist.logits, coef)
+        np.testing.assert_allclose(slope, 1.2 * kept * score, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [("kl_cov", "hapo", "agentic_aepo"), ("hapo", "clip_cov")])
 def test_those_that_reshape_the_clip_range_compose(make_rollout, names):
+    options = {"kl_cov": {"clipped": False}}
+    build_ = lambda name: build(name, **options.get(name, {}))
     batch, dist = batch_of(make_rollout, log_ratio=0.3)
     batch = batch.replace(notes={})
-    part, coefs = chain(*map(build, names)), {name: build(name).coef for name in names}
+    part, coefs = chain(*map(build_, names)), {name: build(name).coef for name in names}
 
     def gain(logits):
         policy = Policy(Categorical(logits), batch.value, None, None)
@@ -193,33 +197,16 @@ def test_those_that_reshape_the_clip_range_compose(make_rollout, names):
         assert (low > 0.21).any() and (high > 0.21).any()
 
 
-def test_self_imitation_repeats_only_what_beat_the_value(make_rollout):
-    batch, dist = batch_of(make_rollout, progress=jnp.float32(0.25))
-    value = batch.target + jnp.where(jnp.arange(18) < 12, 1.0, -1.0)
-
-    def loss(log_prob_scale, progress, **options):
-        part = build("self_imitation", **options)
-        policy = Policy(Categorical(log_prob_scale * dist.logits), value, None, None)
-        now = batch.replace(progress=jnp.float32(progress))
-        return part.loss(jax.random.key(0), (), policy, now, 1.0)
-
-    # Six steps with R - V = 1, the others none.
-    whole = -dist.log_prob(batch.action)[12:].sum() / 18
-    assert float(loss(1.0, 0.7, fraction=0.0)) == pytest.approx(float(whole), rel=1e-5)
-    assert float(loss(1.0, 0.25, fraction=0.0)) == pytest.approx(float(whole) / 2, rel=1e-5)
-    assert float(loss(1.0, 0.0, fraction=0.0)) == 0
-    assert float(loss(1.0, 0.0, warmup=0.0, fraction=0.0)) == pytest.approx(float(whole), rel=1e-5)
-    assert float(loss(1.0, 0.7, fraction=0.5, bounds=(0.0, 1.0))) < float(whole) - 1e-3
-
-
-def test_kl_cov_holds_back_the_top_and_leaves_the_ratio_free(make_rollout):
+@pytest.mark.parametrize("coef, count", [(1e-6, 1), (0.2, 3), (0.5, 9), (0.99, 17)])
+def test_kl_cov_holds_back_more_steps_the_larger_its_coefficient(make_rollout, coef, count):
     batch, dist = batch_of(make_rollout, log_ratio=0.5)
-    part = build("kl_cov", share=0.2)
-    loss = part.loss(None, (), Policy(dist, batch.value, None, None), batch, 2.0)
-    assert float(loss) == pytest.approx(2.0 * 3 * 0.5 / 18, rel=1e-5)
-    weight, low, high = surrogate("kl_cov", batch, dist)
+    part = build("kl_cov", weight=2.0)
+    loss = part.loss(None, (), Policy(dist, batch.value, None, None), batch, coef)
+    assert float(loss) == pytest.approx(2.0 * count * 0.5 / 18, rel=1e-5)
+    assert part.distinct(coef, 18) == count
+    assert part.surrogate is None
+    weight, low, high = surrogate("kl_cov", batch, dist, clipped=False)
     assert (weight == 1).all() and np.isinf(low).all() and np.isinf(high).all()
-    assert build("kl_cov", clipped=True).surrogate is None
 
 
 def test_a_density_far_above_one_weighs_like_any_other(make_rollout):
@@ -240,10 +227,11 @@ def test_a_density_far_above_one_weighs_like_any_other(make_rollout):
     [
         ("clip_cov", {"bounds": (0.9, 0.1)}),
         ("clip_cov", {"bounds": (1.0, 5.0)}),
-        ("kl_cov", {"share": 0.0}),
+        ("kl_cov", {"weight": 0.0}),
         ("empg", {"bonus": -1.0}),
         ("hapo", {"quantile": 1.0}),
         ("self_imitation", {"warmup": 2.0}),
+        ("self_imitation", {"capacity": 0}),
         ("self_imitation", {"bounds": (0.5, 0.5)}),
     ],
 )

@@ -11,12 +11,13 @@ from entrob.agents.distributions import Categorical, TanhNormal
 from entrob.errors import EntrobError
 from entrob.regularizers import Policy, build
 
-SPEC = SimpleNamespace(num_envs=4)
+SPEC = SimpleNamespace(num_envs=4, epochs=4, minibatches=5)
 
 
-def repeated(part, state, rollout, times):
+def repeated(part, state, rollout, times, coef=1.0):
     """The state after so many equal updates."""
-    body = lambda state, _: (part.update(None, state, rollout, {}), None)
+    metrics = {"coef": jnp.float32(coef)}
+    body = lambda state, _: (part.update(None, state, rollout, metrics), None)
     return jax.jit(lambda s: jax.lax.scan(body, s, None, length=times)[0])(state)
 
 
@@ -26,21 +27,36 @@ def with_logits(rollout, scale):
 
 @pytest.mark.parametrize("share, sign", [(0.2, -1), (0.98, 1)])
 def test_the_temperature_rises_below_the_target_and_falls_above(make_rollout, share, sign):
-    part, rollout = build("sac_temperature", share=share), make_rollout(0)
+    part, rollout = build("sac_temperature"), make_rollout(0)
     assert 0.2 < rollout.dist.entropy_share().mean() < 0.98
-    state = repeated(part, part.init(None, SPEC, None), rollout, 20)
-    # Adam's steps on a slope that keeps its sign are as long as the rate.
-    assert float(state.log_alpha) == pytest.approx(sign * 20 * 3e-3, rel=0.05)
+    begun = part.init(None, SPEC, None)
+    state = repeated(part, begun, rollout, 20, share)
+    # Adam's steps on a slope that keeps its sign are about as long as the rate, a little more while
+    # it grows with α and less while it shrinks; 20 of them an update.
+    assert sign * float(state.log_alpha - begun.log_alpha) == pytest.approx(1.2, rel=0.4)
 
 
 def test_the_continuous_target_does_not_depend_on_units(make_rollout):
-    part, ends = build("sac_temperature", learning_rate=0.1), []
+    part, ends = build("sac_temperature", initial=1.0, learning_rate=5e-3), []
     for size in (1.0, 50.0):
         mean = jnp.zeros((12, 4, 2))
         dist = TanhNormal(mean, mean - 3.0, (-size,) * 2, (size,) * 2)
         rollout = make_rollout(0).replace(dist=dist, action=mean)
-        ends.append(float(repeated(part, part.init(None, SPEC, None), rollout, 3).log_alpha))
+        state = repeated(part, part.init(None, SPEC, None), rollout, 3, coef=0.18)
+        ends.append(float(state.log_alpha))
     assert ends[0] == pytest.approx(ends[1], rel=1e-4) and ends[0] > 0.2  # surer than -d
+
+
+def test_the_temperature_moves_within_a_short_run_toward_its_target(train):
+    """Two thousand frames: α, and with it the entropy, part by which side the target is on."""
+    shares = [0.05, 0.95]
+    part = build("sac_temperature", initial=1.0, learning_rate=0.02)
+    settings = {"algorithm": "ppo", "epochs": 4, "minibatches": 4}
+    state, curves = train([part], {"sac_temperature": shares}, updates=40, **settings)
+    alpha = np.asarray(state.regularizers["sac_temperature"].log_alpha)
+    assert alpha[0] < -2  # nearly uniform, far above its target
+    entropy = np.asarray(curves["policy_entropy"])[:, -5:].mean(1) / np.log(3)
+    assert entropy[1] > 0.9 and entropy[1] > entropy[0]
 
 
 def test_aer_holds_entropy_at_its_share_of_the_first(make_rollout):
@@ -135,7 +151,7 @@ def test_the_bonus_is_policy_entropy_times_its_temperature(make_rollout):
 @pytest.mark.parametrize(
     "name, options",
     [
-        ("sac_temperature", {"share": 0.0}),
+        ("sac_temperature", {"initial": 0.0}),
         ("aer", {"most": 0.5}),
         ("aepo", {"cold": 1.1}),
         ("aepo", {"target": 1.0}),

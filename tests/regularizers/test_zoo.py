@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import intrinsic, losses, shaping, temperature
+from oracles import controls, intrinsic, losses, shaping, temperature
 
 from entrob.regularizers import build, family, regularizers
 
@@ -19,9 +19,10 @@ ORACLES = {
     **shaping.ORACLES,
     **temperature.ORACLES,
     **intrinsic.ORACLES,
+    **controls.ORACLES,
 }
 OWN = [name for name in regularizers.names() if not name.startswith("tests_")]
-COEFS = (0.0, 1.0, 3.0)  # times the default coefficient
+COEFS = (0.0, 1.0, 3.0)  # times the default coefficient, or a third of it where that is no more
 STEP = 1e-5
 
 
@@ -32,7 +33,8 @@ def part_of(name, options=()):
 
 
 def coefs_of(part):
-    return np.float32(COEFS) * np.float32(part.coef)
+    values = np.float32(COEFS) * np.float32(part.coef)
+    return np.where(values < part.domain[1], values, np.float32(part.coef / 3))
 
 
 def warmed(part, case, finite):

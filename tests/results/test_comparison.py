@@ -72,7 +72,7 @@ def test_bars_are_ours_and_marks_the_papers(frames, pusher):
     assert "none, n = 4 seeds; paper 17–19" in texts
     assert "state entropy, n = 4 seeds; paper 20" in texts
     note = figure.legends[0].get_title().get_text()
-    assert "normal 95 % band" in note and "3,000,000 frames" in note
+    assert "95 % t interval" in note and "3,000,000 frames" in note
     assert "paper 5,000,000 frames and 200 episodes" in note
 
 
@@ -211,7 +211,7 @@ def test_the_report_of_a_continuous_task(make_frames, make_traces, manifests, tm
     assert places == sorted(places) and "| wall | 1 | state_entropy |" in text
     assert "Paper: 25 seeds, 200 test episodes each, 5,000,000 frames." in text
     written = {path.stem for path in (tmp_path / "tables").iterdir()}
-    assert written == {"numbers", "nominal", "success", "robustness", "improvement"}
+    assert written == {"numbers", "nominal", "success", "robustness", "difference"}
     files = {path.name for path in (tmp_path / "figures").glob("trajectories.*")}
     assert files == {"trajectories.png", "trajectories.pdf"}
     assert not [str(warning.message) for warning in recwarn]

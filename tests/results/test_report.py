@@ -5,8 +5,11 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
-from entrob.results import drawing, figures, report, tables
+from entrob.results import comparison, drawing, figures, report, tables
+from entrob.results.leaderboard_figures import FAMILIES
 from entrob.results.paper import Paper
 
 METHODS = ["none", "policy_entropy", "state_entropy"]
@@ -43,23 +46,22 @@ def test_horizon_figure_draws_the_numbers(make_frames, minigrid):
     (training,) = axes_titled(figure, "training")
     assert "million" in training.get_xlabel() and training.lines[0].get_xdata()[-1] == 3
     texts = "\n".join(text.get_text() for axis in figure.axes for text in axis.texts)
-    assert "n = 8 seeds × 40 instances" in texts and "normal 96 % band" in texts
-    assert "95 % band" in "\n".join(
+    assert "n = 8 seeds × 40 instances" in texts and "96 % t interval" in texts
+    assert "shaded: 95 % t interval" in "\n".join(
         text.get_text()
         for axis in figures.horizon_figure(runs, curves, evaluation, minigrid, level=0.95).axes
         for text in axis.texts
     )
 
 
-def test_bands_are_not_clipped(make_frames, minigrid):
+def test_bands_end_where_rates_do(make_frames, minigrid):
     runs, curves, evaluation = make_frames(rates={"none": 0.97}, seeds=range(4), spread=0.3)
     figure = figures.horizon_figure(runs, curves, evaluation, minigrid)
-    tops = [
-        axis.collections[0].get_paths()[0].vertices[:, 1].max()
+    bands = [
+        axis.collections[0].get_paths()[0].vertices[:, 1]
         for axis in axes_titled(figure, "magnitude")
     ]
-    assert max(tops) > 1
-    assert all(axis.get_ylim() == (0, 1) for axis in axes_titled(figure, "magnitude"))
+    assert max(band.max() for band in bands) == 1 and min(band.min() for band in bands) >= 0
 
 
 def test_diverged_runs_are_not_drawn(make_frames, minigrid):
@@ -92,14 +94,15 @@ def test_style_is_fixed_and_variants_are_dashed():
 def test_robustness_curves(make_frames, minigrid):
     runs, _, evaluation = make_frames()
     figure = figures.robustness_curves(runs, evaluation, minigrid)
-    assert len(figure.axes) == 5 * 4
+    assert len(figure.axes) == 5 * 4 and sum(axis.axison for axis in figure.axes) == 4 * 4 + 1
     first = figure.axes[0]
     rows = evaluation.query("perturbation == 'wall' and method == 'none'")
     x, y = first.lines[0].get_data()
     np.testing.assert_array_equal(x, [0, 2, 4, 6, 8])
     np.testing.assert_allclose(y, rows.groupby("magnitude")["success"].mean())
-    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert texts == ["not computable"] * 3  # slip has no exact values
+    # Slip has no exact values: it has one panel, and no empty ones.
+    assert [axis.get_title() for axis in figure.axes[16:17]] == ["slip: success, sampled"]
+    assert not any(axis.texts for axis in figure.axes)
     assert first.get_xlabel() == "wall length (cells)"
 
 
@@ -117,15 +120,75 @@ def test_occupancy_heatmaps():
     assert image.mask[:, 0].all() and not image.mask[:, 1:].any()
 
 
-def test_improvement_figure(make_frames, minigrid):
+def test_difference_figure(make_frames, minigrid):
     runs, _, evaluation = make_frames()
-    figure = figures.improvement_figure(
-        tables.improvement_table(runs, evaluation, minigrid), minigrid
-    )
+    table = tables.difference_table(runs, evaluation, minigrid)
+    figure = figures.difference_figure(table, minigrid)
     labels = [axis.get_xlabel() for axis in figure.axes]
-    assert labels == [
-        f"P(better than {name}), paired by seed" for name in ("none", "policy entropy")
-    ]
+    assert labels == [f"success less that of {name}" for name in ("none", "policy entropy")]
+
+
+def test_legends_fit_into_their_figures(make_frames, minigrid):
+    """Eight labels of this length did not in four columns."""
+    ends = ("", "[paper]", "[reference]")
+    rates = {f"{name}{end}": 0.5 for name in METHODS for end in ends}
+    runs, curves, evaluation = make_frames(rates=rates, seeds=range(3))
+    table = tables.difference_table(runs, evaluation, minigrid)
+    for figure in (
+        figures.robustness_curves(runs, evaluation, minigrid),
+        figures.difference_figure(table, minigrid),
+        comparison.training(runs, curves, minigrid),
+        comparison.bars(runs, evaluation, minigrid),
+    ):
+        FigureCanvasAgg(figure).draw()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0
+        assert {text.get_text().split(",")[0] for text in legend.texts} >= {"state entropy (paper)"}
+
+
+def test_the_lead_figure_has_no_variants(make_frames, minigrid):
+    rates = {name + end: 0.5 for name in METHODS for end in ("", "[paper]")}
+    frames = make_frames(rates=rates, seeds=range(3))
+    count = lambda figure: len(axes_titled(figure, "wall, magnitude 6")[0].lines)
+    assert count(figures.horizon_figure(*frames, minigrid)) == 3
+    assert count(figures.horizon_figure(*frames, minigrid, variants=True)) == 6
+
+
+def test_one_cell_does_not_darken_all_panels():
+    walls = np.zeros((10, 10), bool)
+    spread, waits = np.ones((10, 10)), np.ones((10, 10))
+    waits[0, 0] = 10_000
+    maps = {"none": waits, "state_entropy": spread}
+    figure = figures.occupancy_heatmaps(maps, walls, Paper())
+    assert figure.axes[1].images[0].norm.vmax == pytest.approx(0.01)
+    assert figure.axes[0].images[0].norm.vmax == pytest.approx(0.01)
+
+
+def _seen(color, matrix):
+    """A color as the color-blind see it (Viénot, Brettel and Mollon 1999), then in CIE L*a*b*."""
+    linear = np.array(to_rgb(color)) ** 2.2
+    rgb = np.clip(matrix @ linear, 0, 1)
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]] @ rgb
+    f = np.cbrt(xyz / [0.9505, 1, 1.089])
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+PROTAN = np.array([[0.1121, 0.8853, -0.0005], [0.1127, 0.8897, -0.0001], [0.0045, 0.0, 1.0019]])
+DEUTAN = np.array([[0.2920, 0.7054, -0.0003], [0.2934, 0.7089, 0.0], [-0.0210, 0.0256, 1.0]])
+
+
+@pytest.mark.parametrize("matrix", [PROTAN, DEUTAN], ids=["protan", "deutan"])
+def test_colors_are_told_apart_by_the_color_blind(matrix):
+    gray, green = (_seen(color, matrix) for color in ("#7a7a7a", "#009e73"))
+    before = np.linalg.norm(gray - green)  # too close, as it was
+    for colors in (
+        [*drawing.COLORS.values(), "#009e73"],
+        [color for name, (_, color, _) in FAMILIES.items() if name != "others"],
+    ):
+        seen = [_seen(color, matrix) for color in colors]
+        least = min(np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i])
+        assert least > before
 
 
 def test_drawing_leaves_the_users_settings_alone(make_frames, minigrid):
@@ -158,7 +221,7 @@ def test_paper_table_ties_are_undecided(make_frames, minigrid):
     runs, _, evaluation = make_frames()
     evaluation["success"] = 0.5
     claimed = report.paper_table(runs, evaluation, minigrid).query("verdict != 'no claim'")
-    assert set(claimed["verdict"]) == {"undecided"} and set(claimed["probability"]) == {0.5}
+    assert set(claimed["verdict"]) == {"undecided"} and set(claimed["difference"]) == {0.0}
 
 
 def test_paper_table_compares_variants_among_themselves(make_frames, minigrid):
@@ -217,7 +280,7 @@ def test_write_report(make_frames, manifests, tmp_path, kwargs, recwarn):
     for link in links:
         assert (tmp_path / link).stat().st_size > 1000
     expected = {"nominal", "success", "robustness"}
-    expected |= {"paper", "improvement"} if runs["method"].nunique() > 1 else set()
+    expected |= {"paper", "difference"} if runs["method"].nunique() > 1 else set()
     assert {path.stem for path in (tmp_path / "tables").glob("*.csv")} == expected
     assert not [str(warning.message) for warning in recwarn]
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from entrob.errors import EntrobError
-from entrob.results import markup, statistics, tables
+from entrob.results import intervals, latex, markup, statistics, tables
 from entrob.results.paper import Number, Paper
 
 
@@ -56,7 +56,8 @@ def test_success_table(make_frames, minigrid):
     row = pick(table, perturbation="wall", method="none")
     assert row["magnitude"] == 6 and row["seeds"] == 8 and row["diverged"] == 0
     assert row["success"] == pytest.approx(rows["success"].mean())
-    assert row["success_band"] == statistics.normal_band(rows["success"], 0.96)[1]
+    mean, low, high = intervals.t_interval(rows["success"], bounds=(0, 1))
+    assert (row["success_low"], row["success_high"]) == (low, high) and low < mean < high
     assert row["success_iqm"] == statistics.interquartile_mean(rows["success"])
     assert row["success_iqm_low"] < row["success_iqm"] < row["success_iqm_high"]
     assert row["exact_worst"] < row["exact_cvar"] < row["exact_success"]
@@ -78,7 +79,7 @@ def test_diverged_runs_are_counted_and_left_out(make_frames, minigrid):
     nominal = pick(tables.nominal_table(runs, curves, evaluation, minigrid), method="none")
     assert (nominal["seeds"], nominal["diverged"]) == (7, 1)
     assert np.isfinite(nominal["training_return"])
-    improved = tables.improvement_table(runs, evaluation, minigrid)
+    improved = tables.difference_table(runs, evaluation, minigrid)
     against = improved[improved["baseline"] == "none"]
     assert set(against["pairs"]) == {7}
 
@@ -95,15 +96,15 @@ def test_a_method_of_which_every_run_diverged_keeps_its_row(make_frames, minigri
     ):
         rows = table[table["method"] == "state_entropy"]
         assert len(rows) and set(rows["seeds"]) == {0} and set(rows["diverged"]) == {8}
-    improved = tables.improvement_table(runs, evaluation, minigrid)
+    improved = tables.difference_table(runs, evaluation, minigrid)
     rows = improved[improved["method"] == "state_entropy"]
-    assert rows["probability"].isna().all() and not rows["excludes_half"].any()
+    assert rows["difference"].isna().all() and not rows["differs"].any()
 
 
 def test_nominal_table(make_frames, minigrid):
     runs, curves, evaluation = make_frames(points=20)
     row = pick(tables.nominal_table(runs, curves, evaluation, minigrid), method="policy_entropy")
-    assert row["success"] == 1 and row["success_band"] == 0
+    assert row["success"] == 1 and np.isnan(row["success_low"])  # all seeds agree
     tail = curves.query("method == 'policy_entropy' and frames > 2_700_000")["return_mean"]
     assert len(tail) == 8 * 2
     assert row["training_return"] == pytest.approx(tail.mean())
@@ -131,36 +132,37 @@ def test_one_seed_has_no_interval(make_frames, minigrid):
     row = pick(tables.success_table(runs, evaluation, minigrid), perturbation="wall", method="none")
     assert np.isfinite(row["success"]) and np.isfinite(row["success_iqm"])
     assert np.isnan([row["success_band"], row["success_iqm_low"], row["success_iqm_high"]]).all()
-    improved = tables.improvement_table(runs, evaluation, minigrid)
-    assert improved["probability_low"].isna().all() and not improved["excludes_half"].any()
+    improved = tables.difference_table(runs, evaluation, minigrid)
+    assert improved["difference_low"].isna().all() and not improved["differs"].any()
     text = markup.markdown(tables.nominal_table(runs, curves, evaluation, minigrid))
-    assert "± –" in text and "nan" not in text
+    assert "[–, –]" in text and "nan" not in text
 
 
-def test_improvement_table(make_frames, minigrid):
+def test_difference_table(make_frames, minigrid):
     runs, _, evaluation = make_frames()
     # Shuffled rows: the pairing may not lean on their order.
     shuffled = evaluation.sample(frac=1, random_state=0)
-    table = tables.improvement_table(runs, shuffled, minigrid)
-    pd.testing.assert_frame_equal(table, tables.improvement_table(runs, evaluation, minigrid))
+    table = tables.difference_table(runs, shuffled, minigrid)
+    pd.testing.assert_frame_equal(table, tables.difference_table(runs, evaluation, minigrid))
     row = pick(table, perturbation="wall", method="state_entropy", baseline="none")
-    assert row["probability"] == 1 and row["excludes_half"] and row["pairs"] == 8
+    assert row["probability"] == 1 and row["differs"] and row["pairs"] == 8
+    assert 0 < row["difference_low"] < row["difference"] < row["difference_high"]
     assert not ((table["method"] == "none") | (table["method"] == table["baseline"])).any()
 
 
-def test_improvement_pairs_common_seeds_and_needs_six(make_frames, minigrid):
+def test_difference_pairs_common_seeds_and_needs_six(make_frames, minigrid):
     runs, _, evaluation = make_frames()
     kept = runs[(runs["method"] != "none") | (runs["seed"] < 5)]
-    table = tables.improvement_table(kept, evaluation, minigrid)
+    table = tables.difference_table(kept, evaluation, minigrid)
     row = pick(table, perturbation="wall", method="state_entropy", baseline="none")
-    # Five wins of five: the bootstrap has no width, yet five coins fall alike 1 time in 16.
-    assert (row["probability"], row["probability_low"], row["pairs"]) == (1, 1, 5)
-    assert not row["excludes_half"]
+    # Five wins of five: yet five coins fall alike 1 time in 16.
+    assert (row["probability"], row["pairs"]) == (1, 5) and np.isnan(row["difference_low"])
+    assert not row["differs"]
 
 
 def test_missing_methods_and_baselines(make_frames, minigrid):
     runs, _, evaluation = make_frames(rates={"state_entropy": 0.7})
-    assert len(tables.improvement_table(runs, evaluation, minigrid)) == 0
+    assert len(tables.difference_table(runs, evaluation, minigrid)) == 0
     assert set(tables.success_table(runs, evaluation, minigrid)["method"]) == {"state_entropy"}
 
 
@@ -174,7 +176,7 @@ def test_two_runs_of_a_method_with_one_seed_are_refused(make_frames, minigrid):
 
 def test_without_baselines_the_first_method_is_the_baseline(make_frames, minigrid):
     runs, _, evaluation = make_frames(rates={"8 rollouts": 0.5, "4 rollouts": 0.2})
-    table = tables.improvement_table(runs, evaluation, minigrid)
+    table = tables.difference_table(runs, evaluation, minigrid)
     assert set(table["baseline"]) == {"4 rollouts"} and set(table["method"]) == {"8 rollouts"}
 
 
@@ -213,7 +215,7 @@ def test_numbers_table(make_frames, pusher):
     text = markup.markdown(table)
     assert "| ours ± s | ours, n | paper ± s | paper, n | difference [95 %] | verdict |" in text
     assert "| 0.350 ± 0.187 | 6 | 0.363 ± 0.317 | 20 | -0.013 [" in text
-    assert r"0.350 $\pm$ 0.187" in markup.latex(table)
+    assert r"0.35 $\pm$ 0.19" in latex.latex(table, "", "numbers", tables.SHORT["numbers"])
 
 
 def test_numbers_are_compared_only_where_they_can_be(make_frames, pusher):
@@ -230,21 +232,16 @@ def test_numbers_are_compared_only_where_they_can_be(make_frames, pusher):
     assert "| 0.900 ± – | – | 0.100 [–, –] | no spread |" in text
 
 
-def test_markdown_and_latex_escape():
+def test_markdown_escapes_and_says_what_stands_beside_a_value():
     frame = pd.DataFrame({"method": ["a|b_c & 50%\\", "x"], "score": [1.0, np.nan], "n": [3, 4]})
-    frame["score_band"] = [0.25, np.nan]
+    frame["score_std"] = [0.25, np.nan]
     assert markup.markdown(frame, "A caption.") == (
-        "| method | score ± | n |\n"
+        "| method | score ± s | n |\n"
         "| --- | ---: | ---: |\n"
         "| a\\|b_c & 50%\\ | 1.000 ± 0.250 | 3 |\n"
         "| x | – ± – | 4 |\n"
         "\nA caption.\n"
     )
-    text = markup.latex(frame, "50 %_")
-    assert r"a|b\_c \& 50\%\textbackslash{} & 1.000 $\pm$ 0.250 & 3 \\" in text
-    assert r"\begin{tabular}{lrr}" in text and r"\caption{50 \%\_}" in text
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert all(line.replace(r"\&", "").count("&") == 2 for line in body)
 
 
 def test_write_tables_round_trip(make_frames, tmp_path, minigrid):

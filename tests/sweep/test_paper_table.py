@@ -134,7 +134,7 @@ def test_mistakes_are_one_line(tmp_path, old, new, message):
 def test_the_headline_is_the_papers_if_it_is_tested(tmp_path):
     experiment = load(tmp_path)
     assert headline(experiment, "wall") == 6 and headline(experiment, "goal_shift") == 7
-    fewer = dataclasses.replace(experiment, perturbations={"wall": (0.0, 8.0)})
+    fewer = dataclasses.replace(experiment, perturbations={"wall": (8.0,)})
     assert headline(fewer, "wall") == 8
     described = describe(experiment, {"units": {"slip": "slip probability"}})
     assert described["units"]["wall"] == "wall length (cells)" and "scenes" not in described
@@ -189,7 +189,7 @@ def test_traces_and_scenes_reach_the_report(tmp_path, traced, cache):
     traces = read_frame(store.root / "traces.parquet")
     kept = traces.groupby(["perturbation", "magnitude"]).size()
     # The paper's wall, the largest goal shift, and one nominal.
-    assert list(kept.index) == [("goal_shift", 7.0), ("wall", 0.0), ("wall", 6.0)]
+    assert list(kept.index) == [("goal_shift", 7.0), ("nominal", 0.0), ("wall", 6.0)]
     assert set(kept) == {2 * 2 * 4}  # methods, seeds, instances
     points = np.reshape(traces["points"].iloc[0], (-1, 2))
     assert (points[0] == 1).all() and 2 <= len(points) <= 201 and np.isfinite(points).all()
@@ -222,7 +222,7 @@ def test_traces_and_scenes_reach_the_report(tmp_path, traced, cache):
 
 def test_the_seeds_share_out_the_traces(tmp_path, traced, cache, monkeypatch):
     monkeypatch.setattr(measure, "TRACED", 4)
-    experiment = dataclasses.replace(load(tmp_path), perturbations={"wall": (0.0, 6.0)})
+    experiment = dataclasses.replace(load(tmp_path), perturbations={"wall": (6.0,)})
     store = Store(tmp_path / "out")
     runner.run(experiment, store, "test")
     rows = store.gather("traces").query("magnitude == 6")

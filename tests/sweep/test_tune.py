@@ -7,9 +7,11 @@ import pytest
 
 from entrob.errors import EntrobError
 from entrob.sweep import tune
-from entrob.sweep.experiment import FIRST_TUNING_SEED
+from entrob.sweep.experiment import FIRST_TUNING_SEED, Method
+from entrob.sweep.knobs import Knob
 
-GRID = tune.Grid("p", "policy_entropy", (0.01, 0.02, 0.05, 0.1), {"state_entropy": 0.3}, {})
+FREE = Knob("coefficient", "policy_entropy", 0.01)
+GRID = tune.Grid(Method("p", {"state_entropy": 0.3}), FREE, (0.01, 0.02, 0.05, 0.1))
 
 
 def scores(*values):
@@ -43,11 +45,13 @@ def test_a_grid_whose_edge_passes_grows_upward_and_one_that_fails_downward():
     assert tune._widen(GRID, 0.02) == GRID
 
 
-def test_a_grid_grows_within_its_bounds_only():
-    bounded = dataclasses.replace(GRID, bounds=(0.004, 0.3))
+def test_a_grid_grows_within_its_domain_only():
+    knob = lambda *domain: dataclasses.replace(FREE, domain=domain)
+    within = lambda *domain: dataclasses.replace(GRID, knob=knob(*domain))
+    bounded = within(0.004, 0.3)
     assert tune._widen(bounded, 0.1).values == (0.01, 0.02, 0.05, 0.1, 0.2)
     assert tune._widen(bounded, 0.0).values == (0.005, 0.01, 0.02, 0.05, 0.1)
-    full = dataclasses.replace(GRID, bounds=(0.01, 0.1))
+    full = within(0.01, 0.101)
     assert tune._widen(full, 0.1) == full == tune._widen(full, 0.0)
 
 
@@ -134,6 +138,29 @@ def test_tune_extends_downward_and_gives_up_in_the_end(tiny, monkeypatch):
     chosen, table, _ = tune.tune(experiment, store, "command")
     assert chosen == {"policy_entropy": 0.0} and not table.chosen.any()
     assert len(asked) == 5 and min(table.coefficient[1:]) < 0.01
+
+
+def test_candidates_keep_all_else_that_their_method_has(tiny):
+    """PointRobot was tuned on another task than it is reported on."""
+    own = {"params": {"goal_spread": 0.0}, "training": {"reward_noise": 0.1}}
+    own |= {"randomize": {"slip": [0.0, 0.2]}, "adversary": {"kind": "probabilistic"}}
+    own |= {"options": {"state_entropy": {"discount": 0.9}}, "hyper": {"clip": 0.1}}
+    none = Method("none", params=own["params"])
+    declared = Method("state_entropy", {"state_entropy": 1.0}, **own)
+    grids = {"state_entropy": {"values": [0.1]}, "kl": {"values": [0.1]}}
+    experiment = dataclasses.replace(tiny, methods=(none, declared), tune={"grids": grids})
+    of = tune.grids(experiment)
+    first, second, third = tune.tuning_experiment(experiment, of).methods
+    assert first == none
+    changed = {"name": "state_entropy@0.1", "coefficients": {"state_entropy": 0.1}}
+    assert second == dataclasses.replace(declared, **changed)
+    assert third == Method("kl@0.1", {"kl": 0.1}, params=own["params"])
+
+
+def test_values_outside_a_domain_are_named(tiny):
+    grids = {"steer": {"values": [0.2, 20]}}
+    with pytest.raises(EntrobError, match=r"coefficient of steer must be in \[0, 1\), not 20"):
+        tune.grids(dataclasses.replace(tiny, tune={"grids": grids}))
 
 
 @pytest.mark.parametrize("grids", [{}, {"p": {}}, {"p": {"values": 3}}, {"p": [1]}])

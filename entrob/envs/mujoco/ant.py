@@ -105,6 +105,8 @@ class Ant(environment.Environment[AntState, AntParams]):
         positive.
     """
 
+    #: The paper reports whether an episode ever succeeds.
+    ends_at_success = True
     #: What an adversary may do; 10 N are a little more than the ant's weight.
     disturbance = Disturbance((10.0,) * 3, "force on the torso (N)", through_params("torso_force"))
     #: What `trace` gives.

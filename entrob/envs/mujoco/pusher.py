@@ -162,6 +162,8 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
       EntrobError: the model does not load, or lacks a body, joint or geom; unknown contacts.
     """
 
+    #: The paper reports whether an episode ever succeeds.
+    ends_at_success = True
     #: What an adversary may do; against the table's drag 0.1 N move the puck at 0.2 m/s.
     disturbance = Disturbance((0.1, 0.1), "force on the puck (N)", through_params("puck_force"))
 

@@ -55,5 +55,6 @@ def apt(k: int = 12, schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.005,
         source="Liu & Abbeel 2021 (2103.04551)",
+        evidence="code",
         label="adapted: entropy features instead of learned ones, neighbors within the rollout",
     )

@@ -9,8 +9,9 @@ from entrob.regularizers.protocol import Regularizer
 def count_entropy(width: float = 1.0, schedule=None) -> Regularizer:
     """Add −coef · log d̂(s) to the reward, d̂ the share of the rollout's steps in s.
 
-    Its mean is the entropy of visits and, but for a constant, it is that entropy's gradient (Hazan
-    et al. 2019, from memory). It has no geometry: a rare state pays the same wherever it lies.
+    Its mean is the entropy of visits and, but for a constant, it is that entropy's gradient, which
+    Hazan et al. 2019 give a planner as the reward. It has no geometry: a rare state pays the same
+    wherever it lies.
 
     Faithful on grids. Adapted elsewhere, and for recurrent policies, whose rollouts have no table
     of states: s is a bin of the entropy features, `width` standard deviations of the first rollout
@@ -37,5 +38,6 @@ def count_entropy(width: float = 1.0, schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.001,
         source="Hazan et al. 2019 (1812.02690)",
+        evidence="secondary",
         label="adapted: bins of features where states are not finite",
     )

@@ -15,8 +15,9 @@ def discounted_count_entropy(width: float = 1.0, schedule=None) -> Regularizer:
     t counts steps since the episode began, γ is the agent's. Entropy of the marginal discounted
     state distribution: what is reached late has little weight in it and pays much, up to −log 1e-8.
 
-    From memory. Adapted: the source fits a density, here states are counted on grids and bins of
-    the entropy features elsewhere, as in `count_entropy`, degenerate with many features as there.
+    Adapted: the source bounds that entropy with a density of latent states it learns, here states
+    are counted on grids and bins of the entropy features elsewhere, as in `count_entropy`,
+    degenerate with many features as there.
     Discrete and continuous actions alike: actions do not enter.
 
     Args:
@@ -42,5 +43,6 @@ def discounted_count_entropy(width: float = 1.0, schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.001,
         source="Islam et al. 2019 (1912.05128)",
+        evidence="secondary",
         label="adapted: discounted counts of states or of bins of features",
     )

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
-from entrob.estimators.moments import Moments
 from entrob.regularizers.intrinsic.perceptron import Auxiliary, feature_size
+from entrob.regularizers.intrinsic.pilot import reward_spread
 from entrob.regularizers.protocol import Regularizer, Rollout
 
 _HIDDEN = 64
@@ -22,14 +22,14 @@ class Reference(NamedTuple):
       rollouts: float32[], how many have been taken in.
       counts: float32[C], visits of each cell of a finite environment; C = 0 elsewhere.
       sample: float32[T * N, p], visited inputs of the discriminator, drawn from all rollouts alike.
-      rewards: `Moments` of the environment's rewards.
+      spread: float32[], σ, see `reward_spread`.
       discriminator: `Auxiliary`, its output the log-ratio of occupancies.
     """
 
     rollouts: jax.Array
     counts: jax.Array
     sample: jax.Array
-    rewards: Moments
+    spread: jax.Array
     discriminator: Auxiliary
 
 
@@ -43,15 +43,15 @@ def orpo_kl(
     """Add −coef · σ · d to the reward, d = log(μ_π / μ_ref) (ORPO, Laidlaw et al. 2025).
 
     μ are occupancies: shares of a rollout's steps, not discounted. σ is the standard deviation of
-    the reference policy's rewards, or 1 where they were all equal, as sparse ones may be. Pulls the
-    policy back to where the initial policy went.
+    the rewards that a uniformly random policy earns, see `reward_spread`: the same for all seeds of
+    a task. Pulls the policy back to where the initial policy went.
 
     Adapted: the reference is the initial policy, as seen in the first rollout and those within the
-    first `share` of training (the source has a safe policy). Where the environment is finite, the
-    policy not recurrent (and actions are discrete, or do not count) d comes from counts, with one
-    more visit in all of the reference, spread as the policy's own: d is 0 where the two agree, and
-    bounded. Elsewhere d is a discriminator's output, trained after each rollout and so one rollout
-    late.
+    first `share` of training (the source has a safe policy, whose rewards σ is that of). Where the
+    environment is finite, the policy not recurrent (and actions are discrete, or do not count) d
+    comes from counts, with one more visit in all of the reference, spread as the policy's own: d is
+    0 where the two agree, and bounded. Elsewhere d is a discriminator's output, trained after each
+    rollout and so one rollout late.
 
     Args:
       over: occupancy of ``"state_actions"`` or of ``"states"``.
@@ -119,7 +119,7 @@ def _orpo(name: str, penalty: Callable, over, share, steps, clip, schedule) -> R
             rollouts=jnp.zeros(()),
             counts=jnp.zeros(_states(spec.env) * (actions or 1)),
             sample=jnp.zeros((spec.num_envs * spec.num_steps, size)),
-            rewards=Moments.empty(),
+            spread=reward_spread(spec.env),
             discriminator=Auxiliary.begin(key, size, _HIDDEN),
         )
 
@@ -130,7 +130,7 @@ def _orpo(name: str, penalty: Callable, over, share, steps, clip, schedule) -> R
         else:
             d = state.discriminator(_inputs(rollout, with_actions)).reshape(rollout.reward.shape)
         delta = jnp.clip(penalty(jnp.clip(d, -_MOST, _MOST)), -clip, clip)
-        return -coef * state.rewards.std / rollout.reward_scale * delta, state
+        return -coef * state.spread / rollout.reward_scale * delta, state
 
     def update(key, state, rollout, metrics):
         if _counted(rollout, with_actions):
@@ -154,6 +154,7 @@ def _orpo(name: str, penalty: Callable, over, share, steps, clip, schedule) -> R
         update=update,
         schedule=schedule,
         source="Laidlaw et al. 2025 (2403.03185)",
+        evidence="code",
         label="adapted: the initial policy is the reference; counts, or a small discriminator",
     )
 
@@ -206,7 +207,7 @@ def _take_in(key, state: Reference, rollout: Rollout, share: float, with_actions
             _inputs(rollout, with_actions),
             state.sample,
         ),
-        rewards=state.rewards.add(rollout.reward * rollout.reward_scale),
+        spread=state.spread,
         discriminator=state.discriminator,
     )
     return jax.tree.map(lambda old, new: jnp.where(joins, new, old), state, new)

@@ -53,6 +53,7 @@ def re3(k: int = 3, dim: int = 50, decay: float = 0.0, schedule=None) -> Regular
         schedule=schedule,
         coef=0.005,
         source="Seo et al. 2021 (2102.09430)",
+        evidence="paper",
         label="adapted: neighbors within the rollout, perceptron instead of convolutions",
     )
 

@@ -39,5 +39,6 @@ def rise(alpha: float = 0.5, k: int = 3, dim: int = 50, schedule=None) -> Regula
         schedule=schedule,
         coef=0.005,
         source="Yuan et al. 2022 (2203.04297)",
+        evidence="paper",
         label="adapted: neighbors within the rollout, perceptron encoder, k given",
     )

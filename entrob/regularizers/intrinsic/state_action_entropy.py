@@ -50,6 +50,7 @@ def state_action_entropy(width: float = 1.0, k: int = 3, schedule=None) -> Regul
         schedule=schedule,
         coef=0.001,
         source="Ashlag et al. 2025 (NeurIPS)",
+        evidence="paper",
         label="adapted: bins of features, or a neighbor density where actions are continuous",
     )
 

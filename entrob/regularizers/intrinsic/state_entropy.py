@@ -114,6 +114,7 @@ def state_entropy(
         schedule=schedule,
         coef=0.07,
         source="Ashlag et al. 2025 (NeurIPS), B.1",
+        evidence="code",
     )
 
 

@@ -1,5 +1,6 @@
 """VCSE: state entropy among states of similar value."""
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma
 
@@ -22,8 +23,11 @@ def vcse(k: int = 3, steps: int = 8, hidden: int = 64, schedule=None) -> Regular
 
     Adapted: y are the entropy features, v is a small perceptron of them, trained on λ-returns
     (λ = 0.95) that bootstrap from a state itself where its successor is not in the rollout. The
-    bonus is not normalized, as released. On grids steps coincide, ε = 0, and most bonuses are
-    −11.5 − 0.58 / dim y: there the 1e-5 rules. Discrete and continuous actions alike.
+    bonus is not normalized, as released. On grids steps coincide; as released ε is then 0 and the
+    1e-5 rules, the same −11.5 for nine steps of ten. Here the m other steps at the same point count
+    as spread evenly over a ball that reaches half the way, δ/2, to the nearest other point:
+    ε = (δ/2)(k/m)^(1/dim y) wherever m >= k, so that the more often a state is visited the less it
+    pays. Discrete and continuous actions alike.
 
     Args:
       k: neighbor, at least 1, the point itself not counted.
@@ -48,7 +52,7 @@ def vcse(k: int = 3, steps: int = 8, hidden: int = 64, schedule=None) -> Regular
         def bonus(rows):
             apart = jnp.abs(value[rows][:, None] - value) * scale
             distance = jnp.sqrt(((points[rows][:, None] - points) ** 2).sum(-1))
-            epsilon = kth_smallest(jnp.maximum(distance, apart), counts, k + 1)
+            epsilon = _spread(jnp.maximum(distance, apart), counts, k, points.shape[1])
             near = jnp.where(apart < epsilon[:, None], counts, 0.0).sum(-1)
             return digamma(near + 1.0) / points.shape[1] + jnp.log(2.0 * epsilon + 1e-5)
 
@@ -71,5 +75,22 @@ def vcse(k: int = 3, steps: int = 8, hidden: int = 64, schedule=None) -> Regular
         schedule=schedule,
         coef=0.005,
         source="Kim et al. 2023 (2305.19476)",
-        label="adapted: entropy features and a small critic of them; ε = 0 on grids",
+        evidence="code",
+        label="adapted: entropy features and a small critic of them; steps at one point are spread",
     )
+
+
+def _spread(distances: jax.Array, counts: jax.Array, k: int, dim: int) -> jax.Array:
+    """Distance to the k-th nearest other step, those at the same point spread: float32[r].
+
+    Args:
+      distances: float32[r, V], the row's own point among them, at 0.
+      counts: float32[V], how many steps stand at each point.
+      k: at least 1.
+      dim: of the points.
+    """
+    epsilon = kth_smallest(distances, counts, k + 1)
+    others = jnp.where(distances <= 0, counts, 0.0).sum(-1) - 1.0
+    apart = jnp.where((distances > 0) & (counts > 0), distances, jnp.inf).min(-1)
+    half = jnp.where(jnp.isfinite(apart), 0.5 * apart, 0.0)
+    return jnp.where(others >= k, half * (k / jnp.maximum(others, 1.0)) ** (1 / dim), epsilon)

@@ -74,6 +74,8 @@ def aent(
         schedule=schedule,
         coef=1e-3,
         source="Shen 2025 (arXiv 2509.03493)",
+        evidence="paper",
         actions=("discrete",),
-        label="adapted: drops at least one action; discrete actions only",
+        label="adapted: drops at least one action; discrete actions only; degenerate with two "
+        "actions, where one is left and it is none",
     )

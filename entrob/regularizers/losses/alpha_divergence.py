@@ -22,7 +22,8 @@ def alpha_divergence(
     1 / (α(1 - α)) and lets go of the reference where reward is large enough. To the uniform policy
     it is an affine function of `tsallis` at q = α.
 
-    Faithful for discrete and continuous actions, few included. Between squashed normals it is
+    Faithful for discrete and continuous actions, few included; but the initial policy is nearly
+    uniform, to which it is `tsallis` at q = α in all but its scale. Between squashed normals it is
     finite for every policy only up to α = 1.
 
     Args:
@@ -55,4 +56,8 @@ def alpha_divergence(
         schedule=schedule,
         coef=0.01,
         source="Brekelmans et al. 2022 (arXiv 2203.12592)",
+        evidence="paper",
+        label="degenerate: is tsallis at q = α where the reference is nearly uniform"
+        if reference in ("initial", "uniform")
+        else "faithful",
     )

@@ -89,6 +89,7 @@ def epo(
         schedule=schedule,
         coef=1e-3,
         source="Xu et al. 2025 (arXiv 2509.22576)",
+        evidence="code",
         label=("faithful, as released" if released else "adapted: a penalty that has a gradient")
         + "; continuous entropy is counted from its least",
     )

@@ -9,15 +9,18 @@ from entrob.regularizers.losses import reference as references
 from entrob.regularizers.protocol import Regularizer
 
 
-def kl(reference: str | Sequence[float] | Callable = "initial", schedule=None) -> Regularizer:
-    """Add coef · mean KL(π(·|s) ‖ π0(·|s)), π0 a fixed policy (Todorov 2007; Jaques et al. 2017).
+def kl(reference: str | Sequence[float] | Callable = "average", schedule=None) -> Regularizer:
+    """Add coef · mean KL(π(·|s) ‖ π0(·|s)), π0 a reference policy (Jaques et al. 2017).
 
     The policy keeps to the reference wherever reward does not pay for leaving it, and never takes
-    an action that the reference rules out. To the uniform policy it is log |A| - H(π), so its
-    gradient is that of `policy_entropy`; the initial policy is near uniform but differs by state.
+    an action that the reference rules out. The source's is a policy trained before, on data. Here
+    there is none, and to the uniform policy, or the initial one, whose actions are nearly equally
+    likely, it is log |A| - H(π): its gradient is that of `policy_entropy`. So by default it is the
+    moving average of the policy's own parameters, as in T1 (Hou et al. 2025), which slows the
+    policy down but never holds it back for good.
 
-    Faithful for discrete and continuous actions, few included; between squashed normals it is the
-    KL of the normals.
+    Adapted in its reference alone, for discrete and continuous actions, few included; between
+    squashed normals it is the KL of the normals.
 
     Args:
       reference: see `entrob.regularizers.losses.reference.make_reference`.
@@ -35,7 +38,12 @@ def kl(reference: str | Sequence[float] | Callable = "initial", schedule=None) -
         "kl",
         init=made.init,
         loss=loss,
+        update=made.update,
         schedule=schedule,
         coef=0.01,
-        source="Jaques et al. 2017 (arXiv 1611.02796)",
+        source="Jaques et al. 2017 (arXiv 1611.02796), Hou et al. 2025 (arXiv 2501.11651)",
+        evidence="secondary",
+        label="degenerate: is policy_entropy where the reference is nearly uniform"
+        if reference in ("initial", "uniform")
+        else "adapted: the reference is a moving average of the policy, as none is trained before",
     )

@@ -1,4 +1,4 @@
-"""Policies that a policy is compared with: uniform, initial, or given."""
+"""Policies that a policy is compared with: uniform, initial, a moving average, or given."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +17,16 @@ class Reference(NamedTuple):
     Attributes:
       init: ``(key, spec, params) -> state``, the initial parameters if they are needed.
       at: ``(state, policy, batch) -> dist`` on the batch, or None for the uniform policy.
+      update: as of a `Regularizer`, or None where the reference stays.
     """
 
     init: Callable
     at: Callable
+    update: Callable | None = None
+
+
+#: What of the moving average is kept at each update.
+KEPT = 0.99
 
 
 def make_reference(name: str, reference: str | Sequence[float] | Callable) -> Reference:
@@ -29,8 +35,10 @@ def make_reference(name: str, reference: str | Sequence[float] | Callable) -> Re
     Args:
       name: the regularizer's, for messages.
       reference: ``"uniform"``, over actions or over the box of actions; ``"initial"``, the network
-        before training (on standardized observations it sees today's statistics); probabilities of
-        discrete actions, the same in every state; or a function ``obs[B, ...] -> dist``.
+        before training (on standardized observations it sees today's statistics); ``"average"``,
+        the network with the moving average of its parameters, of which each update keeps 0.99;
+        probabilities of discrete actions, the same in every state; or a function
+        ``obs[B, ...] -> dist``.
 
     Raises:
       EntrobError: the option is none of these; at the first use, that the probabilities are not
@@ -43,10 +51,12 @@ def make_reference(name: str, reference: str | Sequence[float] | Callable) -> Re
         return Reference(nothing, lambda state, policy, batch: None)
     if reference == "initial":
         return Reference(lambda key, spec, params: params, initial)
+    if reference == "average":
+        return Reference(lambda key, spec, params: params, initial, _averaged)
     if isinstance(reference, str) or not _are_probabilities(reference):
         raise EntrobError(
-            f"{name}: reference must be uniform, initial, positive probabilities that add up to 1, "
-            f"or a function, not {reference!r}"
+            f"{name}: reference must be uniform, initial, average, positive probabilities that add "
+            f"up to 1, or a function, not {reference!r}"
         )
 
     def given(state, policy, batch):
@@ -70,6 +80,11 @@ def initial(params: Any, policy: Policy, batch: Rollout) -> Any:
         return policy.apply(params, batch.obs)[0]
     table = policy.apply(params, batch.finite.observations)[0]
     return jax.tree.map(lambda x: x[batch.index], table)
+
+
+def _averaged(key, state, rollout, metrics) -> Any:
+    """The moving average of parameters with those after this update."""
+    return jax.tree.map(lambda old, new: KEPT * old + (1 - KEPT) * new, state, metrics["params"])
 
 
 def kl(dist: Any, reference: Any) -> jax.Array:

@@ -98,5 +98,6 @@ def siren(
         schedule=schedule,
         coef=0.005,
         source="Jiang et al. 2025 (arXiv 2509.25133)",
+        evidence="code",
         label="adapted: pieces of episodes, steps chosen by the policy that acted",
     )

@@ -16,7 +16,7 @@ def sr2l(
     """Add coef · mean max ½[KL(π(s) ‖ π(s̃)) + KL(π(s̃) ‖ π(s))], s̃ near s (Shen et al. 2020, SR²L).
 
     What it does to observations that are a little off is what it does to the true ones; noise in
-    the sensors then changes little. In part from memory.
+    the sensors then changes little.
 
     Adapted: |s̃ - s| <= ε in every component, in units of its standard deviation over the batch, by
     projected gradient ascent on the sign of the gradient; where observations are standardized that
@@ -60,5 +60,6 @@ def sr2l(
         schedule=schedule,
         coef=0.1,
         source="Shen et al. 2020 (arXiv 2003.09534)",
+        evidence="secondary",
         label="adapted: radius per component; on grids the worst of sampled one-cell changes",
     )

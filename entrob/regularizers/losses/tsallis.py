@@ -10,8 +10,9 @@ from entrob.regularizers.protocol import Regularizer
 def tsallis(q: float = 2.0, schedule=None) -> Regularizer:
     """Subtract coef · mean S_q(π(·|s)), S_q = (1 - Σ π^q) / (q - 1) (Lee, Choi, Oh 2018).
 
-    From memory. Unlike Shannon's entropy, which it is at q = 1, its slope at π(a) = 0 is finite for
-    q > 1: bad actions may be dropped altogether and noise is kept among good ones.
+    Lee, Choi and Oh's is half of it at q = 2, ½ (1 - Σ π²): coefficients are half theirs. Unlike
+    Shannon's entropy, which it is at q = 1, its slope at π(a) = 0 is finite for q > 1: bad actions
+    may be dropped altogether and noise is kept among good ones.
 
     Faithful for discrete actions; few are no trouble. For continuous ones the sum is the integral
     of the density's power over the box, which depends on the unit of actions and falls without
@@ -38,5 +39,6 @@ def tsallis(q: float = 2.0, schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.01,
         source="Lee et al. 2018 (arXiv 1709.06293)",
+        evidence="secondary",
         label="faithful; continuous actions: without bound, depends on their unit",
     )

@@ -11,7 +11,7 @@ from entrob.regularizers.protocol import Regularizer
 def value_gradient(cells: int | None = 4, schedule=None) -> Regularizer:
     """Add coef · mean ‖∇_s V(s)‖ (Derman & Mannor 2020: inf over W1 <= ε of E V >= E V - ε Lip V).
 
-    From memory. If the transition kernel may be any within Wasserstein distance ε of the nominal
+    If the transition kernel may be any within Wasserstein distance ε of the nominal
     one, the expected value falls by at most ε times V's Lipschitz constant: a flat V loses little.
 
     Adapted: the mean norm instead of the greatest; in units of each component's standard deviation
@@ -50,5 +50,6 @@ def value_gradient(cells: int | None = 4, schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.01,
         source="Derman & Mannor 2020 (arXiv 2003.02894)",
+        evidence="secondary",
         label="adapted: mean norm; on grids the worst of sampled one-cell changes",
     )

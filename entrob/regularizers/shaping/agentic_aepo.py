@@ -3,7 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from entrob.regularizers.domain import BELOW_ONE
 from entrob.regularizers.protocol import Regularizer
+
+#: The paper's weight of z.
+PAPER = 0.2
 
 
 def agentic_aepo(schedule=None) -> Regularizer:
@@ -13,12 +17,14 @@ def agentic_aepo(schedule=None) -> Regularizer:
     z standardizes the entropy over the minibatch. Steps at which the policy is unsure learn more,
     and what they gain is not thrown away by the clip.
 
-    coef is the weight of z; the bound holds from the smallest coefficient on. No weight is below 0,
-    where it would turn PPO's clip around: at the paper's 0.2 five deviations below the mean.
+    coef is the weight of z, the paper's is 0.2; below that clipped steps keep a share coef / 0.2 of
+    their gradient, so that 0 is none. No weight is below 0, where it would turn PPO's clip around:
+    at 0.2 five deviations below the mean, at 1 one.
 
-    Faithful for discrete actions, few of them included, and for continuous ones: z is free of
-    units and of the entropy's sign. Degenerate where entropy hardly depends on the state; the
-    bound then remains. Nothing is clipped in the first minibatch of the first epoch, nor in A2C.
+    Faithful from 0.2 on for discrete actions, few of them included, and for continuous ones: z is
+    free of units and of the entropy's sign. Degenerate where entropy hardly depends on the state;
+    the bound then remains. Nothing is clipped in the first minibatch of the first epoch, nor in
+    A2C.
 
     Args:
       schedule: multiplies the coefficient, see `entrob.regularizers.schedules`.
@@ -32,13 +38,17 @@ def agentic_aepo(schedule=None) -> Regularizer:
         one = jnp.exp(log_prob - jax.lax.stop_gradient(log_prob))
         # An infinite range (KL-Cov's) would have a gradient of 0 · inf.
         bound = 1.0 + jnp.minimum(batch.clip_high, 1e6)
-        return jnp.maximum(1.0 + coef * z, 0.0), batch.clip_low, bound * one - 1.0
+        kept = jnp.minimum(coef / PAPER, 1.0)
+        high = bound * (1.0 + kept * (one - 1.0)) - 1.0
+        return jnp.maximum(1.0 + coef * z, 0.0), batch.clip_low, high
 
     return Regularizer(
         "agentic_aepo",
         surrogate=surrogate,
         schedule=schedule,
-        coef=0.2,
+        coef=PAPER,
+        domain=BELOW_ONE,
         source="Dong et al. 2025 (2510.14545)",
-        label="faithful, but that no weight is below 0",
+        evidence="paper",
+        label="faithful from 0.2 on, but that no weight is below 0; adapted below",
     )

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from entrob.regularizers.domain import BELOW_ONE, steps_of
 from entrob.regularizers.protocol import Regularizer
 from entrob.regularizers.shaping.covariance import check_pool, covariance, drawn, pool
 
@@ -16,7 +17,8 @@ def clip_cov(
     clipped already. Likely actions with a large advantage make entropy collapse; that a few of
     them do not count slows it down. The rest of the loss is untouched.
 
-    coef is a fraction of the minibatch, at least one step while it is not 0.
+    coef is a fraction of the minibatch, at least one step while it is not 0. It is below the share
+    of steps between bounds that are quantiles: there are no more.
 
     Adapted: the paper's bounds, absolute ones of (1, 5) with a fraction of 2e-4, fit large
     vocabularies. By default bounds are quantiles of c, for few actions and for densities, whose
@@ -49,6 +51,9 @@ def clip_cov(
         surrogate=surrogate,
         schedule=schedule,
         coef=0.01,
+        domain=BELOW_ONE if absolute else (0.0, bounds[1] - bounds[0]),
+        distinct=steps_of,
         source="Cui et al. 2025 (2505.22617)",
+        evidence="code",
         label="faithful" if absolute else "adapted: bounds are quantiles of the covariance",
     )

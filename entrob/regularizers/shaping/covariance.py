@@ -37,4 +37,9 @@ def drawn(key: jax.Array, eligible: jax.Array, fraction: jax.Array) -> jax.Array
     """
     lot = jnp.where(eligible, jax.random.uniform(key, eligible.shape), jnp.inf)
     rank = jnp.argsort(jnp.argsort(lot))
-    return eligible & (rank < jnp.maximum(1.0, jnp.floor(fraction * eligible.size)))
+    return eligible & (rank < count_of(fraction, eligible.size))
+
+
+def count_of(fraction: jax.Array, steps: int) -> jax.Array:
+    """max(1, ⌊fraction · steps⌋): float32[]. `entrob.regularizers.domain.steps_of` is the same."""
+    return jnp.maximum(1.0, jnp.floor(fraction * steps))

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from entrob.regularizers.domain import MIXTURE
 from entrob.regularizers.episodes import piece_of, sum_by_piece
 from entrob.regularizers.protocol import Regularizer
 
@@ -12,9 +13,9 @@ def ear(schedule=None) -> Regularizer:
     H̄ is the mean of H_i over episodes. Episodes in which the policy was sure count more, others
     less, and those with H_i > 2 H̄ the other way round. The value target stays.
 
-    coef = 1 is the paper's.
+    coef = 1 is the paper's; less is a mixture with A.
 
-    Adapted (from a secondary account): an episode is its piece inside the rollout; A is GAE's,
+    Adapted: an episode is its piece inside the rollout; A is GAE's,
     which PPO standardizes, not one that is standardized within a group of episodes. Entropy is
     H / log A, which leaves the formula alone, or the entropy share of a continuous policy (see
     `TanhNormal.entropy_share`), as a negative H would turn the factor's sense. Degenerate where
@@ -37,6 +38,8 @@ def ear(schedule=None) -> Regularizer:
         advantage=advantage,
         schedule=schedule,
         coef=1.0,
+        domain=MIXTURE,
         source="Liu et al. 2025 (2508.11356)",
+        evidence="secondary",
         label="adapted: pieces of episodes, entropy as a share of its maximum",
     )

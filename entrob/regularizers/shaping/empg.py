@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
+from entrob.regularizers.domain import MIXTURE
 from entrob.regularizers.episodes import ended
 from entrob.regularizers.protocol import Regularizer
 
@@ -21,10 +22,11 @@ def empg(
 
     coef = 1 is the paper's; less mixes it with the plain advantage.
 
-    Adapted (from a secondary account): steps that end an episode, and a rollout's last one, whose
-    next entropy is not known, get no bonus, and it is given in units of the advantages' standard
-    deviation, which is 1 in the paper. Few actions and negative differential entropies do no harm,
-    as h is a place within the range. Degenerate where entropy hardly depends on the state.
+    Adapted: a step is one of the environment, not a turn of many tokens; steps that end an episode,
+    and a rollout's last one, whose next entropy is not known, get no bonus, and it is given in
+    units of the advantages' standard deviation, which is 1 in the paper. Few actions and negative
+    differential entropies do no harm, as h is a place within the range. Degenerate where entropy
+    hardly depends on the state.
 
     Args:
       sharpness: k, at least 0.
@@ -53,6 +55,8 @@ def empg(
         advantage=advantage,
         schedule=schedule,
         coef=1.0,
+        domain=MIXTURE,
         source="Wang et al. 2025 (2509.09265)",
+        evidence="code",
         label="adapted: no bonus at a rollout's last step, bonus in units of the advantages",
     )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
+from entrob.regularizers.domain import MIXTURE
 from entrob.regularizers.protocol import Regularizer
 
 #: The least entropy share whose logarithm is told apart, and the least spread of logarithms.
@@ -51,7 +52,7 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
     1 + h where ĥ > 0 and the ratio is beyond half of these ranges, or ĥ ≤ 0 and it is within.
     Unsure steps explore and move more, sure ones less.
 
-    coef scales ĥ, 1 is the paper's; above that factors stop at 0.
+    coef scales ĥ, 1 is the paper's and the most at which no weight would be negative.
 
     Adapted: H is taken as H / log A, or as the entropy share of a continuous policy (see
     `TanhNormal.entropy_share`), which cannot be negative; ε is the agent's clip. As in the release
@@ -76,7 +77,7 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
         return Scale(jnp.zeros(()), jnp.float32(jnp.inf), jnp.float32(jnp.inf))
 
     def behavior(state, dist, coef):
-        return dist.tempered(jnp.maximum(1.0 + heat * coef * _place(dist, state), 0.1))
+        return dist.tempered(1.0 + heat * coef * _place(dist, state))
 
     def surrogate(key, state, policy, batch, coef):
         dist = jax.lax.stop_gradient(policy.dist)
@@ -86,7 +87,7 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
         low = jnp.where(unsure, batch.clip_low, batch.clip_low * (1.0 - h))
         high = jnp.where(unsure, batch.clip_high * (1.0 + h), batch.clip_high)
         inside = (ratio > 1.0 - low / 2) & (ratio < 1.0 + high / 2)
-        return jnp.where(inside ^ unsure, jnp.maximum(1.0 + h, 0.0), 1.0), low, high
+        return jnp.where(inside ^ unsure, 1.0 + h, 1.0), low, high
 
     def update(key, state, rollout, metrics) -> Scale:
         return _scale_of(rollout.dist, quantile)
@@ -99,6 +100,8 @@ def hapo(quantile: float = 0.8, heat: float = 0.05, schedule=None) -> Regularize
         update=update,
         schedule=schedule,
         coef=1.0,
+        domain=MIXTURE,
         source="Liu et al. 2025 (2509.16591)",
+        evidence="code",
         label="adapted: entropy as a share of its maximum",
     )

@@ -4,32 +4,36 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
+from entrob.regularizers.domain import BELOW_ONE, steps_of
 from entrob.regularizers.protocol import Regularizer
-from entrob.regularizers.shaping.covariance import covariance
+from entrob.regularizers.shaping.covariance import count_of, covariance
 
 
-def kl_cov(share: float = 0.002, clipped: bool = False, schedule=None) -> Regularizer:
-    """Add coef · mean 1[top share of c] |log π - log π_b| to the loss (2505.22617).
+def kl_cov(weight: float = 1.0, clipped: bool = True, schedule=None) -> Regularizer:
+    """Add κ · mean 1[top of c] |log π - log π_b| to the loss (2505.22617).
 
-    c = (A - mean A)(log π - mean log π); the mean is over the whole minibatch, and at least one
-    step is penalized. Likely actions with a large advantage may move less, so entropy falls more
-    slowly.
+    c = (A - mean A)(log π - mean log π); the mean is over the whole minibatch, of which the
+    max(1, ⌊coef · B⌋) steps with the largest c are penalized. Likely actions with a large advantage
+    may move less, so entropy falls more slowly.
 
-    Faithful for discrete actions, and for continuous ones, where π is a density. As in the
-    released code ρA is not clipped anywhere, from the smallest coefficient on. Degenerate with one
-    epoch and one minibatch (A2C): π = π_b, where the penalty has no gradient. A minibatch of
-    fewer than 500 steps holds one penalized step at the paper's share, a larger share than its.
+    coef is the share k of steps that are penalized, 0.002 in the paper, which of a minibatch of
+    512 would be one step whatever κ is.
+
+    Adapted: PPO's clip stays, so that few penalized steps are nearly `none`; the released code
+    clips ρA nowhere, from the smallest share on. Continuous actions: π is a density. Degenerate
+    with one epoch and one minibatch (A2C): π = π_b, where the penalty has no gradient; nor has it
+    one in PPO's first minibatch.
 
     Args:
-      share: of the steps that are penalized, in (0, 1].
-      clipped: keep PPO's clip.
+      weight: κ, above 0.
+      clipped: keep PPO's clip; the release does not.
       schedule: multiplies the coefficient, see `entrob.regularizers.schedules`.
 
     Raises:
-      EntrobError: the share is out of its range.
+      EntrobError: the weight is not above 0.
     """
-    if not 0 < share <= 1:
-        raise EntrobError(f"kl_cov: share must be in (0, 1], not {share!r}")
+    if not weight > 0:
+        raise EntrobError(f"kl_cov: weight must be above 0, not {weight!r}")
 
     def surrogate(key, state, policy, batch, coef):
         unlimited = jnp.full_like(batch.reward, jnp.inf)
@@ -37,17 +41,20 @@ def kl_cov(share: float = 0.002, clipped: bool = False, schedule=None) -> Regula
 
     def loss(key, state, policy, batch, coef) -> jax.Array:
         log_prob = policy.dist.log_prob(batch.action)
-        count = max(1, int(share * log_prob.size))
-        share_of = jnp.where(batch.executed, covariance(log_prob, batch.advantage), -jnp.inf)
-        _, top = jax.lax.top_k(share_of, count)
-        return coef * jnp.sum(jnp.abs(log_prob - batch.log_prob)[top]) / log_prob.size
+        cov = jnp.where(batch.executed, covariance(log_prob, batch.advantage), -jnp.inf)
+        rank = jnp.argsort(jnp.argsort(-cov))
+        top = batch.executed & (rank < count_of(coef, log_prob.size))
+        return weight * jnp.mean(jnp.where(top, jnp.abs(log_prob - batch.log_prob), 0.0))
 
     return Regularizer(
         "kl_cov",
         surrogate=None if clipped else surrogate,
         loss=loss,
         schedule=schedule,
-        coef=1.0,
+        coef=0.02,
+        domain=BELOW_ONE,
+        distinct=steps_of,
         source="Cui et al. 2025 (2505.22617)",
-        label="adapted: ρA stays clipped" if clipped else "faithful; degenerate in A2C",
+        evidence="code",
+        label=("adapted: ρA stays clipped" if clipped else "faithful") + "; degenerate in A2C",
     )

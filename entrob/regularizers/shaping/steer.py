@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from entrob.regularizers.domain import BELOW_ONE
 from entrob.regularizers.protocol import Regularizer
 
 #: The least max |Ω| that weights are scaled by; below it hardly any weight differs from 1.
@@ -34,8 +35,7 @@ def steer(schedule=None) -> Regularizer:
         change = jnp.abs(batch.advantage * ratio * (log_prob + dist.entropy()))
         if jnp.issubdtype(batch.action.dtype, jnp.integer):
             change = change * (1.0 - jnp.exp(log_prob))
-        floor = jnp.maximum(1.0 - coef, 1e-6)
-        weight = floor ** (change / jnp.maximum(change.max(), LEAST))
+        weight = (1.0 - coef) ** (change / jnp.maximum(change.max(), LEAST))
         return weight, batch.clip_low, batch.clip_high
 
     return Regularizer(
@@ -43,6 +43,8 @@ def steer(schedule=None) -> Regularizer:
         surrogate=surrogate,
         schedule=schedule,
         coef=0.2,
+        domain=BELOW_ONE,
+        evidence="paper",
         source="Hao et al. 2025 (2510.10150)",
         label="faithful with PPO; continuous actions adapted: without the factor 1 - π",
     )

@@ -79,5 +79,6 @@ def aepo(
         schedule=schedule,
         coef=1.0,
         source="Wang et al. 2025 (2510.08141), Li et al. 2026 (2601.12730)",
+        evidence="paper",
         label="adapted: pieces of episodes, entropy as a share of its maximum; needs successes",
     )

@@ -31,7 +31,7 @@ def aer(
     share: float = 0.4,
     rate: float = 0.05,
     most: float = 10.0,
-    easy: float = 0.5,
+    easy: float = 1.0,
     groups: int = 1,
     schedule=None,
 ) -> Regularizer:
@@ -44,13 +44,14 @@ def aer(
 
     coef is the bonus's coefficient at first, when α = 1.
 
-    Adapted (from a secondary account, which leaves the shape uncertain; η, α_max, g* and the first
-    α are ours). The paper's g belongs to a prompt. Here environments have one start, or one
-    distribution of starts: g is a running mean of the share of successes among the episodes that
-    ended in a rollout, those where none did left out. `groups` gives blocks of environments a g
-    each. Where a task knows no success (Pendulum, MinAtar) g stays 0 and α works alone. Targets
-    compare H / log A, or the entropy share of a continuous policy (see
-    `TanhNormal.entropy_share`); the bonus itself is H.
+    Degenerate once solved: by its design there is no bonus where every episode succeeds; g* = 1 is
+    the latest that can be. Adapted (accounts of the paper leave the shape uncertain; η, α_max, g*
+    and the first α are ours). The paper's g belongs to a prompt. Here environments have one start,
+    or one distribution of starts: g is a running mean of the share of successes among the episodes
+    that ended in a rollout, those where none did left out. `groups` gives blocks of environments a
+    g each. Where a task knows no success (Pendulum, MinAtar) g stays 0 and α works alone. Targets
+    compare H / log A, or the entropy share of a continuous policy (see `TanhNormal.entropy_share`);
+    the bonus itself is H.
 
     Args:
       share: τ in (0, 1].
@@ -99,5 +100,7 @@ def aer(
         schedule=schedule,
         coef=0.01,
         source="Zhang et al. 2025 (2510.10959)",
-        label="adapted: success by rollout instead of by prompt; secondary account",
+        evidence="secondary",
+        label="degenerate once solved, where its design turns it off; adapted: success by rollout "
+        "instead of by prompt",
     )

@@ -143,7 +143,10 @@ def vcse(seen, k=3, steps=8):
     bonus = np.zeros(len(x))
     for i in range(len(x)):
         apart = np.abs(scaled - scaled[i])
-        epsilon = np.sort(np.maximum(np.linalg.norm(x - x[i], axis=-1), apart))[k]
+        away = np.sort(np.maximum(np.linalg.norm(x - x[i], axis=-1), apart))
+        epsilon, same = away[k], (away == 0).sum() - 1
+        if same >= k:
+            epsilon = away[away > 0].min() / 2 * (k / same) ** (1 / x.shape[1])
         bonus[i] = digamma((apart < epsilon).sum() + 1) / x.shape[1] + np.log(2 * epsilon + 1e-5)
     value, r, discount = value.reshape(shape), seen.rollout, seen.rollout.gamma
     target = np.zeros(shape)
@@ -173,7 +176,7 @@ def orpo(penalty):
             x.append(low + (high - low) * (1 + np.tanh(batch.action)) / 2)
         x = np.concatenate(x, -1)
         counted = batch.index is not None and (discrete or not actions)
-        rollouts, counts, sample, rewards = (x.copy() for x in map(np.asarray, state[:4]))
+        rollouts, counts, sample, unit = (x.copy() for x in map(np.asarray, state[:4]))
         if rollouts == 0 or seen.rollout.progress < share:
             rollouts = rollouts + 1
             if counted:
@@ -181,8 +184,6 @@ def orpo(penalty):
             key = jax.random.fold_in(jax.random.split(jax.random.key(3), 4)[0], 0)
             taken = np.asarray(jax.random.uniform(key, (len(x), 1)))[:, 0] < 1 / rollouts
             sample[taken] = x[taken]
-            rewards = moments(rewards, batch.reward * seen.rollout.reward_scale)
-        unit = np.sqrt(rewards[2] / rewards[0]) / seen.rollout.reward_scale
         if counted:
             cell = cell.astype(int)
             mine = np.bincount(cell, minlength=len(counts)) / len(x)
@@ -195,8 +196,8 @@ def orpo(penalty):
             n = len(x)
             slope = lambda out: np.append(expit(out[:n]) - 1, expit(out[n:])) / n
             leaves = trained(state.discriminator, np.concatenate([x, sample]), slope, steps)
-        bonus = -seen.coef * unit * penalty(ratio)
-        return {"bonus": bonus, "updated": [rollouts, counts, sample, *rewards, *leaves]}
+        bonus = -seen.coef * unit / seen.rollout.reward_scale * penalty(ratio)
+        return {"bonus": bonus, "updated": [rollouts, counts, sample, unit, *leaves]}
 
     return function
 

@@ -47,20 +47,28 @@ def reference_of(seen, reference):
     """The reference policy on the batch, None if uniform."""
     if reference == "uniform":
         return None
-    if reference == "initial":
+    if reference in ("initial", "average"):
         return NumPyPolicy(seen.now.kind, seen.state, seen.batch.obs)
     logits = np.log(np.tile([*reference, 1.0], (len(seen.batch.reward), 1)))
     return NumPyPolicy("discrete", None, None, logits)
 
 
-def kl(seen, reference="initial"):
+def averaged(state, params):
+    """Leaves of 0.99 parts of the old parameters and 0.01 of the new ones."""
+    old, new = jax.tree.leaves(state), jax.tree.leaves(params)
+    return [0.99 * x + 0.01 * y for x, y in zip(old, new)]
+
+
+def kl(seen, reference="average"):
     other = reference_of(seen, reference)
     if other is None:
         size = seen.now.probs.shape[-1] if seen.now.kind == "discrete" else VOLUME
         divergence = np.log(size) - seen.now.entropy()
     else:
         divergence = seen.now.kl(other)
-    return {"loss": seen.coef * divergence.mean()}
+    out = {"loss": seen.coef * divergence.mean()}
+    moves = {"updated": averaged(seen.state, seen.frozen.params)} if reference == "average" else {}
+    return out | moves
 
 
 def alpha_divergence(seen, alpha=0.5, reference="initial"):
@@ -136,7 +144,7 @@ def siren(seen, released=False):
     return {"loss": seen.coef * (mean - target) ** 2, "updated": [target, True]}
 
 
-def spine(seen, share=0.2):
+def spine(seen, share=0.2, pull=0.1):
     rollout = seen.rollout
     acted, chosen = rollout.dist.entropy(), np.zeros(rollout.reward.shape, bool)
     for steps in episodes(rollout):
@@ -147,22 +155,28 @@ def spine(seen, share=0.2):
     now, where = seen.now.entropy(), chosen.ravel()
     band = np.maximum(now - high, 0) + np.maximum(low - now, 0)
     terms = seen.now.kl(NumPyPolicy(seen.now.kind, seen.state, seen.batch.obs)) + band
-    return {"weight": where / where.mean(), "loss": seen.coef * terms[where].mean()}
+    weight = (1 - seen.coef) + seen.coef * where / where.mean()
+    return {"weight": weight, "loss": seen.coef * pull * terms[where].mean()}
 
 
-def lp_reg(seen, threshold=0.1, quantile=0.01):
+def lp_reg(seen, threshold=0.1, share=0.1):
     batch, size = seen.batch, len(seen.batch.reward)
     now, frozen = seen.now.log_prob(batch.action), seen.frozen.log_prob(batch.action)
-    bound = np.quantile(frozen[batch.advantage < 0], quantile) + 1e-6
-    low, total = np.full(size, 0.2), 0.0
+    best = seen.frozen.log_probs.max(-1)
+    proxies, rare = np.zeros(size), []
     for i, action in enumerate(batch.action.astype(int)):
         probs = batch.dist.probs[i]
-        probs = np.where(probs >= threshold * probs.max(), probs, 0.0)
-        proxy = probs[action] / probs.sum()
-        if batch.advantage[i] < 0 and frozen[i] <= bound and np.exp(frozen[i]) < proxy:
-            low[i] = np.inf
-            d = np.clip(np.log(proxy) - now[i], -10, 10)
-            total += np.exp(d) - d - 1
+        kept = np.where(probs >= threshold * probs.max(), probs, 0.0)
+        proxies[i] = kept[action] / kept.sum()
+        not_best = probs[action] < probs.max() and frozen[i] < best[i]
+        if batch.advantage[i] < 0 and not_best and np.exp(frozen[i]) < proxies[i]:
+            rare.append(i)
+    count = max(1, int(share * (batch.advantage < 0).sum()))
+    low, total = np.full(size, 0.2), 0.0
+    for i in sorted(rare, key=lambda i: frozen[i])[:count]:
+        low[i] = np.inf
+        d = np.clip(np.log(proxies[i]) - now[i], -10, 10)
+        total += np.exp(d) - d - 1
     return {"weight": np.ones(size), "low": low, "high": low, "loss": seen.coef * total / size}
 
 
@@ -217,7 +231,7 @@ def value_gradient(seen):
     return {"loss": seen.coef * np.linalg.norm(slope, axis=-1).mean()}
 
 
-def lrpg(seen, begin=1 / 3):
+def lrpg(seen, begin=1 / 3, tolerance=0.05, rate=1.0):
     """At progress 0.3: with the default `begin` nothing but the running mean has begun."""
     reward, ends, best, multiplier, updates = seen.state
     on = seen.rollout.progress >= begin
@@ -238,30 +252,31 @@ def lrpg(seen, begin=1 / 3):
     reward = old * reward + (1 - old) * (seen.rollout.reward * seen.rollout.reward_scale).mean()
     ends = old * ends + (1 - old) * (seen.rollout.terminated | seen.rollout.truncated).mean()
     performance = reward / ends
-    if not on or unknown:
-        best = performance
+    best = performance if unknown else max(best, performance)
     if on:
         short = (best - performance) / max(abs(best), abs(performance))
-        multiplier = max(multiplier + 1e-3 * (short - 0.01), 0)
+        multiplier = max(multiplier + rate * (short - tolerance), 0)
     return {"loss": loss, "updated": [reward, ends, best, multiplier, updates + 1]}
 
 
 ORACLES = {
     "policy_entropy": Oracle(policy_entropy),
     "tsallis": Oracle(tsallis, ({}, {"q": 0.5})),
-    "kl": Oracle(kl, ({}, {"reference": "uniform"}), finite=(False, True)),
+    "kl": Oracle(
+        kl, ({}, {"reference": "uniform"}, {"reference": "initial"}), finite=(False, True)
+    ),
     "alpha_divergence": Oracle(alpha_divergence, ({}, {"alpha": 2.0, "reference": "uniform"})),
     "epo": Oracle(epo, ({}, {"released": True})),
     "siren": Oracle(siren, ({}, {"released": True})),
-    "spine": Oracle(spine, ({}, {"share": 0.5}), finite=(False, True)),
+    "spine": Oracle(spine, ({}, {"share": 0.5, "pull": 2.0}), finite=(False, True)),
     "lp_reg": Oracle(
         lp_reg,
-        ({}, {"threshold": 0.3, "quantile": 0.9}),
+        ({}, {"threshold": 0.3, "share": 0.9}),
         kinds=("discrete",),
-        train={"threshold": 0.9, "quantile": 1.0},
+        train={"threshold": 0.9, "share": 1.0},
     ),
     "aent": Oracle(aent, ({}, {"dropped": 0.5}, {"adaptive": True}), kinds=("discrete",)),
     "sr2l": Oracle(sr2l, ({}, {"radius": 0.3, "steps": 3}), finite=(False, True)),
-    "lrpg": Oracle(lrpg, ({}, {"begin": 0.2}), train={"begin": 0.0}),
+    "lrpg": Oracle(lrpg, ({}, {"begin": 0.2, "rate": 0.3}), train={"begin": 0.0}),
     "value_gradient": Oracle(value_gradient, finite=(False, True)),
 }

@@ -51,11 +51,11 @@ def clip_cov(seen, bounds=(0.9, 1.0), absolute=False):
     return {"weight": weight, **clip_range(seen)}
 
 
-def kl_cov(seen, share=0.002, clipped=False):
+def kl_cov(seen, weight=1.0, clipped=True):
     cov = covariances(seen, seen.batch.advantage)
-    top = np.argsort(-cov)[: max(1, int(share * cov.size))]
+    top = np.argsort(-cov)[: max(1, int(seen.coef * cov.size))]
     moved = np.abs(seen.now.log_prob(seen.batch.action) - seen.batch.log_prob)
-    want = {"loss": seen.coef * moved[top].sum() / cov.size}
+    want = {"loss": weight * moved[top].sum() / cov.size}
     if clipped:
         return want
     free = np.full(cov.size, np.inf)
@@ -156,26 +156,73 @@ def agentic_aepo(seen):
     entropy = seen.frozen.entropy()
     z = (entropy - entropy.mean()) / entropy.std()
     ratio, frozen = (ratio_of(seen, policy) for policy in (seen.now, seen.frozen))
-    bound = (1 + cases.CLIP) * ratio / frozen
+    kept = min(seen.coef / 0.2, 1.0)
+    bound = (1 + cases.CLIP) * (1 - kept + kept * ratio / frozen)
     return {"weight": np.maximum(1 + seen.coef * z, 0), **clip_range(seen), "high": bound - 1}
 
 
-def self_imitation(seen, warmup=0.5, fraction=0.02, bounds=(0.9, 1.0), absolute=False):
-    better = np.array([max(r - v, 0) for r, v in zip(seen.batch.target, seen.frozen.value)])
+def earned(rollout):
+    """Return and discount that follow each step within the rollout: two float[T, N]."""
+    steps, envs = rollout.reward.shape
+    gain, left = np.zeros((steps, envs)), np.zeros((steps, envs))
+    for t, n in np.ndindex(steps, envs):
+        factor = 1.0
+        for s in range(t, steps):
+            cut = rollout.truncated[s, n] and not rollout.terminated[s, n]
+            pay = rollout.target[s, n] if cut else rollout.reward[s, n]
+            gain[t, n] += factor * pay * rollout.reward_scale
+            factor *= rollout.gamma
+            if rollout.truncated[s, n] or rollout.terminated[s, n]:
+                factor = 0.0
+                break
+        left[t, n] = factor
+    return gain, left
+
+
+def self_imitation(
+    seen, warmup=0.5, fraction=0.02, bounds=(0.9, 1.0), absolute=False, critic=0.01, capacity=65536
+):
+    obs, action, value, gain, left, own, rollouts = map(np.asarray, seen.state)
+    better = np.maximum(gain - value, 1e-6) ** 0.6 * own * (left == 0)
+    mass = np.cumsum(better.ravel())
+    key_draw, key_drop = jax.random.split(key_of("loss"))
+    size = seen.batch.reward.size
+    lots = np.asarray(jax.random.uniform(key_draw, (size,)), np.float64) * mass[-1]
+    index = np.array([min((mass <= lot).sum(), mass.size - 1) for lot in lots])
+    flat = lambda x: x.reshape(mass.size, *x.shape[3:])[index]
+    chosen = flat(better)
+    weight = np.zeros(size)
+    if mass[-1] > 0:
+        weight = (chosen / better[better > 0].min()) ** -0.1
+    now, frozen = seen.now.at(flat(obs)), seen.frozen.at(flat(obs))
+    returns, actions = flat(gain) / seen.rollout.reward_scale, flat(action)
+    imitated = np.maximum(returns - frozen.value, 0)
     if fraction:
-        cov = covariances(seen, better)
+        log_prob = frozen.log_prob(actions)
+        cov = (imitated - imitated.mean()) * (log_prob - log_prob.mean())
         low, high = bounds if absolute else np.quantile(cov, bounds)
-        better[lottery(key_of("loss"), (cov > low) & (cov <= high), fraction)] = 0
+        imitated[lottery(key_drop, (cov > low) & (cov <= high), fraction)] = 0
+    cost = np.minimum(-now.log_prob(actions), 5.0)
+    terms = imitated * cost + critic / 2 * np.maximum(returns - now.value, 0) ** 2
     time = cases.PROGRESS
     rise = (1 - np.cos(np.pi * time / warmup)) / 2 if time < warmup else 1.0
-    return {"loss": -seen.coef * rise * np.mean(better * seen.now.log_prob(seen.batch.action))}
+    loss = seen.coef * rise * np.mean(weight * terms)
+    fresh, rest = earned(seen.rollout)
+    gain, left = gain + left * fresh[0], left * rest[0]
+    whole = seen.rollout
+    new = [whole.obs, whole.action, whole.value * whole.reward_scale, fresh, rest]
+    new += [np.ones(fresh.shape, bool)]
+    updated = [x.copy() for x in (obs, action, value, gain, left, own)]
+    for x, y in zip(updated, new):
+        x[int(rollouts) % len(x)] = y
+    return {"loss": loss, "updated": [*updated, rollouts + 1]}
 
 
 ORACLES = {
     "clip_cov": Oracle(
         clip_cov, ({}, {"bounds": (0.1, 0.9)}, {"bounds": (0.1, 2.0), "absolute": True})
     ),
-    "kl_cov": Oracle(kl_cov, ({}, {"share": 0.1, "clipped": True})),
+    "kl_cov": Oracle(kl_cov, ({}, {"weight": 3.0, "clipped": False})),
     "steer": Oracle(steer),
     "empg": Oracle(empg, ({}, {"sharpness": 2.0, "lookahead": 0.5, "bonus": 0.3})),
     "hapo": Oracle(hapo, ({}, {"quantile": 0.5, "heat": 0.2})),
@@ -186,7 +233,8 @@ ORACLES = {
         (
             {},
             {"warmup": 0.1, "fraction": 0.0},
-            {"fraction": 0.2, "bounds": (0.1, 9.0), "absolute": True},
+            {"fraction": 0.2, "bounds": (0.1, 9.0), "absolute": True, "capacity": 100},
         ),
+        train={"warmup": 0.0},
     ),
 }

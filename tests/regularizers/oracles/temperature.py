@@ -8,20 +8,21 @@ from oracles import Oracle
 from oracles.shaping import pieces, share_of
 
 
-def sac_temperature(seen, share=0.98, learning_rate=3e-3):
-    log_alpha, count, mean, square = jax.tree.leaves(seen.state)
+def sac_temperature(seen, initial=0.03, learning_rate=3e-3):
+    log_alpha, count, mean, square, steps = map(float, jax.tree.leaves(seen.state))
     loss = -seen.coef * np.exp(log_alpha) * seen.now.entropy().mean()
-    target = share * np.log(cases.ACTIONS)
+    target = seen.coef * np.log(cases.ACTIONS)
     if seen.now.kind == "continuous":
-        halves = np.subtract(cases.HIGH, cases.LOW) / 2
-        target = -cases.DIMENSIONS + np.log(halves).sum()
-    slope = np.exp(log_alpha) * (seen.rollout.dist.entropy().mean() - target)
-    count, mean, square = count + 1, 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
-    step = (mean / (1 - 0.9**count)) / (np.sqrt(square / (1 - 0.999**count)) + 1e-8)
-    return {"loss": loss, "updated": [log_alpha - learning_rate * step, count, mean, square]}
+        target = np.log(seen.coef * np.subtract(cases.HIGH, cases.LOW)).sum()
+    for _ in range(6):  # two epochs of three minibatches
+        slope = np.exp(log_alpha) * (seen.rollout.dist.entropy().mean() - target)
+        count, mean, square = count + 1, 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
+        step = (mean / (1 - 0.9**count)) / (np.sqrt(square / (1 - 0.999**count)) + 1e-8)
+        log_alpha = np.clip(log_alpha - learning_rate * step, -10, 10)
+    return {"loss": loss, "updated": [log_alpha, count, mean, square, steps]}
 
 
-def aer(seen, share=0.4, rate=0.05, most=10.0, easy=0.5, groups=1):
+def aer(seen, share=0.4, rate=0.05, most=10.0, easy=1.0, groups=1):
     alpha, first, success = seen.state
     rollout, now = seen.rollout, share_of(seen.rollout.dist).mean()
     first = now if first < 0 else first
@@ -70,7 +71,7 @@ def aepo(seen, target=0.5, hot=1.2, cold=0.8, cap=0.1, draw=False):
 
 
 ORACLES = {
-    "sac_temperature": Oracle(sac_temperature, ({}, {"share": 0.3, "learning_rate": 0.1})),
+    "sac_temperature": Oracle(sac_temperature, ({}, {"initial": 2.0, "learning_rate": 0.1})),
     "aer": Oracle(aer, ({}, {"share": 0.9, "rate": 2.0, "most": 1.0, "easy": 0.1, "groups": 2})),
     "aepo": Oracle(aepo, ({}, {"target": 0.9, "hot": 1.5, "cap": 0.4, "draw": True})),
 }
