@@ -1,4 +1,4 @@
-"""From a suite's records to the tidy tables: what a score is, cells without calibration, prefixes."""
+"""From a suite's records to the tidy tables: scores, cells without calibration, prefixes."""
 
 import numpy as np
 import pandas as pd

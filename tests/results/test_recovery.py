@@ -227,7 +227,5 @@ def test_a_frontier_runs_along_the_coefficients(board):
     assert good.step.tolist() == [1, 2, 3] and good.chosen.tolist() == [0, 1, 0]
     assert good.price.tolist() == pytest.approx([0.0, 0.02, 0.1])
     assert good.share.tolist() == pytest.approx([0.1, 0.4, 0.5])
-    bare: Board = board._replace(
-        tuning=board.tuning.assign(**dict.fromkeys(boards.CLASSES, np.nan))
-    )
+    bare = board._replace(tuning=board.tuning.assign(**dict.fromkeys(boards.CLASSES, np.nan)))
     assert leaderboard_figures.frontier_figure(bare) is None
