@@ -302,7 +302,7 @@ def perturbation_gains(board: Board) -> pd.DataFrame:
     for category, name in order:
         rows = cells[(cells.perturbation == name) & (cells.category == category)]
         rows = rows[rows.kept] if kept[category, name] else rows
-        share = 1 / (rows.task.nunique() * rows.groupby("task").task.transform("size"))
+        share = 1 / (rows.task.nunique() * rows.groupby("task").magnitude.transform("size"))
         weights[name] = pd.Series(share.to_numpy(), index=pd.MultiIndex.from_frame(rows[CELL]))
     found = contrasts(board, pd.DataFrame(weights).fillna(0.0))
     value, _, _ = intervals.estimate(found.values)
