@@ -1,5 +1,6 @@
 """Policies: a network, the distribution its head stands for, and its memory if it has one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,8 +57,8 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
 
     Args:
       env: gymnax environment.
-      network: ``"minigrid"``, ``"mlp"``, ``"lstm"``, a module with their signatures, or None for
-        the paper's on images and a perceptron on vectors.
+      network: a name of `NETWORKS`, a module with their signatures, or None for the paper's on
+        images and a perceptron on vectors.
       space: of the actions, by default the environment's; a module given is resized to it.
 
     Raises:
@@ -84,7 +85,11 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "minigrid": MiniGridNetwork,
     "mlp": MLP,
     "lstm": LSTM,
+    "lstm-bf16": functools.partial(LSTM, products=jnp.bfloat16),
 }
+
+#: Those with a memory.
+RECURRENT = ("lstm", "lstm-bf16")
 
 
 def _head(env, space) -> tuple[int, Callable]:
@@ -101,9 +106,27 @@ def _head(env, space) -> tuple[int, Callable]:
 
     def distribution(head):
         mean, log_std = jnp.split(head, 2, axis=-1)
-        return TanhNormal(mean, jnp.clip(log_std, *LOG_STD), *bounds)
+        return TanhNormal(mean, bounded(log_std, *LOG_STD), *bounds)
 
     return 2 * size, distribution
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def bounded(x: jax.Array, low: float, high: float) -> jax.Array:
+    """`jnp.clip`, out of which gradient descent can find its way: float32[...].
+
+    Out of bounds the gradient of `jnp.clip` is 0, and a number that has left them stays. Here a
+    gradient passes if following it downhill leads back.
+    """
+    return jnp.clip(x, low, high)
+
+
+def _bounded_bwd(low, high, x, cotangent):
+    back = jnp.where(x > high, cotangent > 0, jnp.where(x < low, cotangent < 0, True))
+    return (jnp.where(back, cotangent, 0.0),)
+
+
+bounded.defvjp(lambda x, low, high: (bounded(x, low, high), x), _bounded_bwd)
 
 
 def _seen(policy: PolicyParams, obs: jax.Array) -> jax.Array:

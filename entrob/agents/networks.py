@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
+from entrob.agents.recurrence import recurrence
 from entrob.agents.sequential import one_at_a_time
 
 # Bounds ±1/√fan_in for weights and biases.
@@ -104,16 +106,24 @@ class LSTM(nn.Module):
     """The paper's recurrent network for physics (B.3): an encoder, an LSTM, two heads.
 
     What does not depend on the memory (encoder, input half of the gates, heads) is computed for all
-    steps in one matrix product; only the memory's half of the gates runs step by step.
+    steps in one matrix product; only the memory's half of the gates runs step by step
+    (`recurrence`).
 
     Input: memory ``(c, h)`` float32[N, width] each, observations [T, N, ...], and ``start``
     bool[T, N], which says where an episode begins and the memory is cleared. Output: ``(head
     float32[T, N, outputs], value float32[T, N], (c, h))``, the memories after each step,
     float32[T, N, width].
+
+    Attributes:
+      outputs: numbers of the head.
+      width: of every layer.
+      products: dtype of the large matrix products over all steps and of their gradients, None for
+        float32. The recurrence itself, both outputs and all parameters stay float32.
     """
 
     outputs: int
     width: int = 256
+    products: DTypeLike | None = None
 
     def memory(self, n: int) -> tuple[jax.Array, jax.Array]:
         """The memory with which n episodes begin."""
@@ -121,26 +131,20 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, memory, observation: jax.Array, start: jax.Array):
+        def layer(x: jax.Array, width: int, **options) -> jax.Array:
+            return nn.Dense(width, dtype=self.products, **options)(x).astype(jnp.float32)
+
         x = observation.reshape(*observation.shape[:2], -1).astype(jnp.float32)
         for _ in range(2):
-            x = nn.relu(nn.Dense(self.width, kernel_init=orthogonal(2**0.5))(x))
-        gates = nn.Dense(4 * self.width)(x)
+            x = nn.relu(layer(x, self.width, kernel_init=orthogonal(2**0.5)))
         recurrent = self.param("recurrent", orthogonal(), (self.width, 4 * self.width))
         # The forget gate starts open, so that memories last.
         shift = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), self.width)
-
-        def step(carry, inputs):
-            gates, start = inputs
-            c, h = jax.tree.map(lambda m: jnp.where(start[:, None], 0.0, m), carry)
-            i, f, g, o = jnp.split(gates + h @ recurrent + shift, 4, axis=-1)
-            c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
-            h = nn.sigmoid(o) * jnp.tanh(c)
-            return (c, h), (c, h)
-
-        _, (cs, hs) = jax.lax.scan(step, memory, (gates, start))
+        gates = layer(x, 4 * self.width) + shift
+        cs, hs = recurrence(recurrent, gates, memory, start, self.products)
 
         def tower(width_out: int, scale: float) -> jax.Array:
-            hidden = nn.relu(nn.Dense(self.width)(hs))
+            hidden = nn.relu(layer(hs, self.width))
             return nn.Dense(width_out, kernel_init=orthogonal(scale))(hidden)
 
         return tower(self.outputs, 0.01), tower(1, 1.0)[..., 0], (cs, hs)

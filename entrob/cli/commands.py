@@ -236,7 +236,7 @@ def write_run_report(store, level: float = 0.96) -> Path:
     from entrob.results.report import write_report
     from entrob.sweep.describe import complete
 
-    kinds = ("runs", "curves", "evaluation", "occupancy", "traces")
+    kinds = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
     frames = {kind: store.gather(kind) for kind in kinds}
     if not len(frames["runs"]) or not len(frames["evaluation"]):
         raise EntrobError(f"{store.root} holds no finished runs yet")
@@ -252,6 +252,7 @@ def write_run_report(store, level: float = 0.96) -> Path:
         occupancies=occupancies,
         walls=walls,
         traces=frames["traces"],
+        progress=frames["progress"],
     )
 
 

@@ -107,20 +107,21 @@ def joint_range(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
 
 @perturbation(
     "puck_mass",
-    unit="puck mass added (fraction)",
+    unit="puck inertia added (fraction)",
     high=4,
     category="dynamics",
     instances_distinct=False,
-    requires=("puck_mass",),
+    requires=("puck_mass", "contact_armature"),
 )
 def puck_mass(key: jax.Array, params: Params, magnitude: jax.Array) -> Params:
-    """Pusher: the puck is `1 + magnitude` times as heavy.
+    """Pusher: the puck has `1 + magnitude` times its inertia, and contacts as much stiffer.
 
-    It is felt in contacts: MuJoCo's give way in inverse proportion to the mass, so that the puck is
-    pushed `1 + magnitude` times as hard. The puck itself has 8 mg and is kept in motion by the 40 g
-    of its slides' armature, which stay.
+    The puck itself has 8 mg and is kept in motion by the 40 g of its slides' armature: what is
+    added to its mass is a fraction of both. Where contacts leave the armature out, as since MuJoCo
+    3.0, it is a fraction of the mass alone, which only contacts feel.
     """
-    return params.replace(puck_mass=params.puck_mass * (1 + magnitude))
+    inertia = params.puck_mass + params.contact_armature
+    return params.replace(puck_mass=params.puck_mass + magnitude * inertia)
 
 
 @perturbation(

@@ -19,6 +19,10 @@ CODE_LEVEL = 0.95
 """Confidence level the released code draws: mean ± 1.96 s/√n."""
 
 
+MEASURES = {"return_mean": "return", "final_distance": "final distance (m)"}
+"""What the authors' files give besides success: columns of the evaluation records."""
+
+
 class Claim(NamedTuple):
     """One pair out of a reported order: `better` `relation` (one of > ≥ ≫) `worse`."""
 
@@ -55,6 +59,10 @@ class Paper:
       orders: by perturbation, the order of success rates as the paper prints it.
       claims: by perturbation, the pairs which that order claims.
       numbers: by method and condition (`NOMINAL` or a perturbation), the success rates it reports.
+      measures: the means of other measures that its authors' files give, by column of the
+        evaluation records, method and condition.
+      threshold: distance from the goal in meters below which an episode succeeds; NaN if there is
+        none.
     """
 
     methods: tuple[str, ...] = ()
@@ -68,6 +76,10 @@ class Paper:
     orders: Mapping[str, str] = dataclasses.field(default_factory=dict)
     claims: Mapping[str, tuple[Claim, ...]] = dataclasses.field(default_factory=dict)
     numbers: Mapping[str, Mapping[str, Number]] = dataclasses.field(default_factory=dict)
+    measures: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
+        default_factory=dict
+    )
+    threshold: float = math.nan
 
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> "Paper":

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 
 from entrob.results import comparison, drawing, figures, markup, store, tables
+from entrob.results.measures import distance_figure, measures_table
 from entrob.results.paper import TEXT_LEVEL, Claim, Paper
 from entrob.results.trajectories import trajectories
+from entrob.results.while_training import best_and_last, success_against_frames
 
 FACTS = (
     "experiment",
@@ -39,6 +41,7 @@ def write_report(
     occupancies: Mapping[str, np.ndarray] | None = None,
     walls: np.ndarray | None = None,
     traces: pd.DataFrame | None = None,
+    progress: pd.DataFrame | None = None,
 ) -> Path:
     """Write `tables/`, `figures/` and `report.md` into a run folder; same input, same bytes.
 
@@ -50,6 +53,7 @@ def write_report(
       level: of the normal bands; 0.96 is the paper's text, 0.95 its code.
       occupancies, walls: method -> float[W, H] and bool[W, H], for heatmaps; both or neither.
       traces: where episodes went, for `trajectories`.
+      progress: how policies of earlier frames fared, for `while_training`.
 
     Returns:
       The path of `report.md`.
@@ -58,6 +62,7 @@ def write_report(
       EntrobError: if a file cannot be written, or two runs of a method share a seed.
     """
     folder, paper = Path(folder), Paper.read(manifest)
+    progress = pd.DataFrame() if progress is None else progress
     frames = {
         "paper": paper_table(runs, evaluation, paper),
         "numbers": tables.numbers_table(runs, evaluation, paper),
@@ -65,12 +70,16 @@ def write_report(
         "success": tables.success_table(runs, evaluation, paper, level),
         "robustness": tables.robustness_table(runs, evaluation, paper, level),
         "improvement": tables.improvement_table(runs, evaluation, paper),
+        "measures": measures_table(runs, evaluation, paper) if paper.measures else (),
+        "while_training": best_and_last(runs, progress, paper),
     }
     frames = {name: frame for name, frame in frames.items() if len(frame)}
     drawn = {
         "bars": comparison.bars(runs, evaluation, paper, level),
         "horizon": figures.horizon_figure(runs, curves, evaluation, paper, level),
         "training": comparison.training(runs, curves, paper, level),
+        "while_training": success_against_frames(runs, progress, paper),
+        "distance": distance_figure(runs, evaluation, paper),
     }
     if traces is not None and len(traces):
         scenes = manifest.get("scenes", {}), manifest.get("trace_axes", ("x", "y"))
@@ -107,8 +116,10 @@ def write_report(
 
 
 SECTIONS = {
-    ("paper", "numbers", "bars", "horizon"): "Beside the paper",
+    ("paper", "numbers", "bars", "measures", "horizon"): "Beside the paper",
+    ("distance",): "Where episodes end",
     ("trajectories",): "Trajectories",
+    ("while_training",): "Success against frames",
     ("training",): "Training",
     ("nominal",): "Nominal performance",
     ("success",): "Success under each perturbation",
@@ -122,6 +133,8 @@ IMAGES = {
     "bars": "Success of every method under every condition",
     "horizon": "Training and success against every horizon",
     "trajectories": "Where the body went, per method and condition",
+    "while_training": "Success of earlier policies, nominal and perturbed",
+    "distance": "Distance from the goal at the end of an episode",
     "training": "Success, return, policy entropy and bonus while training",
     "occupancy": "Occupancy of each method",
 }
@@ -173,6 +186,10 @@ def table_captions(level: float) -> dict[str, str]:
         "by dynamic programming and averaged over seeds; a dash where that does not apply.",
         "robustness": "Area under success against magnitude, the magnitude scaled to [0, 1], "
         f"endpoints included; a dash with a single magnitude. {band}.",
+        "measures": "Mean over seeds, its 95 % t-interval, and the mean that the authors' files "
+        "give.",
+        "while_training": "Mean success over runs of the last policy, and of that with the best "
+        "nominal success among those kept (of equal ones the latest); frames: their median.",
         "improvement": "Probability that a method's run beats the baseline's run of the same seed, "
         "ties half, with its 95 % bootstrap interval, not corrected for the number of comparisons.",
     }

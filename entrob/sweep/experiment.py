@@ -9,12 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 from entrob.agents.adversary import adversary_of, misfit
-from entrob.agents.model import NETWORKS
+from entrob.agents.model import NETWORKS, RECURRENT
 from entrob.agents.spec import Hyper
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import regularizers
+from entrob.results.paper import MEASURES
 from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
@@ -65,6 +66,9 @@ class Experiment:
       frames: environment steps per run, rounded up to whole checkpoints.
       chunk: updates between two checkpoints.
       points: logged points of a training curve.
+      snapshots: policies of each run that are kept while it trains, evenly spaced, and tested
+        nominal and under `snapshot_perturbations`; 0 for none.
+      snapshot_perturbations: magnitude by perturbation.
       seeds: number of runs per method; the seeds are first_seed, first_seed + 1, …
       first_seed: 0 for reported runs.
       instances: perturbation instances per magnitude.
@@ -103,6 +107,8 @@ class Experiment:
     perturbations: dict[str, tuple[float, ...]]
     share: tuple[tuple[str, ...], ...]
     tune: dict[str, Any]
+    snapshots: int = 0
+    snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
     paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -140,20 +146,22 @@ _TYPES = {
     "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
     "normalize": bool, "evaluation_seed": int,
     "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "share": list,
+    "snapshots": int, "snapshot_perturbations": dict,
     "tune": dict, "presets": dict, "paper": dict,
 }  # fmt: skip
 _PAPER = {
     "seeds": int, "instances": int, "frames": int, "figure": int, "note": str,
-    "magnitudes": dict, "orders": dict, "claims": list, "numbers": dict,
+    "magnitudes": dict, "orders": dict, "claims": list, "numbers": dict, "measures": dict,
+    "threshold": float,
 }  # fmt: skip
 _CLAIM = ("perturbation", "better", "relation", "worse")
 _COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
 _COUNTS += ("instances", "episodes")
 _TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
-_WORDS |= {bool: "true or false"}
+_WORDS |= {bool: "true or false", float: "a number"}
 _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs"}
-_PRESET = {"frames", "chunk", "points", "seeds", "instances", "episodes"}
+_PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
 _DEFAULTS |= {"num_steps": 100, "epochs": 1, "minibatches": 1}
@@ -201,6 +209,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     # A preset may test less than the file declares.
     tested = [table.get("perturbations", {}) for table in (data, *presets.values())]
     empty = {"name": name, "hyper": {}, "params": {}, "share": [], "tune": {}, "paper": {}}
+    empty |= {"snapshots": 0, "snapshot_perturbations": {}}
     data = empty | _DEFAULTS | data | presets[preset]
     for key in ("environment", "frames", "seeds", "methods", "perturbations"):
         if data.get(key) in (None, [], {}):
@@ -212,7 +221,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     for key, known in (("algorithm", ("a2c", "ppo")), ("network", ("auto", *NETWORKS))):
         if data[key] not in known:
             raise unknown(key, data[key], known)
-    recurrent = data["network"] == "lstm"
+    recurrent = data["network"] in RECURRENT
     if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
         what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
         raise EntrobError(f"{where}: minibatches must divide {what}")
@@ -228,6 +237,11 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     data["share"] = _share(f"{where}: share", data["share"])
     declared = data.pop("perturbations")
     magnitudes = {k: tested_magnitudes(k, v, env_params) for k, v in declared.items()}
+    if not data["snapshots"] >= 0:
+        raise EntrobError(f"{where}: snapshots must be at least 0, not {data['snapshots']}")
+    kept = data["snapshot_perturbations"]
+    kept = {k: magnitudes_of(k, [v], env_params)[0] for k, v in kept.items()}
+    data["snapshot_perturbations"] = kept
     known = {name for table in tested if isinstance(table, dict) for name in table}
     data["paper"] = _paper(f"{where}: paper", data["paper"], names, known, env_params)
     return Experiment(
@@ -390,6 +404,13 @@ def _paper(
             if condition != "nominal" and condition not in magnitudes:
                 raise EntrobError(f"{where}: numbers under {condition!r} need its magnitude")
             _number(f"{where}: numbers of {method!r} under {condition!r}", values)
+    for column, by_method in table.get("measures", {}).items():
+        check("measure", column, MEASURES)
+        for method, row in by_method.items():
+            check("method", method, methods)
+            for condition in row:
+                check("condition", condition, ("nominal", *magnitudes))
+            _numbers(f"{where}: measures.{column}.{method}", row)
     return MappingProxyType(table)
 
 

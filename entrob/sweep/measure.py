@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -63,9 +64,7 @@ class Tester:
     def test(self, store: Store, batch: Batch, prog: Program, names: list[str]) -> None:
         """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""
         experiment, runs = self.experiment, len(batch.runs)
-        params = policies(store, batch, prog)
-        short = padded(runs) - runs
-        params = jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), params)
+        params = _padded(policies(store, batch, prog), runs)
         for name in names:
             rows = []
             for magnitude in self.tested[name]:
@@ -85,6 +84,13 @@ class Tester:
                     what = {"perturbation": name, "magnitude": magnitude}
                     rows.append({**who, **what, **record})
             write_frame(self.part(store, batch, name), pd.DataFrame(rows))
+
+    def records(self, prog: Program, batch: Batch, policies: Any, name: str, magnitude: float):
+        """A batch's policies, leaves [runs, ...], under one condition: a dictionary per run."""
+        runs = len(batch.runs)
+        outcome, horizon = self.outcome(prog, batch.group, _padded(policies, runs), name, magnitude)
+        outcome = jax.tree.map(np.asarray, outcome)._replace(trace=None)
+        return self._records(outcome, horizon)[:runs]
 
     def _traced(self, name: str) -> float:
         """The magnitude whose traces are kept: the headline's."""
@@ -177,6 +183,12 @@ def _instance_keys(key: jax.Array, name: str, params: Any, count: int) -> jax.Ar
     return instance_keys(key, perturbations.get(name, params), count)
 
 
+def _padded(policies: Any, runs: int) -> Any:
+    """Policies of so many runs as leaves [width, ...]; the last one is repeated."""
+    short = padded(runs) - runs
+    return jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), policies)
+
+
 def _uniform(env, horizon: int) -> Callable:
     """What tests the uniformly random policy: ``(instances, keys) -> Outcome`` of one policy."""
     model = uniform_model(env)
@@ -189,14 +201,19 @@ def _uniform(env, horizon: int) -> Callable:
 
 
 def policies(store: Store, batch: Batch, prog: Program) -> Any:
-    """What acts in each run of a trained batch: `PolicyParams`, leaves [runs, ...].
+    """What acts in each run of a trained batch, see `read_policies`."""
+    return read_policies(store.part("policies", batch.id, ".msgpack"), batch, prog)
+
+
+def read_policies(path: Path, batch: Batch, prog: Program) -> Any:
+    """The policies of a batch's runs from a file: `PolicyParams`, leaves [runs, ...].
 
     Raises:
       Damaged: the file cannot be read, or holds policies of another network.
     """
     policy = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).policy
     like = jax.tree.map(lambda x: np.zeros((len(batch.runs), *x.shape), x.dtype), policy)
-    return read_tree(store.part("policies", batch.id, ".msgpack"), like)
+    return read_tree(path, like)
 
 
 def _visits(batch: Batch, env: Any, params: Any, occupancy: np.ndarray) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Any
 from entrob.errors import BrokenMethod, EntrobError
 from entrob.results.provenance import provenance
 from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_json
+from entrob.sweep import snapshots
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import Batch, Group, Run, cut, group_methods, runs_of
@@ -15,7 +16,7 @@ from entrob.sweep.program import Trainer, compile_trainer, memory_limit, padded,
 from entrob.sweep.progress import Progress
 from entrob.sweep.train import Timing, train
 
-_KINDS = ("runs", "curves", "evaluation", "occupancy", "traces")
+_KINDS = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
 
 
 def run(
@@ -110,6 +111,11 @@ def _test_group(experiment, store, group, prog, tester, progress, spent) -> None
             began = time.perf_counter()
             progress.say(f"testing {len(batch.runs)} policies under {', '.join(names)}")
             tester.test(store, batch, prog, names)
+            spent.test_s += time.perf_counter() - began
+        if kept := snapshots.missing(experiment, store, batch, progress):
+            began = time.perf_counter()
+            progress.say(f"testing {len(kept)} earlier policies of {len(batch.runs)} runs")
+            snapshots.test(store, batch, tester, prog, kept)
             spent.test_s += time.perf_counter() - began
     spent.compile_s += tester.compile_s
     spent.test_s -= tester.compile_s

@@ -11,9 +11,11 @@ import pandas as pd
 from entrob.agents.actor_critic import AGENT, HEALTHY
 from entrob.regularizers.protocol import faults
 from entrob.results.store import Damaged, Store, read_tree, write_frame, write_tree
+from entrob.sweep import snapshots
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import Batch
 from entrob.sweep.program import Program, Trainer, hypers
+from entrob.sweep.snapshots import write_policies
 
 #: Sums over the episodes that ended, as opposed to means over the frames of an update.
 _SUMS = ("episodes", "return_sum", "success_sum", "length_sum")
@@ -66,14 +68,12 @@ def train(
         for name, values in new.items():
             curves[name][:, here] = values
         done += 1
+        if done in snapshots.chunks(experiment):
+            snapshots.keep(store, batch, done, state.policy)
         write_tree(path, {"curves": curves, "done": np.int64(done), "state": state})
         progress.add(frames)
     seconds = time.perf_counter() - start
-    runs = len(batch.runs)
-    write_tree(
-        store.part("policies", batch.id, ".msgpack"),
-        jax.tree.map(lambda x: np.asarray(x)[:runs], state.policy),
-    )
+    write_policies(store.part("policies", batch.id, ".msgpack"), batch, state.policy)
     write_frame(store.part("curves", batch.id), _curve_records(experiment, batch, curves))
     write_frame(store.part("runs", batch.id), _run_records(experiment, batch, state))
     path.unlink()

@@ -14,7 +14,7 @@ from scipy import integrate, stats
 
 from entrob.agents.actor_critic import AGENT, make_agent
 from entrob.agents.distributions import TanhNormal
-from entrob.agents.model import make_model
+from entrob.agents.model import LOG_STD, bounded, make_model
 from entrob.agents.normalizer import Normalizer, standardize
 from entrob.agents.spec import Hyper, Spec
 from entrob.errors import EntrobError
@@ -259,3 +259,18 @@ def test_unbounded_actions_are_refused():
 
     with pytest.raises(EntrobError, match="finite bounds"):
         make_model(Unbounded())
+
+
+def test_a_log_std_out_of_bounds_finds_its_way_back():
+    low, high = LOG_STD
+    x = jnp.float32([low - 1, low - 1, 0.0, high + 1, high + 1])
+    pull = jnp.float32([1.0, -1.0, 3.0, 1.0, -1.0])  # descent goes against it
+    np.testing.assert_array_equal(bounded(x, low, high), jnp.clip(x, low, high))
+    gradient = jax.grad(lambda x: jnp.sum(pull * bounded(x, low, high)))(x)
+    np.testing.assert_array_equal(gradient, [0.0, -1.0, 3.0, 1.0, 0.0])
+    # Beyond a bound, the policy's own gradient leads back into it; `jnp.clip` would leave it there.
+    start = jnp.float32([high + 0.5])
+    loss = lambda x: (bounded(x, low, high) - 0.3).sum() ** 2
+    for _ in range(100):
+        start = start - 0.1 * jax.grad(loss)(start)
+    np.testing.assert_allclose(start, 0.3, atol=1e-3)

@@ -24,6 +24,8 @@ class Knobs:
       limits: float32[h, 2], least and largest angle of the hinges.
       gain: float32[h], torque of the motors per unit of control, in N m.
       puck_mass: float32[], in kg.
+      contact_armature: float32[], in kg, the part of the slides' armature by which contacts of the
+        puck are stiffer.
       place: float32[g, 3], where the geoms `Chain.movable` are.
       size: float32[g, 3], their sizes as MuJoCo has them.
       push: float32[2], force on the puck along the slides, in N.
@@ -33,6 +35,7 @@ class Knobs:
     limits: jax.Array
     gain: jax.Array
     puck_mass: jax.Array
+    contact_armature: jax.Array
     place: jax.Array
     size: jax.Array
     push: jax.Array

@@ -207,7 +207,7 @@ def _contacts(chain: Chain, knobs: Knobs, pose: _Pose, state: State, pairs: Pair
     one, two = (list(dict.fromkeys(geoms.tolist())) for geoms in pairs.geoms.T)
     first = jax.tree.map(lambda x: x[..., :, None, :], _shape(chain, knobs, pose, one))
     second = jax.tree.map(lambda x: x[..., None, :, :], _shape(chain, knobs, pose, two))
-    dist, pos, normal = pairs.touch(first, second)
+    dist, pos, normal = pairs.touch(first, second, pairs.margin)
     dist = dist.reshape(-1, dist.shape[-1])
     pos, normal = (jnp.moveaxis(x, 1, -2).reshape(-1, 3, x.shape[-1]) for x in (pos, normal))
 
@@ -221,14 +221,14 @@ def _contacts(chain: Chain, knobs: Knobs, pose: _Pose, state: State, pairs: Pair
             row = moved * (row + dense.pairwise(normal, pose.drift))
             jacobian += way * jnp.pad(row, [(0, 0), (0, 2), (0, 0)])
         elif body == chain.puck:
-            # What MuJoCo derives from a mass when it compiles a model.
-            own = own * host.body_mass[body] / knobs.puck_mass
+            # What MuJoCo derives when it compiles a model: the inverse inertia of a translation,
+            # averaged over three directions, of which the slides allow two.
+            own = 2 / 3 / (knobs.puck_mass + knobs.contact_armature)
             row = dense.pairwise(normal, chain.slide)
             jacobian += way * jnp.pad(row, [(0, 0), (h, 0), (0, 0)])
         invweight += own
-    margin = host.geom_margin[one[0]] + host.geom_margin[two[0]]
     speed = dense.along(jacobian, state.qvel)
-    return jacobian, *_row(chain.soft, dist - margin, speed, 1 / invweight)
+    return jacobian, *_row(chain.soft, dist - pairs.margin, speed, 1 / invweight)
 
 
 def _row(soft: Soft, pos: jax.Array, speed: jax.Array, light: jax.Array):

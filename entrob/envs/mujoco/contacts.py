@@ -5,11 +5,12 @@ gradient descent from two starts (which count the same contact twice), and repor
 a box only once they overlap, not from the margin on. Here all of these are computed from the
 distance between a segment and a convex set; they agree with C MuJoCo's single contact per pair.
 
-Every function takes two shapes and returns ``(dist, pos, normal)``: the signed distance in meters
-(negative: how deep they overlap), the point halfway, and the unit normal from the first shape
-to the second: float32[c], [c, 3], [c, 3] for c contacts. All arrays may have further axes behind
-those named, which broadcast: what is computed for many pairs and copies at once runs fastest with
-those last, where a processor's vector instructions reach them.
+Every function takes two shapes and the margin below which a contact counts, which matters in
+`portal` and not here. It returns ``(dist, pos, normal)``: the signed distance in meters (negative:
+how deep they overlap), the point halfway, and the unit normal from the first shape to the second:
+float32[c], [c, 3], [c, 3] for c contacts. All arrays may have further axes behind those named,
+which broadcast: what is computed for many pairs and copies at once runs fastest with those last,
+where a processor's vector instructions reach them.
 """
 
 from collections.abc import Callable
@@ -44,82 +45,82 @@ class Shape(NamedTuple):
     size: jax.Array
 
 
-def plane_capsule(plane: Shape, capsule: Shape) -> Contacts:
+def plane_capsule(plane: Shape, capsule: Shape, margin: float = 0.0) -> Contacts:
     """Both ends of a capsule's axis against a plane: two contacts."""
-    found = (_plane_ball(plane, end, capsule.size[0]) for end in _ends(capsule))
+    found = (_plane_ball(plane, end, capsule.size[0]) for end in ends(capsule))
     return tuple(jnp.stack(x) for x in zip(*found))
 
 
-def plane_sphere(plane: Shape, sphere: Shape) -> Contacts:
+def plane_sphere(plane: Shape, sphere: Shape, margin: float = 0.0) -> Contacts:
     """A sphere against a plane: one contact."""
     return tuple(x[None] for x in _plane_ball(plane, sphere.pos, sphere.size[0]))
 
 
-def box_sphere(box: Shape, sphere: Shape) -> Contacts:
+def box_sphere(box: Shape, sphere: Shape, margin: float = 0.0) -> Contacts:
     """A sphere against a box: one contact."""
-    center = _into(box, sphere.pos)
+    center = into(box, sphere.pos)
     return _box_contact(box, center, center, center, sphere.size[0])
 
 
-def box_capsule(box: Shape, capsule: Shape) -> Contacts:
+def box_capsule(box: Shape, capsule: Shape, margin: float = 0.0) -> Contacts:
     """A capsule against a box: one contact, in the middle of where they are closest."""
-    a, b = (_into(box, end) for end in _ends(capsule))
+    a, b = (into(box, end) for end in ends(capsule))
     along = b - a
 
     def slope(t):
-        return _dot(_beyond(a[:, None] + t * along[:, None], box.size[:, None]), along[:, None])
+        return dot(_beyond(a[:, None] + t * along[:, None], box.size[:, None]), along[:, None])
 
     return _box_contact(box, a + _root(slope, a[0]) * along, a, b, capsule.size[0])
 
 
-def capsule_cylinder(capsule: Shape, cylinder: Shape) -> Contacts:
+def capsule_cylinder(capsule: Shape, cylinder: Shape, margin: float = 0.0) -> Contacts:
     """A capsule against a solid cylinder: one contact, from the capsule to the cylinder."""
     radius, half = cylinder.size[0], cylinder.size[1]
-    a, b = (_into(cylinder, end) for end in _ends(capsule))
+    a, b = (into(cylinder, end) for end in ends(capsule))
     along = b - a
 
     def parts(point):
         """Distance to the axis, and how far beyond the side and beyond the ends."""
-        off_axis = _norm(point[:2])
+        off_axis = norm(point[:2])
         return off_axis, jnp.maximum(off_axis - radius, 0), jnp.maximum(abs(point[2]) - half, 0)
 
     def slope(t):
         point = a[:, None] + t * along[:, None]
         off_axis, side, end = parts(point)
-        sideways = side * _dot(point[:2], along[:2, None]) / jnp.maximum(off_axis, TINY)
+        sideways = side * dot(point[:2], along[:2, None]) / jnp.maximum(off_axis, TINY)
         return sideways + end * jnp.sign(point[2]) * along[2]
 
     point = a + _root(slope, a[0]) * along
     off_axis, side, end = parts(point)
     sideways = side * point[:2] / jnp.maximum(off_axis, TINY)
     away = jnp.concatenate([sideways, (end * jnp.sign(point[2]))[None]])
-    gap = _norm(away)
+    gap = norm(away)
     depth, out = _way_out(a, b, radius, half)
     outside = gap > TINY
     dist = jnp.where(outside, gap, -depth) - capsule.size[0]
     normal = -jnp.where(outside, away / jnp.maximum(gap, TINY), out)
-    return _to_world(cylinder, dist, point + normal * (capsule.size[0] + dist / 2), normal)
+    return to_world(cylinder, dist, point + normal * (capsule.size[0] + dist / 2), normal)
 
 
-def box_puck(box: Shape, puck: Shape) -> Contacts:
+def box_puck(box: Shape, puck: Shape, margin: float = 0.0) -> Contacts:
     """An upright cylinder against a box with upright sides, at the same height: one contact."""
     # Only the sides count: above and below there is no way out.
-    offset = _into(box, puck.pos)
+    offset = into(box, puck.pos)
     center = jnp.concatenate([offset[:2], jnp.zeros_like(offset[2:])])
     upright = jnp.concatenate([box.size[:2], jnp.full_like(box.size[2:], jnp.inf)])
     return _box_contact(box._replace(size=upright), center, center, center, puck.size[0])
 
 
-def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
+def dot(x: jax.Array, y: jax.Array) -> jax.Array:
     """Over the first axis; term by term, as a reduction would not be fused with its inputs."""
     return sum(x[i] * y[i] for i in range(len(x)))
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(_dot(x, x))
+def norm(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(dot(x, x))
 
 
-def _cross(x: jax.Array, y: jax.Array) -> jax.Array:
+def cross(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.stack([x[i - 2] * y[i - 1] - x[i - 1] * y[i - 2] for i in range(3)])
 
 
@@ -128,19 +129,19 @@ def _turn(mat: jax.Array, x: jax.Array) -> jax.Array:
     return sum(mat[:, i] * x[i] for i in range(3))
 
 
-def _into(frame: Shape, point: jax.Array) -> jax.Array:
+def into(frame: Shape, point: jax.Array) -> jax.Array:
     """A point, from the world's coordinates to a shape's."""
     offset = point - frame.pos
     return sum(frame.mat[i] * offset[i] for i in range(3))
 
 
-def _to_world(frame: Shape, dist: jax.Array, pos: jax.Array, normal: jax.Array) -> Contacts:
+def to_world(frame: Shape, dist: jax.Array, pos: jax.Array, normal: jax.Array) -> Contacts:
     """One contact, from a shape's coordinates to the world's."""
     pos, normal = frame.pos + _turn(frame.mat, pos), _turn(frame.mat, normal)
     return dist[None], pos[None], normal[None]
 
 
-def _ends(capsule: Shape) -> tuple[jax.Array, jax.Array]:
+def ends(capsule: Shape) -> tuple[jax.Array, jax.Array]:
     """Both ends of a capsule's axis, in world coordinates: float32[3] each."""
     axis = capsule.mat[:, 2] * capsule.size[1]
     return capsule.pos - axis, capsule.pos + axis
@@ -148,7 +149,7 @@ def _ends(capsule: Shape) -> tuple[jax.Array, jax.Array]:
 
 def _plane_ball(plane: Shape, center: jax.Array, radius: jax.Array) -> Contacts:
     normal = plane.mat[:, 2]
-    dist = _dot(center - plane.pos, normal) - radius
+    dist = dot(center - plane.pos, normal) - radius
     return dist, center - normal * (radius + dist / 2), normal + jnp.zeros_like(center)
 
 
@@ -180,7 +181,7 @@ def _box_contact(box: Shape, point: jax.Array, a: jax.Array, b: jax.Array, radiu
     """One contact between a box and a capsule from `a` to `b` (box's coordinates), nearest at
     `point`."""
     away = _beyond(point, box.size)
-    gap = _norm(away)
+    gap = norm(away)
     # Inside: through the face that takes the whole segment out soonest.
     depths = [*(box.size - jnp.minimum(a, b)), *(box.size + jnp.maximum(a, b))]
     depth, out = depths[0], jnp.zeros_like(away).at[0].set(1.0)
@@ -192,7 +193,7 @@ def _box_contact(box: Shape, point: jax.Array, a: jax.Array, b: jax.Array, radiu
     outside = gap > TINY
     dist = jnp.where(outside, gap, -depth) - radius
     normal = jnp.where(outside, away / jnp.maximum(gap, TINY), out)
-    return _to_world(box, dist, point - normal * (radius + dist / 2), normal)
+    return to_world(box, dist, point - normal * (radius + dist / 2), normal)
 
 
 def _way_out(a: jax.Array, b: jax.Array, radius, half) -> tuple[jax.Array, jax.Array]:
@@ -203,24 +204,24 @@ def _way_out(a: jax.Array, b: jax.Array, radius, half) -> tuple[jax.Array, jax.A
     angles to the segment.
     """
     along = b - a
-    flat, level_length = along[:2], _norm(along[:2])
-    t = jnp.clip(-_dot(a[:2], flat) / jnp.maximum(_dot(flat, flat), TINY**2), 0, 1)
+    flat, level_length = along[:2], norm(along[:2])
+    t = jnp.clip(-dot(a[:2], flat) / jnp.maximum(dot(flat, flat), TINY**2), 0, 1)
     nearest = a[:2] + t * flat
-    off_axis = _norm(nearest)
+    off_axis = norm(nearest)
     zero = jnp.zeros_like(t)
     level = jnp.stack([flat[1], -flat[0], zero]) / jnp.maximum(level_length, TINY)
     level = jnp.where(level_length > TINY, level, jnp.stack([zero + 1, zero, zero]))
     sideways = jnp.concatenate([nearest, zero[None]]) / jnp.maximum(off_axis, TINY)
     sideways = jnp.where(off_axis > TINY, sideways, level)
-    upward = _cross(level, along / jnp.maximum(_norm(along), TINY))
+    upward = cross(level, along / jnp.maximum(norm(along), TINY))
 
     angle = np.linspace(0, 2 * np.pi, 4 * DIRECTIONS, endpoint=False, dtype=np.float32)
     angle = angle.reshape(-1, *(1,) * t.ndim)
     around = np.cos(angle) * level[:, None] + np.sin(angle) * upward[:, None]
     vertical = [jnp.stack([zero, zero, zero + s])[:, None] for s in (1, -1)]
     n = jnp.concatenate([sideways[:, None], *vertical, around], axis=1)
-    ends = jnp.minimum(_dot(n, a[:, None]), _dot(n, b[:, None]))
-    way = radius * _norm(n[:2]) + half * jnp.abs(n[2]) - ends
+    ends = jnp.minimum(dot(n, a[:, None]), dot(n, b[:, None]))
+    way = radius * norm(n[:2]) + half * jnp.abs(n[2]) - ends
     least = jnp.min(way, axis=0)
     # The first of those that are least, without a gather.
     index = np.arange(len(way), dtype=np.float32).reshape(-1, *(1,) * t.ndim)

@@ -36,10 +36,12 @@ class Pairs:
     Attributes:
       touch: a function of `contacts`, from two shapes to their contacts.
       geoms: int[P, 2], the geoms' ids; normals point from the first to the second.
+      margin: distance in meters below which a contact counts.
     """
 
     touch: Callable
     geoms: np.ndarray
+    margin: float
 
 
 def resources():
@@ -94,8 +96,21 @@ def ids(model: mujoco.MjModel, kind: str, names: Sequence[str]) -> np.ndarray:
 
 
 def pairs(
-    model: mujoco.MjModel, touch: Callable, first: Sequence[str], second: Sequence[str]
+    model: mujoco.MjModel,
+    touch: Callable,
+    first: Sequence[str],
+    second: Sequence[str],
+    mix: Callable[[float, float], float],
 ) -> Pairs:
-    """Every geom named in `first` with every one named in `second`; see `Pairs`."""
+    """Every geom named in `first` with every one named in `second`; see `Pairs`.
+
+    Args:
+      model: the model.
+      touch: see `Pairs`.
+      first: names of geoms of one body.
+      second: names of geoms of another.
+      mix: the margin of a pair, from those of both geoms; all pairs have the first one's.
+    """
     one, two = np.meshgrid(ids(model, "geom", first), ids(model, "geom", second), indexing="ij")
-    return Pairs(touch, np.stack([one.ravel(), two.ravel()], 1))
+    geoms = np.stack([one.ravel(), two.ravel()], 1)
+    return Pairs(touch, geoms, float(mix(*model.geom_margin[geoms[0]])))

@@ -4,7 +4,9 @@ The twin of Gymnasium's Pusher-v5 with the three blocks of the paper (Fig. 1), w
 the model and are switched, moved and resized by params. Lengths are in meters, angles in radians.
 """
 
-from typing import Any
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,9 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from entrob.envs.disturbance import Disturbance, through_params
-from entrob.envs.mujoco import chain, chain_step, contacts, physics
-from entrob.errors import EntrobError
+from entrob.envs.mujoco import chain, chain_step, physics, portal
+from entrob.envs.mujoco import contacts as touch
+from entrob.errors import EntrobError, unknown
 
 ARM = [
     *("r_shoulder_pan_joint", "r_shoulder_lift_joint", "r_upper_arm_roll_joint"),
@@ -39,6 +42,28 @@ GOAL_HEIGHT = -0.323
 AWAY = 100.0
 # Nearer than this a block and the goal may touch.
 SLACK = 1e-6
+
+
+class _Contacts(NamedTuple):
+    """What differs between versions of MuJoCo.
+
+    Attributes:
+      armature: the share of the slides' armature by which contacts of the puck are stiffer.
+      mix: a pair's margin, from those of both geoms.
+      finger_puck: see `physics.Pairs.touch`.
+      block_puck: likewise.
+    """
+
+    armature: float
+    mix: Callable
+    finger_puck: Callable
+    block_puck: Callable
+
+
+CONTACTS = {
+    "mujoco2": _Contacts(1.0, max, portal.capsule_cylinder, portal.box_cylinder),
+    "mujoco3": _Contacts(0.0, operator.add, touch.capsule_cylinder, touch.box_puck),
+}
 
 
 @struct.dataclass
@@ -76,8 +101,9 @@ class PusherParams(environment.EnvParams):
       joint_damping: float32[7], of the arm's joints in N m s/rad.
       joint_range: float32[7, 2], least and largest angle of the arm's joints.
       puck_mass: float32[], in kg. Nearly all of the puck's inertia is its slides' armature of
-        0.04 kg, which stays; but MuJoCo's contacts give way in inverse proportion to the lighter
-        body's mass, so that a heavier puck is pushed harder.
+        0.04 kg, which stays.
+      contact_armature: float32[], in kg: contacts of the puck give way in inverse proportion to
+        puck_mass + contact_armature. The slides' armature in the paper's MuJoCo, 0 since 3.0.
       puck_friction: float32[], the table's drag on the puck per speed, in N s/m: the damping of its
         slides.
       puck_force: float32[2], a force that pushes the puck along x and y, in N.
@@ -97,6 +123,7 @@ class PusherParams(environment.EnvParams):
     joint_damping: jax.Array = None
     joint_range: jax.Array = None
     puck_mass: jax.Array = None
+    contact_armature: jax.Array = None
     puck_friction: jax.Array = None
     puck_force: jax.Array = None
     actuator_gain: jax.Array = None
@@ -126,10 +153,13 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
 
     Args:
       model: the model, as `physics.load` takes it, with the names of ours.
-      iterations: Newton steps of the constraint solver per timestep; 4 always suffice here.
+      contacts: ``"mujoco2"``, contacts as the paper had them, or ``"mujoco3"``, as MuJoCo has them
+        today: those of the puck are softer by mass / (mass + armature) = 1/5,000, so that fingers
+        pass through it. See contacts.md beside this file.
+      iterations: Newton steps of the constraint solver per timestep; more than 4 change nothing.
 
     Raises:
-      EntrobError: the model does not load, or lacks a body, joint or geom.
+      EntrobError: the model does not load, or lacks a body, joint or geom; unknown contacts.
     """
 
     #: The paper reports whether an episode ever succeeds.
@@ -137,18 +167,22 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
     #: What an adversary may do; against the table's drag 0.1 N move the puck at 0.2 m/s.
     disturbance = Disturbance((0.1, 0.1), "force on the puck (N)", through_params("puck_force"))
 
-    def __init__(self, model: str = "pusher.xml", iterations: int = 4):
+    def __init__(self, model: str = "pusher.xml", contacts: str = "mujoco2", iterations: int = 4):
+        if contacts not in CONTACTS:
+            raise unknown("contacts", contacts, CONTACTS)
         host = physics.load(model)
         joints = physics.ids(host, "joint", ARM + SLIDES)
         if not np.array_equal(joints, np.arange(host.njnt)):
             raise EntrobError(f"model {model!r}: joints must be {', '.join(ARM + SLIDES)}, in turn")
+        era = CONTACTS[contacts]
         touching = [
-            physics.pairs(host, contacts.plane_capsule, ["table"], FINGERS),
-            physics.pairs(host, contacts.capsule_cylinder, FINGERS, ["puck"]),
-            physics.pairs(host, contacts.box_capsule, BLOCKS, FINGERS),
-            physics.pairs(host, contacts.box_puck, BLOCKS, ["puck"]),
+            physics.pairs(host, touch.plane_capsule, ["table"], FINGERS, era.mix),
+            physics.pairs(host, era.finger_puck, FINGERS, ["puck"], era.mix),
+            physics.pairs(host, touch.box_capsule, BLOCKS, FINGERS, era.mix),
+            physics.pairs(host, era.block_puck, BLOCKS, ["puck"], era.mix),
         ]
         self._blocks = physics.ids(host, "geom", BLOCKS)
+        self._armature = era.armature * host.dof_armature[len(ARM)]
         self._tip, self._puck = physics.ids(host, "body", ["tips_arm", "object"])
         self.chain = chain.build(host, touching, self._blocks, (self._tip, self._puck), iterations)
         # Every episode begins with the arm at 0, so where tip and puck are then is known here.
@@ -174,6 +208,7 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
             "joint_damping": host.dof_damping[arm],
             "joint_range": host.jnt_range[arm],
             "puck_mass": host.body_mass[self._puck],
+            "contact_armature": self._armature,
             "puck_friction": host.dof_damping[len(ARM)],
             "puck_force": [0.0, 0.0],
             "actuator_gain": host.actuator_gainprm[:, 0],
@@ -248,6 +283,7 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
             limits=params.joint_range,
             gain=params.actuator_gain,
             puck_mass=params.puck_mass,
+            contact_armature=params.contact_armature,
             place=jnp.concatenate([params.block_pos + away, height[self._blocks]], 1),
             size=jnp.concatenate([params.block_size, half_height[self._blocks]], 1),
             # The slides are y before x.
@@ -264,7 +300,11 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
 
     def is_success(self, state: PusherState, params: PusherParams) -> jax.Array:
         """Whether the puck is within `success_radius` of the goal: bool[]."""
-        return jnp.linalg.norm(state.puck[:2] - params.goal_pos) < params.success_radius
+        return self.goal_distance(state, params) < params.success_radius
+
+    def goal_distance(self, state: PusherState, params: PusherParams) -> jax.Array:
+        """From the puck's center to the goal's, in meters: float32[]."""
+        return jnp.linalg.norm(state.puck[:2] - params.goal_pos)
 
     def entropy_features(self, state: PusherState, params: PusherParams) -> jax.Array:
         """What state entropy is measured on (paper, B.3): the puck's (x, y), float32[2]."""
@@ -299,7 +339,7 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
         for name in ("puck_mass", "success_radius"):
             if not np.all(np.asarray(getattr(params, name)) > 0):
                 raise EntrobError(f"{name} must be positive")
-        for name in ("block_size", "joint_damping", "puck_friction"):
+        for name in ("block_size", "joint_damping", "puck_friction", "contact_armature"):
             if not np.all(np.asarray(getattr(params, name)) >= 0):
                 raise EntrobError(f"{name} must not be negative")
         low, high = np.asarray(params.joint_range).T

@@ -1,0 +1,99 @@
+"""Policies kept while training, and tested like the last one: how robustness rises and falls."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from entrob.perturbations import NOMINAL
+from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_tree
+from entrob.sweep.experiment import Experiment, digest
+from entrob.sweep.groups import Batch
+from entrob.sweep.measure import Tester, read_policies
+from entrob.sweep.program import Program
+
+
+def write_policies(path: Path, batch: Batch, policies: Any) -> None:
+    """Write the policies of a batch, leaves [width, ...] of which the first are runs."""
+    runs = len(batch.runs)
+    write_tree(path, jax.tree.map(lambda x: np.asarray(x)[:runs], policies))
+
+
+def chunks(experiment: Experiment) -> list[int]:
+    """After how many chunks a policy is kept: evenly spaced, the last one included."""
+    points = min(experiment.snapshots, experiment.chunks)
+    return [round(experiment.chunks * (i + 1) / points) for i in range(points)]
+
+
+def path_of(store: Store, batch: Batch, done: int) -> Path:
+    """Where the policies after so many chunks are kept."""
+    return store.part("snapshot", f"{batch.id}-{done}", ".msgpack")
+
+
+def keep(store: Store, batch: Batch, done: int, policies: Any) -> None:
+    """Keep the policies of a batch after so many chunks."""
+    write_policies(path_of(store, batch, done), batch, policies)
+
+
+def missing(experiment: Experiment, store: Store, batch: Batch, progress) -> list[int]:
+    """The snapshots of a batch that are still to be tested, if they were kept and can be read."""
+    done = _tested(experiment, store, batch, progress)
+    kept = []
+    for chunk in chunks(experiment):
+        path = path_of(store, batch, chunk)
+        if chunk in done or not path.exists():
+            continue
+        try:
+            read_sealed(path)
+            kept.append(chunk)
+        except Damaged as error:
+            progress.warn(f"{error}; this point of the curve stays empty")
+    return kept
+
+
+def part(experiment: Experiment, store: Store, batch: Batch) -> Path:
+    """Path of the records of a batch's snapshots."""
+    key = digest(experiment.hash, experiment.snapshot_perturbations)
+    return store.part("progress", f"{batch.id}-{key}")
+
+
+def _tested(experiment: Experiment, store: Store, batch: Batch, progress) -> set[int]:
+    path = part(experiment, store, batch)
+    try:
+        return set(read_frame(path)["chunk"]) if path.exists() else set()
+    except Damaged as error:
+        progress.warn(f"{error}; tested again")
+        path.unlink()
+        return set()
+
+
+def test(store: Store, batch: Batch, tester: Tester, prog: Program, which: list[int]) -> None:
+    """Test snapshots nominal and under `Experiment.snapshot_perturbations`.
+
+    Args:
+      store, batch: whose.
+      tester: of the experiment; it has compiled what the last policies need.
+      prog: the batch's program.
+      which: of `missing`.
+
+    Raises:
+      Damaged: a policy is not one of this program.
+    """
+    experiment = tester.experiment
+    path = part(experiment, store, batch)
+    frames = [read_frame(path)] if path.exists() else []
+    per_chunk = experiment.chunk * experiment.num_envs * experiment.num_steps
+    for chunk in which:
+        policies = read_policies(path_of(store, batch, chunk), batch, prog)
+        rows = []
+        for name, magnitude in {NOMINAL: 0.0, **experiment.snapshot_perturbations}.items():
+            records = tester.records(prog, batch, policies, name, magnitude)
+            for run, record in zip(batch.runs, records):
+                who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
+                when = {"chunk": chunk, "frames": chunk * per_chunk}
+                what = {"perturbation": name, "magnitude": magnitude}
+                rows.append({**who, **when, **what, **record})
+        frames.append(pd.DataFrame(rows))
+        write_frame(path, pd.concat(frames, ignore_index=True))
