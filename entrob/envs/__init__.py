@@ -117,6 +117,15 @@ def ends_at_success(env: Any) -> bool:
     return getattr(env, "ends_at_success", False)
 
 
+def goal_distance(env: Any, state: Any, params: Any) -> jax.Array:
+    """How far from success a state is, in meters: float32[]; NaN where the environment knows none.
+
+    An environment whose success is a threshold of a distance says so by ``goal_distance``.
+    """
+    known = hasattr(env, "goal_distance")
+    return env.goal_distance(state, params) if known else jnp.full((), jnp.nan)
+
+
 def entropy_features(env: Any, state: Any, obs: jax.Array, params: Any) -> jax.Array:
     """The environment's entropy features, by default the flat observation: float32[q]."""
     if hasattr(env, "entropy_features"):

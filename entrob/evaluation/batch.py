@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
     Attributes:
       steps_to_success: int32[R, I], 0 = failed.
       episode_return: float32[R, I].
+      final_distance: float32[R, I], see `entrob.evaluation.sampled.Episodes`.
       exact: float32[R, I], probability of success within the horizon.
       occupancy: float32[R, S], expected visits to each state on the first instance, or [R, 0].
       trace: float32[R, I', T + 1, q], where the first `TRACED` episodes went, None if unknown.
@@ -33,6 +34,7 @@ class Outcome(NamedTuple):
 
     steps_to_success: jax.Array
     episode_return: jax.Array
+    final_distance: jax.Array
     exact: jax.Array
     occupancy: jax.Array
     trace: jax.Array | None
@@ -83,8 +85,8 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
         dist, exact = _in_turn(solve, (observations, tables), at_once=200)
         first, first_dist = jax.tree.map(lambda x: x[0], (tables, dist))
         visits = occupancy(first, first_dist.probs, horizon)
-        steps, returns, trace = jax.vmap(sample)(dist, instances, keys)
-        return steps, returns, exact, visits, _first(trace)
+        *sampled, trace = jax.vmap(sample)(dist, instances, keys)
+        return *sampled, exact, visits, _first(trace)
 
     return Outcome(*_in_turn(run, params, at_once=8), jax.vmap(optimal_steps)(tables))
 
@@ -100,13 +102,13 @@ def _sampled_only(env, model, horizon, params, instances, keys):
             memory = jax.tree.map(lambda x: x[0], model.memory(1))
             return play(env, act, memory, env_params, key, horizon)
 
-        steps, returns, trace = jax.vmap(instance)(instances, keys)
-        return steps, returns, _first(trace)
+        *sampled, trace = jax.vmap(instance)(instances, keys)
+        return *sampled, _first(trace)
 
-    steps, returns, trace = _in_turn(run, params, at_once=8)
-    unknown = jnp.full(returns.shape, jnp.nan)
-    optimum = jnp.full(returns.shape[1], -1)
-    return Outcome(steps, returns, unknown, unknown[:, :0], trace, optimum)
+    *sampled, trace = _in_turn(run, params, at_once=8)
+    unknown = jnp.full(sampled[0].shape, jnp.nan)
+    optimum = jnp.full(unknown.shape[1], -1)
+    return Outcome(*sampled, unknown, unknown[:, :0], trace, optimum)
 
 
 def _first(trace):

@@ -8,6 +8,8 @@ from entrob.evaluation.batch import Outcome
 from entrob.results.statistics import cvar
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+#: Final distances are kept as so many quantiles, in the middles of equal shares of the episodes.
+DISTANCES = 50
 
 
 def records(
@@ -26,13 +28,14 @@ def records(
       episodes that succeeded at step t. A fully solvable environment whose optimum is unknown
       counts every instance as solvable. ``return_worst`` and ``return_cvar`` are over instances'
       mean returns, NaN with one episode each, whose luck they would measure.
+      ``final_distances`` is float32[`DISTANCES`], ascending quantiles; empty where unknown.
     """
     known = outcome.optimum >= 0
     solvable = ~known | (outcome.optimum <= horizon)
     rows = []
-    for steps, returns, exact in zip(
-        outcome.steps_to_success, outcome.episode_return, outcome.exact, strict=True
-    ):
+    measured_of_runs = (outcome.steps_to_success, outcome.episode_return)
+    measured_of_runs += (outcome.final_distance, outcome.exact)
+    for steps, returns, distances, exact in zip(*measured_of_runs, strict=True):
         success = steps > 0
         taken = np.where(success, steps, horizon)
         measured = exact[solvable & ~np.isnan(exact)]
@@ -50,6 +53,8 @@ def records(
                 "return_mean": returns.mean(),
                 **{f"return_q{round(100 * q):02d}": np.quantile(returns, q) for q in QUANTILES},
                 "return_worst": per_instance.min() if episodes > 1 else np.nan,
+                "final_distance": distances.mean(),
+                "final_distances": _quantiles(distances),
                 "return_cvar": cvar(per_instance, cvar_fraction) if episodes > 1 else np.nan,
                 "regret_mean": (taken - outcome.optimum)[solvable].mean()
                 if known.all() and solvable.any()
@@ -61,3 +66,10 @@ def records(
             }
         )
     return rows
+
+
+def _quantiles(distances: np.ndarray) -> np.ndarray:
+    if np.isnan(distances).any():
+        return np.zeros(0, np.float32)
+    shares = (np.arange(DISTANCES) + 0.5) / DISTANCES
+    return np.quantile(distances, shares).astype(np.float32)

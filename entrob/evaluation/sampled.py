@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from entrob.envs import ends_at_success, is_success
+from entrob.envs import ends_at_success, goal_distance, is_success
 
 
 class Episodes(NamedTuple):
@@ -15,12 +15,14 @@ class Episodes(NamedTuple):
     Attributes:
       steps_to_success: int32[], steps until the first success, 0 where the episode did not succeed.
       episode_return: float32[], undiscounted.
+      final_distance: float32[], `entrob.envs.goal_distance` where it ended, NaN if unknown.
       trace: float32[T + 1, q], where the episode went if the environment has a ``trace(state)``,
         NaN after its end; else None.
     """
 
     steps_to_success: jax.Array
     episode_return: jax.Array
+    final_distance: jax.Array
     trace: jax.Array | None
 
 
@@ -45,7 +47,7 @@ def play(
     trace, at_success = getattr(env, "trace", None), ends_at_success(env)
 
     def step(carry, key):
-        obs, state, memory, done, time, steps, ret = carry
+        obs, state, memory, done, time, steps, ret, distance = carry
         key_act, key_env = jax.random.split(key)
         dist, memory = act(memory, state, obs)
         action = dist.execute(dist.sample(key_act))
@@ -54,12 +56,14 @@ def play(
         first = success & (steps == 0)
         steps = jnp.where(first, time + 1, steps)
         ret = ret + jnp.where(done, 0.0, reward)
+        distance = jnp.where(done, distance, goal_distance(env, state, params))
         here = jnp.where(done, jnp.nan, trace(state)) if trace else None
         done = done | terminated | (success & at_success) | env.is_truncated(state, params)
-        return (obs, state, memory, done, time + 1, steps, ret), here
+        return (obs, state, memory, done, time + 1, steps, ret, distance), here
 
     begin = (obs, state, memory, jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0))
+    begin += (goal_distance(env, state, params),)
     end, path = jax.lax.scan(step, begin, jax.random.split(key_steps, horizon))
     if trace:
         path = jnp.concatenate([trace(state)[None], path])
-    return Episodes(*end[-2:], path)
+    return Episodes(*end[-3:], path)

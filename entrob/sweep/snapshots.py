@@ -88,7 +88,7 @@ def test(store: Store, batch: Batch, tester: Tester, prog: Program, which: list[
     for chunk in which:
         policies = read_policies(path_of(store, batch, chunk), batch, prog)
         rows = []
-        for name, magnitude in _conditions(experiment):
+        for name, magnitude in {NOMINAL: 0.0, **experiment.snapshot_perturbations}.items():
             records = tester.records(prog, batch, policies, name, magnitude)
             for run, record in zip(batch.runs, records):
                 who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
@@ -97,9 +97,3 @@ def test(store: Store, batch: Batch, tester: Tester, prog: Program, which: list[
                 rows.append({**who, **when, **what, **record})
         frames.append(pd.DataFrame(rows))
         write_frame(path, pd.concat(frames, ignore_index=True))
-
-
-def _conditions(experiment: Experiment) -> list[tuple[str, float]]:
-    """What snapshots are tested under: perturbation and magnitude, 0 for nominal."""
-    tested = experiment.snapshot_perturbations
-    return [(NOMINAL, 0.0), *tested.items()]

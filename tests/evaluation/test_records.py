@@ -12,6 +12,7 @@ HORIZON = 10
 OUTCOME = Outcome(
     steps_to_success=np.array([[3, 10, 0, 0, 0]], np.int32),
     episode_return=np.array([[1.0, 0.5, 0.0, 0.0, 0.0]], np.float32),
+    final_distance=np.array([[0.1, 0.1, 0.4, 0.3, 0.6]], np.float32),
     exact=np.array([[0.9, 0.4, 0.2, 0.1, 0.0]], np.float32),
     occupancy=np.zeros((1, 0), np.float32),
     trace=None,
@@ -37,6 +38,10 @@ def test_every_field():
     assert row["exact_cvar"] == pytest.approx((0.1 + 0.2) / 2)
     np.testing.assert_allclose(row["instance_success"][:4], OUTCOME.exact[0, :4])
     assert np.isnan(row["instance_success"][4])
+    assert row["final_distance"] == pytest.approx(0.3)
+    # Quantiles in the middles of fifty shares: 0.01, 0.03, ... of the way along five distances.
+    assert row["final_distances"].shape == (50,) and row["final_distances"].dtype == np.float32
+    np.testing.assert_allclose(row["final_distances"][[0, 25]], [0.1, 0.3 + 0.04 * 0.1], rtol=1e-5)
 
 
 def test_success_at_every_horizon_is_the_cumulated_histogram():
@@ -79,8 +84,10 @@ def test_a_record_per_run():
     two = OUTCOME._replace(
         steps_to_success=np.array([[3, 10, 0, 0, 0], [1, 1, 1, 1, 0]], np.int32),
         episode_return=np.zeros((2, 5), np.float32),
+        final_distance=np.full((2, 5), np.nan, np.float32),
         exact=np.stack([OUTCOME.exact[0], np.ones(5, np.float32)]),
     )
     first, second = records(two, HORIZON)
     assert first["success"] == pytest.approx(0.4) and second["success"] == pytest.approx(0.8)
     assert second["steps_to_success"][0] == 4 and second["exact_worst"] == 1
+    assert np.isnan(second["final_distance"]) and second["final_distances"].size == 0

@@ -104,6 +104,9 @@ class Count:
     def is_success(self, state, params):
         return state >= 3
 
+    def goal_distance(self, state, params):
+        return 10.0 - state
+
     def is_truncated(self, state, params):
         return state >= params
 
@@ -115,6 +118,7 @@ def test_a_task_declares_that_its_test_ends_at_success(declared, paid):
     act = lambda memory, state, obs: (Categorical(jnp.zeros(2)), memory)
     episode = play(env, act, (), jnp.int32(9), jax.random.key(0), 12)
     assert episode.episode_return == paid and episode.steps_to_success == 3
+    assert episode.final_distance == 10 - paid  # where it ended, not after all steps
 
 
 def test_the_robots_goals_count_over_the_whole_episode():

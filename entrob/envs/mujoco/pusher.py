@@ -300,7 +300,11 @@ class Pusher(environment.Environment[PusherState, PusherParams]):
 
     def is_success(self, state: PusherState, params: PusherParams) -> jax.Array:
         """Whether the puck is within `success_radius` of the goal: bool[]."""
-        return jnp.linalg.norm(state.puck[:2] - params.goal_pos) < params.success_radius
+        return self.goal_distance(state, params) < params.success_radius
+
+    def goal_distance(self, state: PusherState, params: PusherParams) -> jax.Array:
+        """From the puck's center to the goal's, in meters: float32[]."""
+        return jnp.linalg.norm(state.puck[:2] - params.goal_pos)
 
     def entropy_features(self, state: PusherState, params: PusherParams) -> jax.Array:
         """What state entropy is measured on (paper, B.3): the puck's (x, y), float32[2]."""
