@@ -31,6 +31,8 @@ KINDS = ("task", "block", "free", "strike", "flight")
 TASK, BLOCK, FREE, STRIKE, FLIGHT = range(5)
 #: Steps of an episode, and timesteps of the model per step.
 STEPS, FRAME_SKIP = 100, 5
+#: Steps for which a random action is held.
+HELD = 20
 #: A push moves the puck farther than this.
 LEAST_WAY = 0.05
 #: Actions are multiples of 1 / ROUND, which 16 bits hold and float32 represents.
@@ -222,14 +224,17 @@ def replay(model: mujoco.MjModel, pushes, moved: float = 0.0, seed: int = 0) -> 
 
 
 def random_ways(model: mujoco.MjModel, count: int, seed: int) -> np.ndarray:
-    """The puck's farthest way under uniform random actions from the task's start: float[count]."""
+    """The puck's farthest way under random actions from the task's start: float[count].
+
+    They are uniform, and each is held for `HELD` steps, as otherwise the arm hardly moves.
+    """
     rng, data, ways = np.random.default_rng(seed), mujoco.MjData(model), []
     qpos = np.zeros(9)
     qpos[PUCK] = (START - HOME)[::-1]
     for _ in range(count):
         begin(data, model, qpos, np.zeros(9))
         path = [data.qpos[PUCK].copy()]
-        for action in rng.uniform(-2, 2, (STEPS, 7)):
+        for action in np.repeat(rng.uniform(-2, 2, (STEPS // HELD, 7)), HELD, axis=0):
             data.ctrl[:] = action
             mujoco.mj_step(model, data, FRAME_SKIP)
             path.append(data.qpos[PUCK].copy())

@@ -152,8 +152,10 @@ def test_a_wall_stops_what_runs_into_it_and_holds_what_stands_on_it():
     assert states.qpos[2, first - 1, 0] > 2.5
 
     _, states, *_ = played(*walls, before=start(qpos=[4.5, 0, 1.3]))
-    height = states.qpos[:, -10:, 2].min(1)
-    assert height[1] > 0.3 + 0.2 and height[0] < height[1]
+    # At its lowest over the wall, from which it tumbles in the end.
+    x, z = states.qpos[..., 0], states.qpos[..., 2]
+    height = jnp.where((x > 4) & (x < 5), z, jnp.inf).min(1)
+    assert height[1] > 0.3 + 0.2 and height[0] < height[1] - 0.1
 
 
 def test_success_is_past_the_far_face():

@@ -41,9 +41,16 @@ def stiff_contacts(env, armature: float | None = None):
     Returns:
       The environment.
     """
-    model = env.unwrapped.model
+    stiffen(env.unwrapped.model, armature)
+    return env
+
+
+def stiffen(model: mujoco.MjModel, armature: float | None = None) -> None:
+    """What `stiff_contacts` does, to a model of Pusher."""
     for name in ("object", "goal"):
-        body = model.body(name).id
+        body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
+        if body < 0:  # ours has no body for the goal
+            continue
         dofs = np.flatnonzero(model.dof_bodyid == body)
         counted = model.dof_armature[dofs[0]] if armature is None else float(armature)
         inertia = model.body_mass[body] + counted
@@ -53,7 +60,6 @@ def stiff_contacts(env, armature: float | None = None):
     model.geom_margin[:] = MARGIN / 2 if _margins_add_up() else MARGIN
     for flag in SINCE_3:
         model.opt.disableflags |= int(getattr(mujoco.mjtDisableBit, flag, 0))
-    return env
 
 
 @functools.cache
