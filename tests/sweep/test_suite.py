@@ -166,23 +166,24 @@ def root(file, tmp_path_factory, cache):
 def test_a_users_regularizer_joins_the_table(root):
     table = pd.read_csv(root / "tables" / "leaderboard.csv")
     assert set(table.method) == {"none", "policy_entropy", "suite_idea"}
-    assert list(table["rank"]) == [1, 2, 3] and table.robust.is_monotonic_decreasing
+    # Which cells are kept depends on what 80 frames taught; two seeds give no interval anywhere.
+    assert table.overall_low.isna().all() and table.rank_low.isna().all()
+    for name in ("scores", "cells", "tuning"):
+        assert len(pd.read_csv(root / "tables" / f"{name}.csv"))
     families = dict(zip(table.method, table.family))
     assert families == {"none": "none", "policy_entropy": "losses", "suite_idea": "losses"}
-    assert (table.tasks == 2).all() and (table.overhead > 0.2).all()
+    assert (table.tasks == 2).all() and (read_frame(root / "overhead.parquet").ratio > 0.2).all()
     page = (root / "regularizers" / "suite_idea.md").read_text()
     assert "Add coef · mean V² to the loss." in page and "Default coefficient: 0.1" in page
     board = (root / "leaderboard.md").read_text()
     assert "[suite_idea](regularizers/suite_idea.md)" in board
-    frames = sum(
-        json.loads((root / folder / task / "manifest.json").read_text())["frames"]
-        for folder in ("", "tune")
-        for task in ("grid", "pole")
-    )
-    assert f"{frames:,} frames, tuning included" in board and frames > 0
+    for folder, what in (("", "Reported runs"), ("tune", "tuning")):
+        manifests = [root / folder / task / "manifest.json" for task in ("grid", "pole")]
+        frames = sum(json.loads(path.read_text())["frames"] for path in manifests)
+        assert f"{what}: {frames:,} frames" in board and frames > 0
+    assert "not calibrated" in board
     assert "Left out: grid, suite_broken: user code does not trace: AttributeError" in board
-    for name in ("glance", "ranking", "profiles"):
-        assert (root / "figures" / f"{name}.png").stat().st_size > 5_000
+    assert (root / "figures" / "gains.png").stat().st_size > 5_000
 
 
 @pytest.mark.slow
@@ -192,7 +193,7 @@ def test_the_random_policy_is_kept_beside_the_runs(root):
     assert np.isfinite(random.return_worst).all()
     facts = json.loads((root / "manifest.json").read_text())["tasks"]["pole"]
     assert set(facts["coefficients"]) == {"policy_entropy", "suite_idea"}
-    assert facts["kinds"] == {"sticky_action": "diffuse"}
+    assert facts["categories"] == {"sticky_action": "action noise"}
 
 
 @pytest.mark.slow
@@ -244,3 +245,13 @@ def test_a_method_that_fits_no_task_is_named(capsys, tmp_path):
         cli.main([*command, "--regularizer", "polcy_entropy"])
     assert "did you mean 'policy_entropy'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_training_commit_stays_in_the_manifest(file, tmp_path, monkeypatch):
+    """Whatever draws the report again, or goes on with further tasks, did not train these."""
+    suite = suites.load(str(file), "one")
+    monkeypatch.setattr(suites, "provenance", lambda: {"git_commit": "trained", "cores": 2})
+    suites._manifest(suite, tmp_path, "entrob run", {})
+    monkeypatch.setattr(suites, "provenance", lambda: {"git_commit": "drawn", "cores": 64})
+    assert suites._manifest(suite, tmp_path, "entrob run", {})["git_commit"] == "trained"
+    assert json.loads((tmp_path / "manifest.json").read_text())["cores"] == 2
