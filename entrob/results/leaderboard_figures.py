@@ -24,7 +24,7 @@ FAMILIES = {
 
 CERTAIN = "its simultaneous 95 % interval excludes 0"
 
-NAMED = 5
+NAMED = 4
 """At most this many points of a panel's front have their names beside them."""
 
 
@@ -184,7 +184,7 @@ def _front(axis: Axes, rows: pd.DataFrame) -> None:
     axis.step([r.price for r in chosen], [r.share for r in chosen], "k", where="post", lw=1)
     low, high = axis.get_ylim()
     # From the top down, each at least a line's height below the one before.
-    step, last = 0.075 * (high - low), np.inf
+    step, last = 0.065 * (high - low), np.inf
     left, right = axis.get_xlim()
     named = [row for row in chosen if row.method != BASELINE][-NAMED:]
     for row in sorted(named, key=lambda r: -r.share):

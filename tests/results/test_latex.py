@@ -85,7 +85,7 @@ def test_tables_compile_and_fit_on_the_page(tmp_path, make_frames, minigrid, boa
     }
     captions = CAPTIONS | MORE
     texts = [latex.latex(f.head(20), captions[n], n, tables.SHORT[n]) for n, f in frames.items()]
-    texts.append(latex.escape("".join(latex._LATEX), "signs"))
+    texts.append(latex.escape(" ".join(latex._LATEX), "signs"))
     code, log = document(tmp_path, texts)
     assert code == 0, log[-3000:]
     assert "Overfull" not in log
