@@ -175,7 +175,7 @@ def test_a_pilot_centers_the_values_where_activity_is_a_tenth(file, tmp_path, wo
     play(load(file, "smoke"), tmp_path)
     tuning = pd.read_csv(tmp_path / "grid" / "tuning.csv")
     middle = sorted(tuning[tuning.method == "policy_entropy"].coefficient.unique())[1]
-    assert middle == pytest.approx(0.2)  # activity is half the coefficient
+    assert middle == pytest.approx(0.2, rel=0.01)  # activity is half the coefficient
 
 
 def test_what_is_identical_at_all_values_gets_no_reported_seeds(file, tmp_path, world):

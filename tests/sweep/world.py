@@ -84,7 +84,7 @@ def score(method, name: str, magnitude: float, high: float, seed: int) -> float:
     much = strength(method)
     cost = 0.1 * max(much - 0.2, 0.0)
     lost = 0.8 * magnitude / high * (0.5 if method.mixture else 1 / (1 + much))
-    noise = 0.01 * np.sin(seed + len(method.name))
+    noise = 0.001 * np.sin(seed + len(method.name))
     return float(np.clip(0.95 - cost - (lost if name != NOMINAL else 0.0) + noise, 0, 1))
 
 
