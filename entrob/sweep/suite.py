@@ -256,10 +256,8 @@ def claim(suite: Suite, root: Path) -> None:
 
 def active(method: Method) -> bool:
     """Whether a method has an activity: `none`, controls and adversaries have none."""
-    return method.name != BASELINE and described(method)["family"] not in (
-        "controls",
-        "adversaries",
-    )
+    without = ("controls", "adversaries")
+    return method.name != BASELINE and described(method)["family"] not in without
 
 
 def described(method: Method) -> dict[str, Any]:

@@ -363,7 +363,7 @@ def test_what_is_no_mixture_is_named():
     env, params = make(ID, noise=True)
     with pytest.raises(EntrobError, match="at least one perturbation"):
         with_mixture(env, params, [])
-    with pytest.raises(EntrobError, match="must be a number in 0..1, not 2"):
+    with pytest.raises(EntrobError, match=r"must be a number in 0\.\.1, not 2"):
         with_mixture(env, params, [("slip", 2)])
     with pytest.raises(EntrobError, match="is randomized already"):
         with_mixture(*mixed(), [("wall", 2)])

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from world import TOML, World, evaluation
+from world import TOML, World, evaluation, score
 
 from entrob import cli
 from entrob.errors import EntrobError
@@ -152,6 +152,21 @@ def test_the_tables_are_a_board(file, tmp_path, world):
     assert len(kept) and loss.between(0.1, 0.9).all()
     exact = found.cells.perturbation == "wall"
     assert (found.cells.reference[exact] == 1).all() and (found.cells.reference[~exact] < 1).all()
+
+
+def test_what_costs_all_or_nothing_is_tested_and_says_so(file, tmp_path, world):
+    """A wall that nobody passes counts; a slip that nobody feels does not."""
+
+    def value(method, name, magnitude, high, seed):
+        least = {"wall": 0.0 if magnitude >= 3 else 0.95, "slip": 0.94}
+        return least[name] if name in least else score(method, name, magnitude, high, seed)
+
+    world.value = value
+    play(load(file, "one"), tmp_path)
+    cells = pd.read_csv(tmp_path / "grid" / "cells.csv").set_index("perturbation")
+    assert cells.magnitude.to_dict() == {"wall": 3.0, "slip": 1.0}
+    assert cells.kept.to_dict() == {"wall": True, "slip": False}
+    assert cells.why["slip"] == "none loses less than 0.1"
 
 
 def test_the_value_taken_keeps_ninety_seven_percent(file, tmp_path, world):

@@ -34,7 +34,7 @@ def test_learning_rates_and_weights_are_no_reason_for_another_program():
 def test_runs_of_methods_without_the_new_fields_keep_their_names(tiny):
     """Folders of earlier versions are read."""
     method = tiny.methods[1]
-    old = {k: v for k, v in dataclasses.asdict(method).items()}
+    old = dataclasses.asdict(method)
     for name in ("mixture", "hyper", "temperature"):
         assert old.pop(name) in ([], {}, 1.0)
     assert method.identity == old
