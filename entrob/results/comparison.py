@@ -180,7 +180,7 @@ def _group(
                 axis.errorbar(x, mean, yerr=spread, color="0.15", elinewidth=1.1)
             # Left of the middle and spread a little, so that seeds which are alike can be counted.
             beside = x + width * np.linspace(-0.34, -0.12, len(scores))
-            dots = {"s": 7, "color": "0.15", "alpha": 0.75, "lw": 0, "zorder": 3}
+            dots = {"s": 9, "color": "0.15", "edgecolor": "w", "lw": 0.4, "zorder": 3}
             axis.scatter(beside, np.sort(scores), clip_on=False, **dots)
         if number := paper.number(method, condition):
             # Right of the middle, so that the band of the bar stays visible.

@@ -141,12 +141,13 @@ def offset(method: str, methods: Sequence[str]) -> float:
 
 
 def paper_mark(axis: Axes, x: float, number: Number, color: str, level: float) -> None:
-    """A success rate of the paper at x, with its normal band where the paper shows a spread."""
+    """A success rate of the paper at x, with its normal band, within [0, 1], if it has a spread."""
     z = statistics.normal_quantile(level)
     # A NaN, of a number without a spread, is no bar.
     band = np.nan_to_num(z * number.std / np.sqrt(number.n)) if number.n else 0.0
     look = {"color": color, "elinewidth": 0.9, "capsize": 1.5, "zorder": 4, **PAPER_MARK}
-    axis.errorbar(x, number.mean, yerr=band or None, clip_on=False, **look)
+    ends = [[min(band, number.mean)], [min(band, 1 - number.mean)]]
+    axis.errorbar(x, number.mean, yerr=ends if band else None, clip_on=False, **look)
 
 
 def paper_handle(text: str) -> Line2D:

@@ -231,7 +231,7 @@ def occupancy_heatmaps(
         axis.set_title(f"{label(name)}\nentropy {entropy:.2f} nats")
         axis.set(xlabel="x (cells)", ylabel="y (cells)")
         axis.grid(False)
-    text = f"share of steps (square-root scale up to the {100 * ROBUST:g} % quantile)"
+    text = "share of steps (square-root scale)"
     figure.colorbar(image, ax=axes, label=text, shrink=0.85, extend="max")
     return figure
 

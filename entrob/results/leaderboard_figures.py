@@ -24,7 +24,7 @@ FAMILIES = {
 
 CERTAIN = "its simultaneous 95 % interval excludes 0"
 
-NAMED = 5
+NAMED = 4
 """At most this many points of a panel's front have their names beside them."""
 
 
@@ -140,7 +140,7 @@ def price_figure(ranks: pd.DataFrame, classes: pd.DataFrame) -> Figure:
         axis.axvline(0, color="0.4", lw=0.7, zorder=0)
         _front(axis, rows[~rows.family.isin(["controls"])])
         axis.set_title(title)
-        axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=None))
+        axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
     for axis in axes[: len(panels)][-width:]:
         axis.set_xlabel("price (share of nominal score)")
     for axis in axes[::width]:
@@ -184,7 +184,7 @@ def _front(axis: Axes, rows: pd.DataFrame) -> None:
     axis.step([r.price for r in chosen], [r.share for r in chosen], "k", where="post", lw=1)
     low, high = axis.get_ylim()
     # From the top down, each at least a line's height below the one before.
-    step, last = 0.075 * (high - low), np.inf
+    step, last = 0.065 * (high - low), np.inf
     left, right = axis.get_xlim()
     named = [row for row in chosen if row.method != BASELINE][-NAMED:]
     for row in sorted(named, key=lambda r: -r.share):
@@ -196,6 +196,7 @@ def _front(axis: Axes, rows: pd.DataFrame) -> None:
             (row.price, row.share),
             (row.price + shift, last),
             fontsize=6.5,
+            bbox={"fc": "w", "ec": "none", "alpha": 0.75, "pad": 0.6},
             ha="right" if flip else "left",
             va="center",
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.4", "shrinkB": 2},
@@ -262,8 +263,11 @@ def frontier_figure(board: Board) -> Figure | None:
         axis.tick_params(labelsize=7)
     low, high = np.quantile(points.price, [0, 0.9])
     axes[0].set_xlim(min(low, -0.02) - 0.02, max(high, 0.1) + 0.05)
-    axes[0].xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=None))
-    figure.supxlabel("price (share of nominal score)", fontsize=9)
+    axes[0].xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+    # A label of the whole figure would lie under the legend.
+    for axis in axes[max(0, len(order) - width) : len(order)]:
+        axis.set_xlabel("price", fontsize=8)
+        axis.tick_params(labelbottom=True)
     figure.supylabel("recovered share R, mean over classes", fontsize=9)
     handles = [
         Line2D([], [], color=FAMILIES[f][1], marker="o", mfc="w", label=FAMILIES[f][0])
@@ -271,8 +275,12 @@ def frontier_figure(board: Board) -> Figure | None:
     ]
     handles += [
         Line2D([], [], ls="", color="k", marker="o", label="chosen"),
-        Line2D([], [], color="0.4", ls=":", label="3 %"),
+        Line2D([], [], color="0.4", ls=":", label="3 %, what tuning allows"),
     ]
     seeds = board.tuning.groupby(["task", "method"]).seed.nunique().max()
-    fit_legend(figure, handles, f"what {seeds} tuning seeds show, without intervals")
+    fit_legend(
+        figure,
+        handles,
+        f"price is the share of the nominal score; what {seeds} tuning seeds show, no intervals",
+    )
     return figure

@@ -59,7 +59,7 @@ def class_weights(cells: pd.DataFrame) -> pd.DataFrame:
     """
     kept = cells[cells.kept]
     total = (kept.weight * kept.gap).groupby(kept.category).sum()
-    table = kept.assign(share=kept.weight / kept.category.map(total))
+    table = kept.assign(share=kept.weight / total.reindex(kept.category).to_numpy())
     table = table.pivot_table(index=CELL, columns="category", values="share", sort=False)
     table = table.fillna(0.0)
     return table.assign(overall=table.mean(axis=1) if len(table.columns) else 0.0)
@@ -196,7 +196,9 @@ def classes_table(board: Board) -> pd.DataFrame:
         row |= {"share": own.value[i], "share_low": own.low[i], "share_high": own.high[i]}
         row |= {"all": own.value[i], "all_low": low, "all_high": high}
         rows.append(row | {"differs": bool(low > 0 or high < 0)})
-    return pd.DataFrame(rows)
+    columns = ["method", "family", "class", "tasks", "pairs", "share", "share_low", "share_high"]
+    columns += ["all", "all_low", "all_high", "differs"]
+    return pd.DataFrame(rows, columns=columns).astype({"differs": bool})
 
 
 def ranking(board: Board) -> pd.DataFrame:
@@ -281,7 +283,9 @@ def families_table(board: Board, ranks: pd.DataFrame) -> pd.DataFrame:
         for column in ("overall", *board.classes):
             row |= {column: group[column].mean(), f"{column}_std": group[column].std(ddof=1)}
         rows.append(row)
-    return pd.DataFrame(rows)
+    columns = ["family", "methods"]
+    columns += [name + end for name in ("overall", *board.classes) for end in ("", "_std")]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def perturbation_gains(board: Board) -> pd.DataFrame:
@@ -302,7 +306,7 @@ def perturbation_gains(board: Board) -> pd.DataFrame:
     for category, name in order:
         rows = cells[(cells.perturbation == name) & (cells.category == category)]
         rows = rows[rows.kept] if kept[category, name] else rows
-        share = 1 / (rows.task.nunique() * rows.groupby("task").task.transform("size"))
+        share = 1 / (rows.task.nunique() * rows.groupby("task").magnitude.transform("size"))
         weights[name] = pd.Series(share.to_numpy(), index=pd.MultiIndex.from_frame(rows[CELL]))
     found = contrasts(board, pd.DataFrame(weights).fillna(0.0))
     value, _, _ = intervals.estimate(found.values)
@@ -316,4 +320,5 @@ def perturbation_gains(board: Board) -> pd.DataFrame:
         row = {"method": method, "perturbation": name, "class": categories[name], "gain": gain}
         row |= {"gain_low": low, "gain_high": high, "kept": bool(kept[categories[name], name])}
         rows.append(row | {"differs": bool(low > 0 or high < 0)})
-    return pd.DataFrame(rows)
+    columns = ["method", "perturbation", "class", "gain", "gain_low", "gain_high", "kept"]
+    return pd.DataFrame(rows, columns=[*columns, "differs"]).astype({"differs": bool})

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from entrob.perturbations import perturbations
+from entrob.results.board import COLUMNS, Board, checked, weighted
 from entrob.results.paper import Paper
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -159,3 +160,80 @@ def minigrid():
 def pusher():
     """The facts of benchmarks/pusher.toml."""
     return Paper.read(manifest_of("pusher"))
+
+
+def _synthetic_board():
+    """Two tasks, three ranked methods and one of each kind that is not; means set by hand."""
+    generator = np.random.default_rng(11)
+    classes = {
+        "grid": {"wall": "routes", "slip": "action noise"},
+        "pole": {"slip": "action noise", "mass": "dynamics", "gravity": "dynamics"},
+    }
+    # Per method: family, price, and what it recovers of the damage in each class.
+    methods = {
+        "good": ("losses", 0.0, {"routes": 0.5, "action noise": 0.6, "dynamics": 0.3}),
+        "plain": ("losses", 0.01, {}),
+        "dear": ("intrinsic", 0.12, {"routes": 0.1, "action noise": -0.2}),
+        "idle": ("shaping", 0.0, {}),
+        "same": ("shaping", 0.0, {}),
+        "partial": ("temperature", 0.0, {"routes": 0.4}),
+        "placebo_reward": ("controls", 0.0, {}),
+        "pr_mdp": ("adversaries", 0.02, {"action noise": 0.4}),
+    }
+    scores, cells, tuning, activity = [], [], [], []
+    noise = lambda scale: float(generator.normal(0, scale))
+    for task, played in classes.items():
+        base = {seed: 0.97 + noise(0.005) for seed in range(8)}
+        own = {name: m for name, m in methods.items() if (name, task) != ("partial", "pole")}
+        scores += [(task, "none", s, "nominal", 0.0, base[s], 0.0) for s in base]
+        for name, (_, price, _) in own.items():
+            for s in base:
+                value = base[s] - price - abs(noise(0.05 if name == "dear" else 0.004))
+                scores.append((task, name, s, "nominal", 0.0, value, (base[s] - value) / 0.97))
+        for perturbation, category in played.items():
+            for magnitude in (1.0, 2.0):
+                none = 0.95 if perturbation == "gravity" else 0.9 - 0.3 * magnitude
+                facts = (task, perturbation, magnitude)
+                cells.append((*facts, category, none, 0.97, 1.0))
+                plain = {s: none + noise(0.04) for s in base}
+                scores += [(task, "none", s, *facts[1:], plain[s], np.nan) for s in base]
+                for name, (_, _, helps) in own.items():
+                    gain = helps.get(category, 0.0) * (1 - none)
+                    scores += [
+                        (task, name, s, *facts[1:], plain[s] + gain + noise(0.02), np.nan)
+                        for s in base
+                    ]
+        for s in (1_000_000, 1_000_001):
+            tuning.append({"task": task, "method": "none", "coefficient": 0.0, "seed": s})
+            tuning[-1] |= {"nominal": 1.0, "chosen": False}
+            for coefficient, nominal, share in ((0.1, 1.0, 0.1), (1, 0.98, 0.4), (10, 0.9, 0.5)):
+                row = {"task": task, "method": "good", "coefficient": coefficient, "seed": s}
+                row |= {"nominal": nominal, "chosen": coefficient == 1, "activity": 0.1}
+                tuning.append(row | dict.fromkeys(played.values(), share))
+        for name in own:
+            status = {"same": "identical"}.get(name, "")
+            status = "inactive" if (name, task) == ("idle", "grid") else status
+            if name not in ("placebo_reward", "pr_mdp"):
+                amount = {"identical": 0.0, "inactive": 0.005}.get(status, 0.2)
+                activity += [(task, name, s, amount, status) for s in base]
+    columns = ["task", "perturbation", "magnitude", "category", "none", "nominal", "reference"]
+    facts = {"label": "paper", "source": "A paper.", "coef": 0.1, "doc": "What it does."}
+    manifest = {
+        "title": "A board",
+        "tasks": {task: {"coefficients": {"good": 1.0}} for task in classes},
+        "methods": {name: {"family": m[0], **facts} for name, m in methods.items()},
+        "calibrated": True,
+    }
+    return Board(
+        pd.DataFrame(scores, columns=COLUMNS["scores"]),
+        weighted(pd.DataFrame(cells, columns=columns)),
+        pd.DataFrame(tuning).reindex(columns=COLUMNS["tuning"]),
+        pd.DataFrame(activity, columns=COLUMNS["activity"]),
+        manifest,
+    )
+
+
+@pytest.fixture
+def board():
+    """A board made by hand."""
+    return checked(_synthetic_board())

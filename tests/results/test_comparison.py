@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, Rectangle
 
-from entrob.results import comparison, drawing, figures, report, statistics, trajectories
+from entrob.results import comparison, drawing, figures, intervals, report, statistics, trajectories
 from entrob.results.paper import Number, Paper
 
 PUSHER = {"wall": (0, 1, 2), "goal_shift": (0, 0.15), "puck_mass": (0, 3)}
@@ -215,3 +215,36 @@ def test_the_report_of_a_continuous_task(make_frames, make_traces, manifests, tm
     files = {path.name for path in (tmp_path / "figures").glob("trajectories.*")}
     assert files == {"trajectories.png", "trajectories.pdf"}
     assert not [str(warning.message) for warning in recwarn]
+
+
+@pytest.mark.parametrize(
+    ("relation", "low", "high", "expected"),
+    [
+        (">", 0.01, 0.3, "agrees"),
+        ("≫", 0.01, 0.3, "agrees"),
+        (">", -0.01, 0.3, "undecided"),
+        (">", -0.3, -0.01, "disagrees"),
+        ("≥", -0.04, 0.3, "agrees"),
+        ("≥", -0.06, 0.3, "undecided"),
+        ("≥", -0.04, -0.01, "agrees"),  # missed by less than the margin
+        ("≥", -0.3, -0.06, "disagrees"),
+        ("≥", -0.3, -0.04, "undecided"),
+        (">", np.nan, np.nan, "undecided"),
+        ("", 0.1, 0.3, "no claim"),
+    ],
+)
+def test_verdicts(relation, low, high, expected):
+    found = intervals.PairedDifference((low + high) / 2, low, high, 10)
+    assert comparison.verdict(relation, found) == expected
+
+
+def test_bars_show_every_seed_and_intervals_within_rates(make_frames, pusher):
+    runs, _, evaluation = make_frames(perturbations={"wall": (0, 1)}, exact=False, seeds=range(3))
+    rows = (evaluation.method == "none") & (evaluation.magnitude == 1)
+    evaluation.loc[rows, "success"] = [0.0, 0.1, 0.9]
+    (axis,) = comparison.bars(runs, evaluation, pusher).axes
+    dots = [c.get_offsets()[:, 1] for c in axis.collections if isinstance(c, PathCollection)]
+    assert [0.0, 0.1, 0.9] in [sorted(y.tolist()) for y in dots] and len(dots) == 6
+    bars = [c for c in axis.collections if isinstance(c, LineCollection)]
+    ends = np.concatenate([segment[:, 1] for bar in bars for segment in bar.get_segments()])
+    assert ends.min() >= 0 and ends.max() == 1 and np.isfinite(ends).all()

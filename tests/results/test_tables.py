@@ -131,7 +131,7 @@ def test_one_seed_has_no_interval(make_frames, minigrid):
     runs, curves, evaluation = make_frames(seeds=[3])
     row = pick(tables.success_table(runs, evaluation, minigrid), perturbation="wall", method="none")
     assert np.isfinite(row["success"]) and np.isfinite(row["success_iqm"])
-    assert np.isnan([row["success_band"], row["success_iqm_low"], row["success_iqm_high"]]).all()
+    assert np.isnan([row["success_low"], row["success_iqm_low"], row["success_iqm_high"]]).all()
     improved = tables.difference_table(runs, evaluation, minigrid)
     assert improved["difference_low"].isna().all() and not improved["differs"].any()
     text = markup.markdown(tables.nominal_table(runs, curves, evaluation, minigrid))
