@@ -80,7 +80,8 @@ def _draw_near(
 def _reflected(params: Params, main: jax.Array, other: jax.Array) -> Params:
     """The layout mirrored on its main diagonal where `main`, on the other one where `other`.
 
-    Done twice, it is undone. A grid that is not square is only turned by half, where `other`.
+    Of the start's direction only the turn is taken along. A grid that is not square is only turned
+    by half, where `other`.
     """
     width, height = _shape(params)
     # Mirrored on both, it is turned by half.
@@ -93,14 +94,15 @@ def _reflected(params: Params, main: jax.Array, other: jax.Array) -> Params:
         pos = jnp.where(turn, jnp.array([width - 1, height - 1]) - pos, pos)
         return jnp.where(transpose, pos[::-1], pos).astype(pos.dtype)
 
-    # Right, down, left, up are 0, 1, 2, 3.
+    # Right, down, left, up are 0, 1, 2, 3. Not mirrored: facing one of two ways makes it a turn
+    # shorter than its image, which is what mirroring is to make up for.
     facing = jnp.where(turn, (params.start_dir + 2) % 4, params.start_dir)
     return params.replace(
         walls=cells(params.walls),
         lava=cells(params.lava),
         goal_pos=cell(params.goal_pos),
         start_pos=cell(params.start_pos),
-        start_dir=jnp.where(transpose, facing ^ 1, facing),
+        start_dir=facing,
     )
 
 
@@ -115,8 +117,8 @@ def _mirrored(walling: Apply) -> Apply:
     """What adds walls to a grid, on one that the key reflects, and which is reflected back.
 
     Mirrored on neither diagonal, on either or on both: each is as likely, and a test has each in a
-    quarter of its instances. So a wall hangs from any side, and a policy gains nothing from having
-    chosen one of two equally short ways.
+    quarter of its instances. So a wall hangs from any side, and of two ways that are each other's
+    image either is blocked: a policy gains nothing from having learned one of them.
     """
 
     @functools.wraps(walling)

@@ -109,7 +109,7 @@ def pole_mass(params: Params, factor: jax.Array) -> Params:
     return consistent(params.replace(masspole=params.masspole * factor))
 
 
-@_ratio("mass", 1, *ACROBOT)
+@_ratio("mass", 9, *ACROBOT)
 def link_mass(params: Params, factor: jax.Array) -> Params:
     """Acrobot: both links' masses and moments of inertia times a factor."""
     return params.replace(
@@ -171,7 +171,7 @@ _register_force("Pendulum", "max_torque", "g")
 _register_force("PointRobot", "max_force", "goal_radius")
 
 
-@_shift("height of the goal (links)", 0.5, "goal_height")
+@_shift("height of the goal (links)", 0.95, "goal_height")
 def goal_height(params: Params, distance: jax.Array) -> Params:
     """Acrobot: the goal higher or lower, in links,"""
     return params.replace(goal_height=params.goal_height + distance)

@@ -281,7 +281,8 @@ def test_perturbed_steps_are_those_of_the_textbook(id, name, magnitude, constant
     given = jnp.asarray(actions[:, None] if continuous else actions, jnp.result_type(actions))
     found = set()
     for seed in range(6):  # both signs
-        changed = perturb(jax.random.key(seed), params, name, magnitude)
+        exact = name if name == "force" else f"{name}_exact"
+        changed = perturb(jax.random.key(seed), params, exact, magnitude)
         after = stepper(id)(state, given, changed)[1]
         got = np.stack([getattr(after, field) for field in fields], 1)
         close = []
