@@ -80,7 +80,7 @@ def finished(task: Task, folder: Path) -> dict[str, Any] | None:
     except Damaged:
         return None
     tables = all((folder / f"{name}.csv").exists() for name in ("scores", "cells", "activity"))
-    return facts if facts["identity"] == identity(task) and tables else None
+    return facts if facts.get("identity") == identity(task) and tables else None
 
 
 def work(
@@ -167,14 +167,15 @@ def costs(folder: Path) -> dict[str, dict[str, float]]:
 
 def _merged(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts with what earlier calls found of other methods, and their time."""
-    if not path.exists():
+    try:
+        old = read_json(path)
+    except Damaged:
         return facts
-    old = read_json(path)
     for key in ("coefficients", "methods", "passed", "open"):
-        facts[key] = old[key] | facts[key]
-    left = {name: why for name, why in old["broken"].items() if name not in facts["methods"]}
+        facts[key] = old.get(key, {}) | facts[key]
+    left = {n: why for n, why in old.get("broken", {}).items() if n not in facts["methods"]}
     facts["broken"] = left | facts["broken"]
-    facts["wall_s"] = round(facts["wall_s"] + old["wall_s"], 1)
+    facts["wall_s"] = round(facts["wall_s"] + old.get("wall_s", 0.0), 1)
     return facts
 
 

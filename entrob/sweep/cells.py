@@ -45,8 +45,8 @@ class Calibration(NamedTuple):
 def calibrate(task: Task, desk: Desk) -> Calibration:
     """Choose magnitudes by what `none` loses, and find what could be had at each of them.
 
-    A perturbation that has no magnitude by the rule is tested at the largest, for the figures, and
-    does not count.
+    Of a perturbation that leaps over what the rule asks for the smallest magnitude is taken that
+    costs `none` a tenth; one that never does is tested at the largest and does not count.
     """
     desk.say(f"{task.name}: calibrating with {task.rules.calibration} seeds of none")
     experiment = rule.calibration(task.experiment, task.rules.calibration)
@@ -58,9 +58,11 @@ def calibrate(task: Task, desk: Desk) -> Calibration:
     top = float(means[NOMINAL, 0.0])
     losses = means.drop(index=NOMINAL, level=0).rename("score").reset_index()
     losses["loss"] = (top - losses.score) / top if top > 0 else np.nan
-    chosen, harmless = rule.chosen(losses, experiment, task.rules.magnitudes)
-    largest = {name: (experiment.perturbations[name][-1],) for name in harmless}
-    tested = {name: chosen.get(name) or largest[name] for name in experiment.perturbations}
+    chosen, others = rule.chosen(losses, experiment, task.rules.magnitudes)
+    harmful = losses[losses.loss >= rule.LEAST].groupby("perturbation").magnitude.min()
+    chosen |= {name: (float(harmful[name]),) for name in others if name in harmful}
+    largest = {name: (values[-1],) for name, values in experiment.perturbations.items()}
+    tested = {name: chosen.get(name, largest[name]) for name in experiment.perturbations}
     # Magnitudes by the rule lie between those of the fine grid.
     final = dataclasses.replace(experiment, perturbations=tested)
     records = desk.run(final, "calibration")
@@ -71,8 +73,8 @@ def calibrate(task: Task, desk: Desk) -> Calibration:
         for name, values in chosen.items()
         if not all(exact[name, value] for value in values)
     }
-    references = {(name, m): 1.0 for name, values in tested.items() for m in values}
-    references |= {(name, m): math.nan for name in harmless for m in tested[name]}
+    best = {name: 1.0 if name in chosen else math.nan for name in tested}
+    references = {(name, m): best[name] for name, values in tested.items() for m in values}
     references |= specialists(task, desk, unknown, scale)
     _, params = nominal(experiment, group, noise=True)
     categories = {name: perturbations.get(name, params).category for name in tested}

@@ -26,7 +26,7 @@ from entrob.sweep.measure import Tester, policies
 from entrob.sweep.program import program
 from entrob.sweep.runner import finished
 from entrob.sweep.scores import CONDITION, recovered, scored
-from entrob.sweep.suite import RANDOMIZED, TUNED, Task
+from entrob.sweep.suite import RANDOMIZED, TUNED, Task, active
 
 #: Learning rates that `none_tuned` tries, as factors, and temperatures, both ascending.
 RATES = tuple(10 ** (k / 4) for k in range(-3, 4))
@@ -82,7 +82,8 @@ def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) 
         none = scores.groupby(CONDITION).score.mean()
         own = frontier(records, found, none)
         facts = {"task": task.name, "knob": "", "coefficient": 0.0, "chosen": False, "passed": True}
-        parts.append(own.assign(**facts, taken=0.0, open=False)[list(COLUMNS)])
+        own = own.assign(**facts, taken=0.0, open=False, activity=np.nan)
+        parts.append(own[list(COLUMNS)])
     if candidates:
         records = desk.run(experiment, "tuning")
         table = frontier(records, found, none)
@@ -163,6 +164,8 @@ def judged(
     facts = {"task": task.name, "method": method.name, "knob": knob.kind, "coefficient": tried}
     verdict = {"chosen": tried == nearest, "taken": taken, "passed": passed, "open": open_}
     part = own.drop(columns="method").assign(**facts, **verdict)
+    if not active(method):
+        part["activity"] = np.nan
     return part[list(COLUMNS)].sort_values(["coefficient", "seed"], ignore_index=True)
 
 

@@ -110,7 +110,11 @@ def grid(knob: Knob, center: float, count: int, step: float = 0.5) -> tuple[floa
 
 
 def center(knob: Knob, found: dict[float, float], target: float = 0.1) -> float:
-    """The value at which activity, which is close to linear in it, would be the target.
+    """The value at which activity would be the target.
+
+    The logarithm of activity is made monotone over the knob's line and linear in between; beyond
+    the values that were tried it goes on with slope 1, as activity is close to linear in a
+    coefficient.
 
     Args:
       knob: whose.
@@ -118,18 +122,26 @@ def center(knob: Knob, found: dict[float, float], target: float = 0.1) -> float:
       target: activity sought.
 
     Returns:
-      From the value whose activity is nearest to the target in decades; the knob's middle where
-      no activity is known or above 0.
+      The knob's middle where no activity is known or above 0. In a bounded domain at most three
+      decades of odds from its middle.
     """
-    known = {v: a for v, a in found.items() if a > 0 and math.isfinite(a)}
+    known = sorted((v, a) for v, a in found.items() if a > 0 and math.isfinite(a))
     if not known:
         return knob.middle
-    value, activity = min(known.items(), key=lambda item: abs(math.log10(item[1] / target)))
-    _, high = knob.domain
-    # Within bounds a place three decades of odds from the end is as far as tuning reaches.
-    most = math.inf if math.isinf(high) else knob.value(3.0)
-    least = 0.0 if math.isinf(high) else knob.value(-3.0)
-    return float(f"{min(max(value * target / activity, least), most):.3g}")
+    x = np.array([knob.place(value) for value, _ in known])
+    y = isotonic_regression(np.log10([activity for _, activity in known])).x
+    aim = math.log10(target)
+    if y[-1] < aim:
+        place = x[-1] + aim - y[-1]
+    elif y[0] > aim:
+        place = x[0] + aim - y[0]
+    else:
+        right = int(np.argmax(y >= aim))
+        left = max(right - 1, 0)
+        rise = y[right] - y[left]
+        share = (aim - y[left]) / rise if rise > 0 else 0.0
+        place = x[left] + share * (x[right] - x[left])
+    return knob.value(place if math.isinf(knob.domain[1]) else min(max(place, -3.0), 3.0))
 
 
 def largest_keeping(

@@ -49,7 +49,7 @@ def runs_by_stage(task: Task) -> dict[str, float]:
     return {
         "calibration": float(rules.calibration),
         "references": float(rules.references * rules.magnitudes * len(unknown)),
-        "pilot": 2 * (tuned + 1) * rules.pilot / 100,
+        "pilot": (1 + tuned * rules.candidates) * rules.seeds * rules.pilot / 100,
         "tuning": float(rules.baseline + rates + tuned * rules.candidates * rules.seeds),
         **reported,
     }

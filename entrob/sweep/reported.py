@@ -10,20 +10,17 @@ from entrob.sweep.desk import Desk, Records
 from entrob.sweep.experiment import Method
 from entrob.sweep.frontier import Tuned
 from entrob.sweep.scores import priced, scored
-from entrob.sweep.suite import BASELINE, Task, described
+from entrob.sweep.suite import Task, active
 
 #: Median activity below which a method is inactive.
 INACTIVE = 0.01
-#: Families that nothing can be said about: their coefficient is no part of the update's gradient.
-WITHOUT = (BASELINE, "controls", "adversaries")
 
 
 def idle(tuned: Tuned) -> dict[str, str]:
     """By method, why it gets no reported seeds: "identical" or "inactive" at all its values."""
     found = {}
     for name, rows in tuned.table.groupby("method", sort=False):
-        medians = rows.groupby("coefficient").activity.median()
-        if name != BASELINE and (status := status_of(medians.max())):
+        if status := status_of(rows.groupby("coefficient").activity.median().max()):
             found[str(name)] = status
     return found
 
@@ -59,7 +56,7 @@ def report(
 
 def _active(records: Records, methods: tuple[Method, ...]) -> pd.DataFrame:
     """Activity of every reported run, and of the method the status."""
-    without = [m.name for m in methods if m.name == BASELINE or described(m)["family"] in WITHOUT]
+    without = [m.name for m in methods if not active(m)]
     runs = records.runs.reindex(columns=["method", "seed", "activity"])
     runs["activity"] = runs.activity.astype(float).mask(runs.method.isin(without))
     medians = runs.groupby("method").activity.median().map(status_of)

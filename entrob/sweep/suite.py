@@ -55,7 +55,7 @@ class Rules:
     calibration: int = 20
     references: int = 2
     magnitudes: int = 3
-    pilot: int = 20
+    pilot: int = 10
     baseline: int = 10
     seeds: int = 2
     candidates: int = 7
@@ -252,6 +252,12 @@ def claim(suite: Suite, root: Path) -> None:
             )
     elif root.exists() and any(root.iterdir()):
         raise EntrobError(f"{root} is not empty and holds no entrob results")
+
+
+def active(method: Method) -> bool:
+    """Whether a method has an activity: `none`, controls and adversaries have none."""
+    without = ("controls", "adversaries")
+    return method.name != BASELINE and described(method)["family"] not in without
 
 
 def described(method: Method) -> dict[str, Any]:

@@ -74,7 +74,10 @@ def test_what_acts_alike_is_tried_once_and_what_acts_like_none_never():
 
 def test_values_are_centered_where_activity_is_a_tenth():
     assert center(FREE, {0.01: 0.001}) == 1.0
-    assert center(FREE, {0.01: 0.001, 1.0: 0.2}) == 0.5  # the nearer one counts
+    assert center(FREE, {0.01: 0.5}) == 0.002
+    assert center(FREE, {0.01: 0.01, 0.1: 0.03, 1.0: 0.3}) == pytest.approx(0.334, rel=0.01)
+    noisy = {0.01: 0.01, 0.1: 0.2, 1.0: 0.05, 10.0: 0.9}  # the two in the middle are one level
+    assert center(FREE, noisy) == pytest.approx(0.1)
     for unknown in ({}, {0.01: math.nan}, {0.01: 0.0}):
         assert center(FREE, unknown) == 0.01
     assert SHARE.domain[0] < center(SHARE, {0.5: 1e-6}) < 1
