@@ -3,7 +3,7 @@
     python benchmarks/speed/overhead.py [--tasks empty,cartpole] [--methods apt,re3] [--repeats 7]
         [--out overhead.json]
 
-The programs are the leaderboard's (`--preset quick`): PPO, three runs side by side. `none` runs
+The programs are the leaderboard's: PPO, three runs side by side. `none` runs
 before each chunk of a regularizer; the ratio is the median of the pairs, with its quartiles.
 """
 
@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("--out")
     options = parser.parse_args()
     say = lambda name: print(name, end=" ", file=sys.stderr, flush=True)
-    tasks = suite.load("leaderboard", "quick").tasks
+    tasks = suite.load("leaderboard", "standard").tasks
     results, names = {}, options.methods and options.methods.split(",")
     for task in options.tasks.split(","):
-        chosen = [m for m in tasks[task].methods if not names or m.name in names]
-        experiment = dataclasses.replace(tasks[task], methods=tuple(chosen))
+        experiment = tasks[task].experiment
+        chosen = [m for m in experiment.methods if not names or m.name in names]
+        experiment = dataclasses.replace(experiment, methods=tuple(chosen), seeds=3)
         table = overhead(experiment, options.repeats, say)
         print(
             f"\n{task}\n\n| regularizer | × none | quartiles | compiling, s |\n|---|---:|---|---:|"

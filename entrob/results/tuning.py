@@ -13,22 +13,15 @@ MEASURES = {"success": "success", "return_mean": "return above random"}
 """What performance is measured by, and how it reads."""
 
 
-def write_tuning(
-    folder: Path, table: pd.DataFrame, manifest: dict[str, Any], *, keep: bool = False
-) -> None:
+def write_tuning(folder: Path, table: pd.DataFrame, manifest: dict[str, Any]) -> None:
     """Write ``tables/tuning.{md,csv,tex}`` and ``tuned.json`` with the chosen coefficients.
 
     Args:
       folder: where to.
       table: `entrob.sweep.tune.score_table`; 0 is chosen for a method of which nothing passed.
       manifest: of the tuning runs.
-      keep: rows of methods that a table there already has, and this one has not, stay.
     """
     path = folder / "tables" / "tuning.csv"
-    if keep and path.exists():
-        before = pd.read_csv(path)
-        others = before[~before.method.isin(table.method)]
-        table = pd.concat([table, others], ignore_index=True)
     passed = table.coefficient.where(table.chosen, 0.0).groupby(table.method).max()
     chosen = passed.drop(index="none", errors="ignore").to_dict()
     nominal = f"nominal {MEASURES[table.measure.iloc[0]]}"

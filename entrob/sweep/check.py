@@ -81,7 +81,7 @@ def task_of(name: str) -> Experiment:
     has = [p for p, said in data.get("presets", {}).items() if task in said.get("tasks", [task])]
     if not has:
         raise EntrobError(f"no preset of {prefix} has the task {task!r}")
-    experiment = suite.load(prefix, has[-1]).tasks[task]
+    experiment = suite.load(prefix, has[-1]).tasks[task].experiment
     return dataclasses.replace(experiment, methods=_baseline(experiment))
 
 
