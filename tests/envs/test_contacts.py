@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 contacts = pytest.importorskip("entrob.envs.mujoco.contacts")
+portal = pytest.importorskip("entrob.envs.mujoco.portal")
+reference = pytest.importorskip("entrob.envs.mujoco.reference")
 mujoco = pytest.importorskip("mujoco")
 
 N = 300
@@ -85,6 +87,75 @@ def test_agrees_with_mujoco(name):
     print(name, "distance", np.quantile(error, [0.5, 0.95, 1]), "normal", np.quantile(lean, 0.9))
     assert np.quantile(error, 0.95) < 2e-4 and error.max() < 5e-3
     assert np.quantile(lean, 0.9) < 1e-3
+
+
+def portal_pairs(name, rng, margin):
+    """Pairs [N] that nearly all touch, the shapes of Pusher: a finger or a block, and the puck."""
+    size = np.tile(np.float32([0.02, 0.1, 0]), (N, 1))
+    puck = np.tile(np.float32([0.05, 0.05, 0]), (N, 1))
+    eye = np.float32(turns(rng, N, upright=True))
+    angle = rng.uniform(0, 2 * np.pi, N)
+    away = np.stack([np.cos(angle), np.sin(angle), np.zeros(N)], 1)
+    if name == "box_cylinder":
+        # At the distance at which their outlines meet, up to 5 mm in and a margin out.
+        size = np.tile(np.float32([0.015, 0.015, 0.05]), (N, 1))
+        face = size[:, :2] * np.sign(away[:, :2])
+        nearest = np.clip(rng.uniform(-0.02, 0.02, (N, 2)), -size[:, :2], size[:, :2])
+        corner = np.where(rng.uniform(size=(N, 2)) < 0.5, nearest, face)
+        reach = 0.05 + rng.uniform(-0.005, margin, (N, 1))
+        pos = -np.pad(corner, [(0, 0), (0, 1)]) - reach * away
+        return contacts.Shape(np.float32(pos), eye, size), contacts.Shape(0 * pos, eye, puck)
+    mat = np.float32(turns(rng, N, upright=False))
+    along = rng.uniform(-0.1, 0.1, (N, 1)) * mat[:, :, 2]
+    height = rng.uniform(-0.04, 0.04, (N, 1)) * np.array([0, 0, 1])
+    pos = (0.07 + rng.uniform(-0.005, margin, (N, 1))) * away + height + along
+    finger = contacts.Shape(np.float32(pos), mat, size)
+    return finger, contacts.Shape(np.zeros((N, 3), np.float32), eye, puck)
+
+
+@pytest.mark.skipif(
+    not hasattr(mujoco.mjtDisableBit, "mjDSBL_NATIVECCD"), reason="MuJoCo has no other search"
+)
+@pytest.mark.parametrize("name", ["capsule_cylinder", "box_cylinder"])
+def test_portals_end_where_libccds_do(name):
+    """Distance, place and normal, against C MuJoCo with its flag for libccd."""
+    margin = 0.002
+    one, two = portal_pairs(name, np.random.default_rng(3), margin)
+    touch = getattr(portal, name)
+    ours = jax.jit(jax.vmap(lambda a, b: touch(a, b, margin)))(one, two)
+    dist, pos, normal = (np.asarray(x)[:, 0] for x in ours)
+    spec = mujoco.MjSpec()
+    for kind in name.split("_"):
+        body = spec.worldbody.add_body()
+        body.add_freejoint()
+        body.add_geom(type=TYPES[kind], size=[0.1, 0.1, 0.1], margin=margin, condim=1)
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    for flag in ("MULTICCD", "NATIVECCD"):
+        model.opt.disableflags |= int(getattr(mujoco.mjtDisableBit, f"mjDSBL_{flag}"))
+    model.geom_margin[:] = margin / 2 if reference.margins_add_up() else margin
+    model.geom_rbound[:] = 10
+    errors, missed = [], 0
+    for i in range(N):
+        mujoco.mj_kinematics(model, data)
+        for geom, shape in enumerate((one, two)):
+            model.geom_size[geom] = shape.size[i]
+            data.geom_xpos[geom], data.geom_xmat[geom] = shape.pos[i], shape.mat[i].ravel()
+        mujoco.mj_collision(model, data)
+        if (dist[i] < margin) != (data.ncon > 0):
+            missed += 1
+        elif data.ncon:
+            assert data.ncon == 1
+            way = 1 if data.contact.geom[0, 0] == 0 else -1
+            lean = 1 - way * data.contact.frame[0, :3] @ normal[i]
+            apart = np.linalg.norm(data.contact.pos[0] - pos[i])
+            errors.append((abs(data.contact.dist[0] - dist[i]), apart, lean))
+    error, apart, lean = np.array(errors).T
+    print(name, len(errors), missed, np.quantile(error, [0.9, 1]), np.quantile(apart, [0.9, 1]))
+    assert len(errors) > N / 2 and missed <= N / 100
+    assert np.quantile(error, 0.95) < 5e-5 and np.quantile(lean, 0.95) < 1e-5
+    if name == "capsule_cylinder":  # the puck only slides, so the place does not matter to it
+        assert np.quantile(apart, 0.95) < 1e-4
 
 
 def beyond(kind, shape, point):

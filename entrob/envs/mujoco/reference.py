@@ -57,13 +57,13 @@ def stiffen(model: mujoco.MjModel, armature: float | None = None) -> None:
         # What it is to move the body, averaged over three directions of which slides allow two.
         model.body_invweight0[body] = 2 / 3 / inertia, 0
         model.dof_invweight0[dofs] = 1 / inertia
-    model.geom_margin[:] = MARGIN / 2 if _margins_add_up() else MARGIN
+    model.geom_margin[:] = MARGIN / 2 if margins_add_up() else MARGIN
     for flag in SINCE_3:
         model.opt.disableflags |= int(getattr(mujoco.mjtDisableBit, flag, 0))
 
 
 @functools.cache
-def _margins_add_up() -> bool:
+def margins_add_up() -> bool:
     """Whether two geoms touch below the sum of their margins, or below the larger one."""
     ball = "<geom size='0.1' margin='0.01'/>"
     free = f"<body pos='0 0 0.215'><freejoint/>{ball}</body>"
