@@ -154,7 +154,7 @@ def _orpo(name: str, penalty: Callable, over, share, steps, clip, schedule) -> R
         update=update,
         schedule=schedule,
         source="Laidlaw et al. 2025 (2403.03185)",
-        evidence="code",
+        evidence="paper",
         label="adapted: the initial policy is the reference; counts, or a small discriminator",
     )
 

@@ -56,7 +56,7 @@ def alpha_divergence(
         schedule=schedule,
         coef=0.01,
         source="Brekelmans et al. 2022 (arXiv 2203.12592)",
-        evidence="paper",
+        evidence="secondary",
         label="degenerate: is tsallis at q = α where the reference is nearly uniform"
         if reference in ("initial", "uniform")
         else "faithful",

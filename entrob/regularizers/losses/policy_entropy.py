@@ -21,5 +21,5 @@ def policy_entropy(schedule=None) -> Regularizer:
         schedule=schedule,
         coef=0.01,
         source="Williams & Peng 1991",
-        evidence="paper",
+        evidence="secondary",
     )

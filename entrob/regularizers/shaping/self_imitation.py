@@ -36,7 +36,7 @@ def self_imitation(
     Adapted: priorities are those of when an episode ended, V being the value of when it was played
     (the source updates them whenever a step is drawn); an episode cut off by a time limit is worth
     what the value function says of its end; the buffer holds the last 65,536 steps, or the last
-    rollout if that is longer, where the source's holds 100,000; the release's bound of 1 for R - V,
+    rollout if that is longer, where the source's holds 100,000; the bound of 1 for R - V in ports,
     made for rewards that are clipped to ±1, is left out. SPEAR's bounds are absolute, (1, 40); ours
     are quantiles by default, see `clip_cov`. Discrete and continuous actions alike. How long γ
     rises is our choice. A policy with a memory cannot be asked about single steps: it is refused.
@@ -91,6 +91,6 @@ def self_imitation(
         schedule=schedule,
         coef=0.1,
         source="Oh et al. 2018 (1806.05635), Qin et al. 2025 (2509.22601)",
-        evidence="code",
+        evidence="secondary",
         label="adapted: priorities of when episodes ended, bootstrapped at time limits",
     )

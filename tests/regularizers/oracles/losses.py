@@ -273,7 +273,7 @@ ORACLES = {
         lp_reg,
         ({}, {"threshold": 0.3, "share": 0.9}),
         kinds=("discrete",),
-        train={"threshold": 0.9, "share": 1.0},
+        train={"threshold": 0.1, "share": 1.0},
     ),
     "aent": Oracle(aent, ({}, {"dropped": 0.5}, {"adaptive": True}), kinds=("discrete",)),
     "sr2l": Oracle(sr2l, ({}, {"radius": 0.3, "steps": 3}), finite=(False, True)),
