@@ -70,7 +70,7 @@ def family_error(
     return wrong / boards
 
 
-def main(folder: Path, boards: int = 10_000) -> None:
+def main(folder: Path, boards: int = 4_000) -> None:
     """Simulate and write both tables."""
     rows = [
         {"law": law, "seeds": 10, "tasks": tasks} | coverage(law, 10, tasks, boards)

@@ -117,6 +117,28 @@ def shares(board: Board) -> Contrasts:
     return contrasts(board, class_weights(board.cells))
 
 
+def pair_shares(board: Board) -> pd.DataFrame:
+    """The share that each run recovers on its task, against the run of `none` with its seed.
+
+    As ``tuning.csv`` has it, of a board whose scores are those of tuning runs.
+
+    Returns:
+      A row per task × method × seed with a column per class, NaN where the task has no kept cells.
+    """
+    parts = []
+    for task in board.tasks:
+        rows, cells = (frame[frame.task == task] for frame in (board.scores, board.cells))
+        own = board._replace(scores=rows, cells=cells)
+        if not own.classes:
+            continue
+        found = contrasts(own, class_weights(cells).drop(columns="overall"), whole=False)
+        table = pd.DataFrame(found.values[0], index=sorted(rows.seed.unique()), columns=found.keys)
+        part = table.rename_axis("seed").stack("method", future_stack=True).reset_index()
+        parts.append(part.rename_axis(columns=None).assign(task=task))
+    columns = ["task", "method", "seed", *board.classes]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
 def nominal_gains(board: Board) -> Contrasts:
     """Contrasts of the gain in nominal score, mean over the tasks that a method has."""
     return _over_tasks(board, nominal(board.scores))

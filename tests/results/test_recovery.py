@@ -58,6 +58,24 @@ def test_the_recovered_share_by_hand(board):
     assert row.overall_low < row.overall < row.overall_high
 
 
+def test_the_share_of_one_pair_of_seeds(board):
+    pairs = recovery.pair_shares(board)
+    row = pick(pairs, task="grid", method="good", seed=3)
+    scores = board.scores[(board.scores.task == "grid") & (board.scores.seed == 3)]
+    scores = scores.set_index(["method", "perturbation", "magnitude"]).score
+    cells = board.cells[(board.cells.task == "grid") & board.cells.kept].set_index(CELL[1:])
+    wall = cells.loc["wall"]
+    gain = scores["good"]["wall"] - scores["none"]["wall"]
+    assert row.routes == pytest.approx((wall.weight * gain).sum() / (wall.weight * wall.gap).sum())
+    assert np.isnan(row.dynamics) and np.isfinite(
+        pick(pairs, task="pole", method="good", seed=3).dynamics
+    )
+    # A class on one task: the mean over pairs is the share.
+    share = pick(recovery.classes_table(board), method="good", **{"class": "routes"}).share
+    own = pairs[(pairs.task == "grid") & (pairs.method == "good")]
+    assert own.routes.mean() == pytest.approx(share) and len(own) == 8
+
+
 def replaced(board, method, change):
     """The board with other scores of a method: `change` of its perturbed and of none's rows."""
     scores = board.scores.copy()
