@@ -87,8 +87,8 @@ def _basis(board: Board, rows: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
     said = []
     if not calibrated(board):
         said.append(
-            "Not calibrated: cells and weights are from the reported runs of none themselves, "
-            "which favors methods where its luck was bad."
+            "Not calibrated: cells and weights do not come from 20 seeds of none of their own, "
+            "which may favor methods where its luck was bad."
         )
     if board.activity.empty:
         said.append("Activity was not measured: a method that changes nothing would be ranked.")
