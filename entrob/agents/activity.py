@@ -25,11 +25,15 @@ def activity(
     rollout: Rollout,
     bonus: jax.Array,
     next_value: jax.Array,
+    learned: Any,
     key: jax.Array,
 ) -> jax.Array:
     """‖g − g₀‖ / ‖g₀‖, or the shift of the behavior where that is more: float32[], at least 0.
 
-    g is the first gradient of the update, g₀ the same at coefficients of 0 on the same rollout:
+    g is the gradient of the update's first minibatch, at the parameters that the update begins with
+    and, where several steps are taken on a rollout, at those that it ends with; the larger ratio
+    counts. (What pulls a policy back to that of the rollout has no gradient before it has moved.)
+    g₀ is the same at coefficients of 0 on the same rollout:
     without bonuses, with advantages estimated anew and left as they are, and without the
     regularizers' weights, clip ranges and losses. Of `behavior` it is the total variation between
     what actions are drawn from, b, and the policy, E_b[max(0, 1 − π(a) / b(a))], estimated from the
@@ -41,28 +45,37 @@ def activity(
       rollout: what the policy learns from.
       bonus: float32[T, N], the sum of bonuses.
       next_value: float32[T, N], V of the true next observations.
+      learned: the network's parameters after the update.
     """
     chain = spec.regularizer
     shifts = any(part.behavior for part in chain.parts)
 
-    def measure(hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, key):
+    several = spec.epochs * spec.minibatches > 1
+
+    def measure(hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, learned, key):
         # Once on and once off by the same instructions, so that what is equal has equal bits.
-        def once(on):
+        def once(on, network):
             live, extra = jax.tree.map(lambda x: jnp.where(on, x, 0.0), (coefs, bonus))
             own = estimate(rollout, extra, next_value, hyper)
             own, _ = chain.advantage(reg_states, own, live)
             own = own.replace(notes=chain.prepare(reg_states, own, live))
-            grads = first_gradient(spec, model, hyper, live, reg_states, policy, memory, own, key)
+            at = policy.replace(network=network)
+            grads = first_gradient(spec, model, hyper, live, reg_states, at, memory, own, key)
             drawn = chain.behavior(reg_states, rollout.dist, live) if shifts else rollout.dist
             return grads, drawn.log_prob(rollout.action)
 
-        grads, log_probs = jax.lax.map(once, jnp.array([True, False]))
-        at = lambda i: jax.tree.map(lambda x: x[i], grads)
-        moved = optax.tree.norm(optax.tree.sub(at(0), at(1)))
-        ratio = jnp.where(moved == 0, 0.0, moved / optax.tree.norm(at(1)))
+        def compared(network):
+            grads, log_probs = jax.lax.map(lambda on: once(on, network), jnp.array([True, False]))
+            at = lambda i: jax.tree.map(lambda x: x[i], grads)
+            moved = optax.tree.norm(optax.tree.sub(at(0), at(1)))
+            return jnp.where(moved == 0, 0.0, moved / optax.tree.norm(at(1))), log_probs
+
+        ratio, log_probs = compared(policy.network)
+        if several:
+            ratio = jnp.maximum(ratio, compared(learned)[0])
         shift = jnp.maximum(1.0 - jnp.exp(log_probs[1] - log_probs[0]), 0.0).mean()
         return jnp.maximum(ratio, shift)
 
     return one_at_a_time(measure)(
-        hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, key
+        hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, learned, key
     )

@@ -199,20 +199,20 @@ def _update(
     bad_behavior = chain.behavior_faults(rollout, coefs)
     rollout, bad_advantage = chain.advantage(reg_states, rollout, coefs)
     rollout = rollout.replace(notes=chain.prepare(reg_states, rollout, coefs))
+    network, opt_state, metrics, bad = learn(
+        spec, model, optimizer, hyper, coefs, reg_states, policy,
+        opt_state, state.actors.memory, rollout, key_learn,
+    )  # fmt: skip
     active = jnp.float32(jnp.nan)
     if not game:
         active = jax.lax.cond(
             measure,
             lambda: activity(
                 spec, model, hyper, coefs, reg_states, policy, state.actors.memory, rollout,
-                bonus, next_value, key_learn,
+                bonus, next_value, network, key_learn,
             ),
             lambda: active,
         )  # fmt: skip
-    network, opt_state, metrics, bad = learn(
-        spec, model, optimizer, hyper, coefs, reg_states, policy,
-        opt_state, state.actors.memory, rollout, key_learn,
-    )  # fmt: skip
     curriculum, learned = state.curriculum, {**metrics, "params": network}
     if game:
         network, opt_state, curriculum = respond(

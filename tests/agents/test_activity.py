@@ -113,6 +113,21 @@ def test_weights_and_shaped_advantages_count():
     assert 0 < small < large / 10
 
 
+#: Pulls the policy back to that of the rollout: without a gradient before it has moved.
+BACK = Regularizer(
+    "back",
+    loss=lambda key, state, policy, batch, coef: (
+        coef * jnp.mean((policy.dist.log_prob(batch.action) - batch.log_prob) ** 2)
+    ),
+)
+
+
+def test_what_acts_only_once_the_policy_has_moved_counts_where_it_moves():
+    options = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
+    assert measured(*cartpole(BACK, **options), back=100.0)[0][0] > 1e-3
+    assert measured(*cartpole(BACK), back=100.0)[0][0] == 0  # one step on every rollout
+
+
 PARTS = (policy_entropy(), state_entropy(), TILT, WEIGHT)
 
 
