@@ -12,7 +12,6 @@ from entrob.errors import EntrobError
 from entrob.results import latex, tables
 from entrob.results.latex import Short
 
-
 RESULTS = Path(__file__).parents[2] / "results"
 
 
