@@ -176,7 +176,7 @@ def _cells(board: Board) -> list[str]:
         ]
         lines += [f"Left out, {why}: {'; '.join(named)}."]
     if not calibrated(board):
-        lines += ["The cells are not calibrated: they are not from 20 seeds of none of their own."]
+        lines += ["The cells are not calibrated: they lack 20 seeds of none of their own."]
     return lines
 
 

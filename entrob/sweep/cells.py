@@ -12,6 +12,7 @@ import pandas as pd
 
 from entrob.perturbations import NOMINAL, perturbations
 from entrob.results.board import weighted
+from entrob.results.recovery import SOLVED
 from entrob.sweep import calibrate as rule
 from entrob.sweep.desk import Desk, Records
 from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment
@@ -56,6 +57,8 @@ def calibrate(task: Task, desk: Desk) -> Calibration:
     none = scored(records.runs, records.evaluation, scale)
     means = none.groupby(CONDITION, sort=False).score.mean()
     top = float(means[NOMINAL, 0.0])
+    solved = none.score[none.perturbation == NOMINAL] >= SOLVED
+    desk.say(f"{task.name}: {solved.sum()} of {len(solved)} seeds of none solve the nominal task")
     losses = means.drop(index=NOMINAL, level=0).rename("score").reset_index()
     losses["loss"] = (top - losses.score) / top if top > 0 else np.nan
     chosen, others = rule.chosen(losses, experiment, task.rules.magnitudes)
