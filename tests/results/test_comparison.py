@@ -211,7 +211,7 @@ def test_the_report_of_a_continuous_task(make_frames, make_traces, manifests, tm
     assert places == sorted(places) and "| wall | 1 | state_entropy |" in text
     assert "Paper: 25 seeds, 200 test episodes each, 5,000,000 frames." in text
     written = {path.stem for path in (tmp_path / "tables").iterdir()}
-    assert written == {"numbers", "nominal", "success", "robustness", "difference"}
+    assert written == {"numbers", "nominal", "success", "robustness", "difference", "measures"}
     files = {path.name for path in (tmp_path / "figures").glob("trajectories.*")}
     assert files == {"trajectories.png", "trajectories.pdf"}
     assert not [str(warning.message) for warning in recwarn]
