@@ -4,6 +4,7 @@ And the tiny experiment that tests of the sweep and of the command line share.
 """
 
 import gc
+import itertools
 import os
 import pathlib
 
@@ -45,13 +46,20 @@ instances = 4
 MANY_MAPPINGS = 25_000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def drop_compiled_programs():
-    """Forget compiled programs between files before mappings run out, which would end the process.
+#: Tests between two looks at the mappings, which take milliseconds.
+OFTEN = 10
+_tests = itertools.count(1)
 
-    A thousand tests of one process come close.
+
+@pytest.fixture(autouse=True)
+def drop_compiled_programs():
+    """Forget compiled programs before mappings run out, which would end the process.
+
+    A thousand tests come close, and so do a few hundred of one file that compile each their own.
     """
     yield
+    if next(_tests) % OFTEN:
+        return
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > MANY_MAPPINGS:
         jax.clear_caches()
