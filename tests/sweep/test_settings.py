@@ -142,6 +142,7 @@ BLOCKS = PENDULUM.replace("gymnax:Pendulum-v1", "mujoco/pusher").replace(
     "block_on = 1\nblock_pos = [[0.65, -0.35], [0.55, -0.21], [0.58, -0.18]]",
 )
 BLOCKS = BLOCKS.replace("action_noise = [0, 0.5]", "wall = [0, 1]")
+BLOCKS = BLOCKS.replace("observation_noise = ", "observation_noise_raw = ")
 
 
 @pytest.mark.parametrize(
