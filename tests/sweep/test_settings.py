@@ -202,5 +202,5 @@ def test_strengths_of_an_adversary_share_a_program(tmp_path):
     assert group.methods == methods and alone.methods == (other,)
     runs = tuple(run for method in methods for run in runs_of(experiment, method)[:1])
     assert len({run.id for run in runs}) == 3
-    _, hyper = hypers(experiment, Batch("", group, runs), 4)
-    np.testing.assert_allclose(hyper.strength, [*strengths, strengths[-1]])
+    _, swept = hypers(experiment, Batch("", group, runs), 4)
+    np.testing.assert_allclose(swept.hyper.strength, [*strengths, strengths[-1]])
