@@ -151,7 +151,9 @@ def simultaneous(
     If a method is no better and no worse than the baseline, a pair's difference is as likely to be
     its negative.  The signs of all pairs are flipped, those of one task and seed alike for all
     contrasts; c is the `level` quantile of the largest |t| over contrasts.  An interval without 0
-    is thus a test that errs anywhere among the contrasts with at most 1 - `level`.
+    is thus a test that errs anywhere among the contrasts with at most 1 - `level`.  That is exact
+    if the pairs of all contrasts are symmetric together.  Methods share the baseline's runs, so
+    with skewed scores they are not quite: `benchmarks/coverage.py` measures what that costs.
 
     Args:
       contrasts: float[tasks, seeds, contrasts], see the module.
