@@ -38,6 +38,10 @@ def learn(
     Minibatches are cut from all T·N steps, or, for a recurrent policy, from the N environments with
     their whole sequences, which begin with `memory` (leaves [N, ...]).
 
+    No step is taken from where KL(π_rollout ‖ π), the mean over the minibatch, is above
+    ``hyper.max_kl``. Clipping bounds the ratios of what was sampled; a policy that is all but
+    deterministic can turn over within an update by what was not.
+
     Returns:
       ``(network, opt_state, metrics, bad)``; bad holds the regularizers at fault, bool[R] by hook
       and for ``"gradient"``, in the first minibatch in which anything went wrong.
@@ -62,12 +66,21 @@ def learn(
             norm = optax.tree.norm(grads)
             scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
             grads = jax.tree.map(lambda g: g * scale, grads)
-            updates, opt_state = optimizer.update(grads, opt_state, network)
-            network = jax.tree.map(lambda p, u: p - rate * u, network, updates)
+            updates, new_state = optimizer.update(grads, opt_state, network)
+            stepped = jax.tree.map(lambda p, u: p - rate * u, network, updates)
+            far = metrics["kl"] > hyper.max_kl
+            network, opt_state = jax.tree.map(
+                lambda old, new: jnp.where(far, old, new),
+                (network, opt_state),
+                (stepped, new_state),
+            )
             # What follows a fault is nobody's.
             faultless = ~jnp.stack(jax.tree.leaves(bad)).any()
             sound &= faultless & jnp.isfinite(optax.tree.norm(network))
-            return (network, opt_state, sound), ({**metrics, "grad_norm": norm}, bad)
+            return (network, opt_state, sound), (
+                {**metrics, "grad_norm": norm, "stopped": 1.0 * far},
+                bad,
+            )
 
         start = network, opt_state, jnp.ones((), bool)
 
@@ -201,5 +214,6 @@ def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key, p
         "value_loss": value_loss,
         "regularizer_loss": extra,
         "policy_entropy": policy.dist.entropy().mean(),
+        "kl": batch.dist.kl(policy.dist).mean(),
     }
     return total, (metrics, {"surrogate": bad_surrogate, "loss": bad_loss})

@@ -63,6 +63,7 @@ class Hyper:
       value_coef: float32[], weight of the value loss.
       max_grad_norm: float32[], bound of the global gradient norm.
       clip: float32[], PPO's clip range.
+      max_kl: float32[], nats that the policy may be away from the rollout's for another step.
       value_clip: float32[], how far a value may move from the rollout's before it stops counting.
       strength: float32[], of the adversary, where there is one, see `check_adversary`.
       total_updates: int32[], length of training; schedules run over it.
@@ -76,6 +77,7 @@ class Hyper:
     value_coef: jax.Array = 0.5
     max_grad_norm: jax.Array = 0.5
     clip: jax.Array = 0.2
+    max_kl: jax.Array = float("inf")
     value_clip: jax.Array = float("inf")
     strength: jax.Array = STRENGTH
     total_updates: jax.Array = 3750

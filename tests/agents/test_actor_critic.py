@@ -278,6 +278,24 @@ def test_coefficients_and_seeds_share_one_compilation():
         train(agent.init(jax.random.PRNGKey(seed), hyper, params), hyper)
 
 
+def test_no_step_is_taken_from_too_far_away():
+    env = Probe("match", length=4)
+
+    def network(epochs, max_kl):
+        spec = Spec(env, chain(), algorithm="ppo", num_envs=4, num_steps=8, epochs=epochs)
+        agent = make_agent(spec)
+        hyper = {"learning_rate": 1e-2, "max_kl": max_kl}
+        state, curves = batch_of(agent, env.default_params, [0], {}, updates=1, **hyper)
+        return state.network, float(curves["stopped"][0, 0])
+
+    (once, never), (stopped, share) = network(1, 1e-6), network(4, 1e-6)
+    chex.assert_trees_all_close(stopped, once, atol=1e-5)
+    assert never == 0 and share == 0.75
+    free, none = network(4, float("inf"))
+    gaps = jax.tree.map(lambda a, b: float(abs(a - b).max()), free, once)
+    assert none == 0 and max(jax.tree.leaves(gaps)) > 1e-3
+
+
 def test_what_cannot_be_built_says_so():
     env, _ = make("minigrid/empty-8x8")
     with pytest.raises(ValueError, match="a2c or ppo"):
