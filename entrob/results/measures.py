@@ -75,7 +75,7 @@ def distance_figure(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) 
       The figure, None if the records hold no distances.
     """
     evaluation = finished(runs, evaluation)
-    if "final_distances" not in evaluation:
+    if "final_distance" not in evaluation or evaluation["final_distance"].isna().all():
         return None
     methods = method_order(runs["method"], paper)
     panels = conditions(evaluation, paper)

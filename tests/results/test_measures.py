@@ -63,6 +63,9 @@ def test_one_seed_has_no_interval_and_absent_measures_no_rows(runs, evaluation):
     table = measures_table(runs, one, PAPER)
     assert set(table.measure) == {"return"} and table.mean_low.isna().all()
     assert distance_figure(runs, one, PAPER) is None
+    unknown = evaluation.assign(final_distance=np.nan)
+    unknown["final_distances"] = [np.zeros(0)] * len(unknown)
+    assert distance_figure(runs, unknown, PAPER) is None
 
 
 def test_distances_are_drawn_as_shares_of_episodes(runs, evaluation):
