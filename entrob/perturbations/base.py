@@ -113,6 +113,11 @@ class Perturbations(Registry[Perturbation]):
         if isinstance(found, Perturbation):
             self.register(found.name, found)
 
+    def of(self, name: str, fn: Apply) -> Perturbation:
+        """The perturbation of a name that was made from a function here; asks no other packages,
+        which may need this one whole."""
+        return next(entry for entry in self._entries[name] if entry.fn is fn)
+
     def variants(self, name: str) -> tuple[Perturbation, ...]:
         """All perturbations of a name, in the order of registration; raises `EntrobError`."""
         self._load_plugins()  # they may bring a variant of a name that is known already

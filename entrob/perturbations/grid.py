@@ -133,7 +133,7 @@ def _mirrored(walling: Apply) -> Apply:
 
 def _register_mirrored(name: str, walling: Apply) -> None:
     """Register the ``_mirrored`` form of a perturbation of grids."""
-    entry = next(e for e in perturbations.variants(name) if e.fn is walling)
+    entry = perturbations.of(name, walling)
     perturbations.register(
         f"{name}_mirrored",
         dataclasses.replace(
