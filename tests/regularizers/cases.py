@@ -147,7 +147,7 @@ def spec_of(kind: str) -> SimpleNamespace:
 def _look(part: Regularizer, kind, params, rollout, state, coefs):
     whole = chain(part)
     keys = jax.random.split(jax.random.key(3), 4)
-    common = ("progress", "gamma", "reward_scale")
+    common = ("progress", "gamma", "reward_scale", "trust")
     alone = rollout.replace(finite=None, **dict.fromkeys(common))
 
     def one(coef):

@@ -30,7 +30,8 @@ def loss_of(name, dist, batch=None, state=(), coef=1.0, **options):
 def case_policy(kind="discrete"):
     """A policy on a batch of `cases`: (params -> Policy, params, batch)."""
     case = cases.make_case(0, kind)
-    batch = case.rollout.replace(finite=None, progress=None, gamma=None, reward_scale=None)
+    apart = dict.fromkeys(("finite", "progress", "gamma", "reward_scale", "trust"))
+    batch = case.rollout.replace(**apart)
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
     batch = batch.replace(progress=case.rollout.progress, gamma=case.rollout.gamma)
     evaluate = functools.partial(cases.apply, kind)
