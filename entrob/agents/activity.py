@@ -54,7 +54,8 @@ def activity(
 
     def measure(hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, learned, key):
         # Once on and once off by the same instructions, so that what is equal has equal bits.
-        def once(on, network):
+        def once(case):
+            on, network = case
             live, extra = jax.tree.map(lambda x: jnp.where(on, x, 0.0), (coefs, bonus))
             own = estimate(rollout, extra, next_value, hyper)
             own, _ = chain.advantage(reg_states, own, live)
@@ -64,15 +65,17 @@ def activity(
             drawn = chain.behavior(reg_states, rollout.dist, live) if shifts else rollout.dist
             return grads, drawn.log_prob(rollout.action)
 
-        def compared(network):
-            grads, log_probs = jax.lax.map(lambda on: once(on, network), jnp.array([True, False]))
-            at = lambda i: jax.tree.map(lambda x: x[i], grads)
-            moved = optax.tree.norm(optax.tree.sub(at(0), at(1)))
-            return jnp.where(moved == 0, 0.0, moved / optax.tree.norm(at(1))), log_probs
+        networks = (policy.network, learned) if several else (policy.network,)
+        twice = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), 2, axis=0), *networks)
+        grads, log_probs = jax.lax.map(once, (jnp.array([True, False] * len(networks)), twice))
 
-        ratio, log_probs = compared(policy.network)
-        if several:
-            ratio = jnp.maximum(ratio, compared(learned)[0])
+        def compared(i):
+            on = jax.tree.map(lambda x: x[2 * i], grads)
+            off = jax.tree.map(lambda x: x[2 * i + 1], grads)
+            moved = optax.tree.norm(optax.tree.sub(on, off))
+            return jnp.where(moved == 0, 0.0, moved / optax.tree.norm(off))
+
+        ratio = jnp.stack([compared(i) for i in range(len(networks))]).max()
         shift = jnp.maximum(1.0 - jnp.exp(log_probs[1] - log_probs[0]), 0.0).mean()
         return jnp.maximum(ratio, shift)
 
