@@ -227,7 +227,7 @@ def test_it_is_the_same_environment_and_more():
     chex.assert_trees_all_equal(env.default_params, params)
     off = jnp.zeros((), jnp.float32)
     # Neither whole numbers nor discrete actions can be blurred.
-    chex.assert_trees_all_equal(params.noise, Noise(off, off, off, off, None, None, off))
+    chex.assert_trees_all_equal(params.noise, Noise(off, off, off, off, None, None, None, off))
     moved = params.replace(goal_pos=jnp.array([2, 2], jnp.int32))
     assert moved.noise is params.noise
     states = env.states(params)

@@ -201,7 +201,6 @@ def test_joint_range_never_widens_a_range_that_lacks_the_start():
 def test_fractions():
     key = jax.random.key(0)
     for params, name, magnitude, factor in [
-        (PUSHER, "puck_mass", 1.5, 2.5),
         (PUSHER, "actuator_gain", 0.25, 0.75),
         (ANT, "actuator_gain", 1, 0),
         (ANT, "friction", 0.75, 0.25),
@@ -209,6 +208,13 @@ def test_fractions():
     ]:
         after = getattr(perturb(key, params, name, magnitude), name)
         np.testing.assert_allclose(after, getattr(params, name) * factor, rtol=1e-6)
+
+
+def test_a_share_of_the_pucks_inertia():
+    after = perturb(jax.random.key(0), PUSHER, "puck_mass", 1.5)
+    inertia = [p.puck_mass + p.contact_armature for p in (PUSHER, after)]
+    np.testing.assert_allclose(inertia[1], 2.5 * inertia[0], rtol=1e-6)
+    assert after.contact_armature == PUSHER.contact_armature  # it is mass that was added
 
 
 def test_leg_failure_takes_both_actuators_of_a_uniformly_random_leg():

@@ -69,7 +69,7 @@ def test_no_schedule_takes_a_coefficient_out_of_its_domain():
 def test_coefficients_that_come_from_outside_are_checked():
     table = {
         "environment": "minigrid/empty-8x8", "frames": 1000,
-        "perturbations": {"wall": [0]}, "presets": {"one": {"seeds": 1}},
+        "perturbations": {"wall": [1]}, "presets": {"one": {"seeds": 1}},
         "methods": [{"name": "none"}, {"name": "steer", "coefficients": {"steer": 0.5}}],
     }  # fmt: skip
     experiment = from_table("here", "here", table, "one")
