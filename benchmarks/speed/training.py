@@ -66,7 +66,7 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
 
     def rollouts(state, key, params, hyper, finite):
         actors, rollout, *_ = collect(
-            spec, agent.model, finite, params, lambda dist: dist, 0.0, state.policy,
+            spec, agent.model, finite, params, lambda dist: dist, 0.0, hyper.gamma, state.policy,
             state.actors, key,
         )  # fmt: skip
         states, bonus = state.regularizers, rollout.reward
