@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from entrob.results import intervals, markup
-from entrob.results.store import write_bytes
+from entrob.persistence.store import write_bytes
+from entrob.report import markup
+from entrob.statistics import intervals
 
 LAWS = {
     "normal": (lambda rng, shape: rng.normal(0.3, 1.0, shape), 0.3),

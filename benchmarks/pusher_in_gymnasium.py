@@ -3,9 +3,8 @@
     python benchmarks/pusher_in_gymnasium.py runs/pusher/paper [--out transfer.json]
 
 Every trained run is played in both simulators, nominal and behind the paper's wall, in Gymnasium
-with the contacts of `entrob.envs.mujoco.reference.stiff_contacts`. Of success, return and the
-puck's final distance to the goal, the 95 % intervals of the difference should hold 0, but for one
-in twenty.
+with the contacts of `reference.stiff_contacts`. Of success, return and the puck's final distance to
+the goal, the 95 % intervals of the difference should hold 0, but for one in twenty.
 """
 
 import argparse
@@ -22,9 +21,9 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from scipy.stats import binomtest, ttest_ind  # noqa: E402
 
-from entrob.envs.mujoco.reference import play  # noqa: E402
+from entrob.envs.mujoco.pusher.reference import play  # noqa: E402
+from entrob.persistence.store import Store  # noqa: E402
 from entrob.perturbations import perturb  # noqa: E402
-from entrob.results.store import Store  # noqa: E402
 from entrob.sweep.experiment import load  # noqa: E402
 from entrob.sweep.measure import policies  # noqa: E402
 from entrob.sweep.program import compiler_options, nominal, program  # noqa: E402
@@ -55,7 +54,7 @@ COMPARED = {"success": of_proportions, "return": of_means, "distance": of_means}
 def player(env, agent, steps: int, episodes: int):
     """Compiled ``(policy, params, key) -> success, return, final distance`` [episodes] in ours.
 
-    Episodes end with success, as in `entrob.envs.mujoco.reference.play`.
+    Episodes end with success, as in `entrob.envs.mujoco.pusher.reference.play`.
     """
 
     def episode(policy, params, key):

@@ -96,7 +96,7 @@ def tiny(tiny_file):
 @pytest.fixture(scope="session")
 def whole(tiny, tmp_path_factory) -> pathlib.Path:
     """The folder of an uninterrupted run; to be copied, not changed."""
-    from entrob.results.store import Store
+    from entrob.persistence.store import Store
     from entrob.sweep import runner
 
     root = tmp_path_factory.mktemp("whole") / "out"

@@ -20,8 +20,8 @@ setup()
 
 import jax  # noqa: E402
 
-from entrob.sweep import suite  # noqa: E402
-from entrob.sweep.overhead import overhead  # noqa: E402
+from entrob.suite import declaration  # noqa: E402
+from entrob.suite.overhead import overhead  # noqa: E402
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out")
     options = parser.parse_args()
     say = lambda name: print(name, end=" ", file=sys.stderr, flush=True)
-    tasks = suite.load("leaderboard", "standard").tasks
+    tasks = declaration.load("leaderboard", "standard").tasks
     results, names = {}, options.methods and options.methods.split(",")
     for task in options.tasks.split(","):
         experiment = tasks[task].experiment

@@ -245,14 +245,14 @@ def replayed(prepare: Callable, pushes: dict, copies: int = 40) -> dict:
 
 def chain(iterations: int = 4, closed: bool = False) -> Callable:
     """Our environment; `closed` has the cylinder's contacts in closed form, as for mujoco3."""
-    from entrob.envs.mujoco import pusher
+    from entrob.envs.mujoco.pusher import environment as task
 
     def prepare():
-        two, three = (pusher.CONTACTS[name] for name in ("mujoco2", "mujoco3"))
+        two, three = (task.CONTACTS[name] for name in ("mujoco2", "mujoco3"))
         shapes = three if closed else two
         mixed = two._replace(finger_puck=shapes.finger_puck, block_puck=shapes.block_puck)
-        pusher.CONTACTS["benchmark"] = mixed
-        env = pusher.Pusher(contacts="benchmark", iterations=iterations)
+        task.CONTACTS["benchmark"] = mixed
+        env = task.Pusher(contacts="benchmark", iterations=iterations)
         params = env.default_params.replace(block_on=jnp.float32(1))
 
         def roll(params, qpos, qvel, actions):
@@ -274,7 +274,8 @@ def mjx(edits=(), iterations: int = 20, ls_iterations: int = 50) -> Callable:
 
     def prepare():
         mujoco, mjx = importlib.import_module("mujoco"), importlib.import_module("mujoco.mjx")
-        from entrob.envs.mujoco import physics, reference
+        from entrob.envs.mujoco import physics
+        from entrob.envs.mujoco.pusher import reference
 
         text = (physics.resources() / "pusher.xml").read_text()
         for old, new in edits:

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from entrob.agents import curriculum as curricula
-from entrob.agents import opponent as rival
 from entrob.agents.activity import activity
+from entrob.agents.adversarial import curriculum as curricula
+from entrob.agents.adversarial import opponent as rival
+from entrob.agents.adversarial.response import respond, take_turns
 from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.estimate import estimate
 from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
-from entrob.agents.response import respond, take_turns
 from entrob.agents.spec import TIME_LIMITS, Hyper, Spec, tabulate
 from entrob.regularizers.protocol import blame
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from entrob.agents import opponent as rival
+from entrob.agents.adversarial import opponent as rival
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Finite, Spec

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from flax import struct
 
-from entrob.agents.adversary import STRENGTH, Adversary
+from entrob.agents.adversarial.adversary import STRENGTH, Adversary
 from entrob.agents.model import Model
 from entrob.estimators.counting import Neighbors, neighbors
 from entrob.regularizers.protocol import Chain

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from entrob.perturbations import NOMINAL
-from entrob.sweep.check import Checked
+from entrob.suite.check import Checked
 
 
 def tables(task: str, found: Checked) -> None:

@@ -45,14 +45,15 @@ def list_names(command: List, line: str) -> None:
 def run(command: Run, line: str) -> None:
     """Train, test and report an experiment, or every task of a suite."""
     from entrob.regularizers import load
+    from entrob.suite import declaration
     from entrob.sweep import experiment as experiments
-    from entrob.sweep import runner, suite
+    from entrob.sweep import runner
 
-    if suite.is_suite(command.experiment):
+    if declaration.is_suite(command.experiment):
         for reference in command.regularizer:  # a suite has a row for all that are registered
             if ":" in reference:
                 load(reference)
-        return _run_suite(command, suite.load(command.experiment, command.preset), line)
+        return _run_suite(command, declaration.load(command.experiment, command.preset), line)
     experiment = _selected(experiments.load(command.experiment, command.preset), command)
     store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
     manifest = runner.run(experiment, store, line, command.batch_size)
@@ -73,10 +74,10 @@ def _selected(experiment, command: Run):
 
 def _run_suite(command: Run, suite, line: str) -> None:
     from entrob.regularizers import regularizers
-    from entrob.results.leaderboard_report import write_leaderboard
-    from entrob.sweep.board import run
+    from entrob.report.leaderboard import write_leaderboard
+    from entrob.suite.declaration import claim, narrowed
+    from entrob.suite.work import run
     from entrob.sweep.experiment import positive_int
-    from entrob.sweep.suite import claim, narrowed
 
     if command.batch_size is not None:
         positive_int("--batch-size", command.batch_size)
@@ -109,7 +110,7 @@ def _run_suite(command: Run, suite, line: str) -> None:
 def check(command: Check, line: str) -> None:
     """Prove what a task's perturbations do; exits with 1 if a proof fails."""
     from entrob.cli.checked import tables
-    from entrob.sweep.check import check, task_of
+    from entrob.suite.check import check, task_of
     from entrob.sweep.experiment import positive_int
     from entrob.sweep.select import select_perturbations
 
@@ -127,7 +128,7 @@ def check(command: Check, line: str) -> None:
 
 def tune(command: Tune, line: str) -> None:
     """Choose coefficients by the 5 % rule."""
-    from entrob.results.tuning import write_tuning
+    from entrob.report.tuning import write_tuning
     from entrob.sweep import experiment as experiments
     from entrob.sweep.tune import tune
 
@@ -149,7 +150,7 @@ def tune(command: Tune, line: str) -> None:
 
 def report(command: Report, line: str) -> None:
     """Draw tables and figures again."""
-    from entrob.results.store import Store
+    from entrob.persistence.store import Store
 
     if not (command.folder / "manifest.json").is_file():
         raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
@@ -157,7 +158,7 @@ def report(command: Report, line: str) -> None:
         raise EntrobError(f"--level must be between 0 and 1, not {command.level:g}")
     store = Store(command.folder)
     if "suite" in store.manifest():
-        from entrob.results.leaderboard_report import write_leaderboard
+        from entrob.report.leaderboard import write_leaderboard
 
         path = write_leaderboard(command.folder)
         parts = ("leaderboard.md", "tables", "figures", "regularizers")
@@ -174,7 +175,7 @@ def report(command: Report, line: str) -> None:
 
 def status(command: Status, line: str) -> None:
     """Say what a folder holds."""
-    from entrob.results.store import Store
+    from entrob.persistence.store import Store
 
     store = Store(command.folder)
     manifest = store.manifest()
@@ -233,9 +234,9 @@ def new_regularizer(command: NewRegularizer, line: str) -> None:
 
 def write_run_report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
-    from entrob.results.nominal import with_nominal
-    from entrob.results.occupancies import mean_occupancies
-    from entrob.results.report import write_report
+    from entrob.report.experiment import write_report
+    from entrob.statistics.nominal import with_nominal
+    from entrob.statistics.occupancies import mean_occupancies
     from entrob.sweep.describe import complete
 
     kinds = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
@@ -269,7 +270,7 @@ def _resized(experiment, command: Run):
 
 def _store(command, folder: Path, maker: str):
     """The store of ``--out`` or the default folder; ``--no-resume`` empties what `maker` made."""
-    from entrob.results.store import Store
+    from entrob.persistence.store import Store
     from entrob.sweep.experiment import positive_int
 
     if command.batch_size is not None:

@@ -74,7 +74,7 @@ def make(id: str, noise: bool = False, disturbed: bool = False, **options: Any):
       noise: wrap the environment so that noises (slip, action delay, observation noise,
         ...) can act; their params start at zero, which is off.
       disturbed: wrap it so that an adversary's forces can act, see
-        `entrob.perturbations.with_disturbance`.
+        `entrob.envs.wrappers.with_disturbance`.
       **options: what the environment is built with, e.g. ``contacts="mujoco3"`` for
         ``"mujoco/pusher"``.
 
@@ -91,12 +91,12 @@ def make(id: str, noise: bool = False, disturbed: bool = False, **options: Any):
     else:
         env = _built(environments.get(id), options)
     if disturbed:
-        from entrob.perturbations.disturbance import with_disturbance
+        from entrob.envs.wrappers.disturbance import with_disturbance
 
         env = with_disturbance(env)
     params = env.default_params
     if noise:
-        from entrob.perturbations.noise import with_noise
+        from entrob.envs.wrappers.noise import with_noise
 
         env, params = with_noise(env, params)
     return env, params

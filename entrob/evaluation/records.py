@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from entrob.evaluation.batch import Outcome
-from entrob.results.statistics import cvar
+from entrob.statistics.aggregate import cvar
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Final distances are kept as so many quantiles, in the middles of equal shares of the episodes.

@@ -13,7 +13,7 @@ def observation_spread(
     """The standard deviation of every number observed, over all steps of all episodes.
 
     What an environment declares as its ``observation_spread``, see
-    `entrob.perturbations.noise.Noise`, is this of policies trained without a regularizer.
+    `entrob.envs.wrappers.Noise`, is this of policies trained without a regularizer.
 
     Args:
       env: gymnax environment.

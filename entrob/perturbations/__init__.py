@@ -23,14 +23,11 @@ from entrob.perturbations.base import (
     perturbations,
     stratum,
 )
-from entrob.perturbations.disturbance import with_disturbance
-from entrob.perturbations.noise import Noise, with_noise
 from entrob.perturbations.randomization import with_mixture, with_randomization
 
 __all__ = [
     "CATEGORIES",
     "NOMINAL",
-    "Noise",
     "Perturbation",
     "compose",
     "grid",
@@ -43,8 +40,6 @@ __all__ = [
     "physics",
     "stratum",
     "tasks",
-    "with_disturbance",
     "with_mixture",
-    "with_noise",
     "with_randomization",
 ]

@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from entrob.envs.wrappers.widening import Params
 from entrob.errors import EntrobError, unknown
 from entrob.registry import Registry
 
-Params = Any  # the `EnvParams` of any gymnax environment
 Apply = Callable[[jax.Array, Params, jax.Array], Params]
 #: What a perturbation acts on; tables print it as its class.
 Category = Literal[

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from entrob.envs.wrappers.widening import narrow, widen, wrap
 from entrob.errors import EntrobError
 from entrob.perturbations.base import Params, check_magnitude, perturb, perturbations
-from entrob.perturbations.wrapping import narrow, widen, wrap
 
 # Folded into the reset's key to draw the perturbation, for the reason that noise has one.
 SALT = 0x72616E64

@@ -21,7 +21,7 @@ DIGITS = 6
 def headline(experiment: Experiment, name: str) -> float:
     """The magnitude of a perturbation in the headlines: the paper's if tested, or the largest.
 
-    As `entrob.results.tables.headline_magnitude` finds it in the records.
+    As `entrob.report.tables.headline_magnitude` finds it in the records.
     """
     tested = experiment.perturbations[name]
     published = experiment.paper.get("magnitudes", {}).get(name)

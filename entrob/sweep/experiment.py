@@ -8,14 +8,14 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from entrob.agents.adversary import adversary_of, misfit
+from entrob.agents.adversarial.adversary import adversary_of, misfit
 from entrob.agents.model import NETWORKS, RECURRENT
 from entrob.agents.spec import TIME_LIMITS, Hyper
 from entrob.envs import make
 from entrob.errors import EntrobError, unknown
 from entrob.perturbations import perturbations
 from entrob.regularizers import build, check_coefficient, regularizers
-from entrob.results.paper import MEASURES
+from entrob.report.paper import MEASURES
 from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
@@ -37,7 +37,8 @@ class Method:
       training: perturbations of the training environment, magnitude by name (``reward_noise``).
       randomize: perturbations of the training environment drawn anew in every episode, the range
         of magnitudes ``[low, high]`` by name.
-      adversary: fields of `entrob.agents.adversary.Adversary` and ``strength``, or empty.
+      adversary: fields of `entrob.agents.adversarial.adversary.Adversary` and ``strength``, or
+        empty.
       mixture: perturbations of the training environment of which every episode has one: name,
         magnitude and weight of each, in the shares of whose weights they are drawn.
       hyper: fields of `entrob.agents.spec.Hyper` that differ from the experiment's.
@@ -95,7 +96,7 @@ class Experiment:
       share: sets of regularizers whose methods share a program, see `group_methods`.
       tune: the file's ``[tune]`` table.
       paper: the file's ``[paper]`` table, what the paper reports: see
-        `entrob.results.paper.Paper`. It changes nothing that is computed, and no hash.
+        `entrob.report.paper.Paper`. It changes nothing that is computed, and no hash.
     """
 
     name: str

@@ -14,8 +14,8 @@ from entrob.agents.model import Model, tempered
 from entrob.evaluation.batch import TRACED, evaluate
 from entrob.evaluation.records import records
 from entrob.evaluation.uniform import uniform_model
+from entrob.persistence.store import Damaged, Store, read_frame, read_tree, write_frame
 from entrob.perturbations import NOMINAL, instance_keys, needs_noise, perturb, perturbations
-from entrob.results.store import Damaged, Store, read_frame, read_tree, write_frame
 from entrob.sweep.describe import headline
 from entrob.sweep.experiment import Experiment, digest
 from entrob.sweep.groups import Batch, Group
@@ -27,7 +27,7 @@ class Tester:
 
     Perturbations of the environment's own params share one program, those whose environment carries
     noise another; the magnitude is data. The environment without any of them is tested once, under
-    the name `NOMINAL` with magnitude 0: see `entrob.results.nominal.with_nominal`.
+    the name `NOMINAL` with magnitude 0: see `entrob.statistics.nominal.with_nominal`.
 
     Attributes:
       tested: magnitudes by name, without any perturbation first.

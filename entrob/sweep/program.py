@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from entrob.agents.actor_critic import Agent, make_agent
-from entrob.agents.adversary import FORCES, adversary_of, strength_of
+from entrob.agents.adversarial.adversary import FORCES, adversary_of, strength_of
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.errors import BrokenMethod, EntrobError

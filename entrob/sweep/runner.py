@@ -5,8 +5,15 @@ import time
 from typing import Any
 
 from entrob.errors import BrokenMethod, EntrobError
-from entrob.results.provenance import provenance
-from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_json
+from entrob.persistence.provenance import provenance
+from entrob.persistence.store import (
+    Damaged,
+    Store,
+    read_frame,
+    read_sealed,
+    write_frame,
+    write_json,
+)
 from entrob.sweep import snapshots
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method

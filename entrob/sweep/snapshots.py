@@ -7,8 +7,15 @@ import jax
 import numpy as np
 import pandas as pd
 
+from entrob.persistence.store import (
+    Damaged,
+    Store,
+    read_frame,
+    read_sealed,
+    write_frame,
+    write_tree,
+)
 from entrob.perturbations import NOMINAL
-from entrob.results.store import Damaged, Store, read_frame, read_sealed, write_frame, write_tree
 from entrob.sweep.experiment import Experiment, digest
 from entrob.sweep.groups import Batch
 from entrob.sweep.measure import Tester, read_policies

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from entrob.agents.actor_critic import AGENT, HEALTHY
+from entrob.persistence.store import Damaged, Store, read_tree, write_frame, write_tree
 from entrob.regularizers.protocol import faults
-from entrob.results.store import Damaged, Store, read_tree, write_frame, write_tree
 from entrob.sweep import snapshots
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import Batch

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from entrob.errors import EntrobError
+from entrob.persistence.store import Store
 from entrob.regularizers import regularizers
 from entrob.regularizers.domain import check_coefficient
-from entrob.results.store import Store
 from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient, positive_int
 from entrob.sweep.groups import group_methods
 from entrob.sweep.knobs import Knob

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from entrob.results.drawing import RC, save
+from entrob.report.figures.drawing import RC, save
 from entrob.theory.limits import RiskyMDP
 from entrob.theory.recovery import CHANGES, FORMS, Recovery, shares
 from entrob.theory.regularized import REGULARIZERS

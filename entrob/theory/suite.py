@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from entrob.results import markup
-from entrob.results.latex import latex
-from entrob.results.provenance import provenance
-from entrob.results.store import write_bytes, write_json
+from entrob.persistence.provenance import provenance
+from entrob.persistence.store import write_bytes, write_json
+from entrob.report import markup
+from entrob.report.latex import latex
 from entrob.theory import checks, estimation, figures, limits, mirror_descent, recovery
 from entrob.theory.batches import over
 from entrob.theory.generators import garnet

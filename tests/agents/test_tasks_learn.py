@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
+from entrob.suite.declaration import load
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import Batch, group_methods, runs_of
 from entrob.sweep.program import compile_trainer, hypers, program
-from entrob.sweep.suite import load
 
 SEEDS, SOLVED = 10, 9
 #: The preset whose frames are asked for.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from entrob import cli
-from entrob.results.store import read_frame
+from entrob.persistence.store import read_frame
 
 
 @pytest.fixture

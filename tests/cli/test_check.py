@@ -8,8 +8,8 @@ import pytest
 from entrob import cli
 from entrob.errors import EntrobError
 from entrob.evaluation.proofs import Proof
-from entrob.sweep import check as checks
-from entrob.sweep.check import Checked, task_of
+from entrob.suite import check as checks
+from entrob.suite.check import Checked, task_of
 
 REACHES = {2.0: ("observation",), 8.0: ("observation", "reward")}
 SCORES = pd.DataFrame(

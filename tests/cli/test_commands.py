@@ -10,8 +10,8 @@ import pytest
 
 from entrob import cli
 from entrob.envs import environments
+from entrob.persistence.store import read_frame
 from entrob.perturbations import perturbations
-from entrob.results.store import read_frame
 from entrob.sweep.experiment import FIRST_TUNING_SEED
 from entrob.sweep.tune import THRESHOLD
 

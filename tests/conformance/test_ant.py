@@ -20,7 +20,7 @@ from entrob.envs import make
 from entrob.sweep.program import compiler_options
 
 gymnasium = pytest.importorskip("gymnasium")
-pytest.importorskip("entrob.envs.mujoco.ant")
+pytest.importorskip("entrob.envs.mujoco.ant.environment")
 
 ENV, NOMINAL = make("mujoco/ant")
 WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))

@@ -28,7 +28,7 @@ from entrob.regularizers import chain
 from entrob.sweep.program import compiler_options
 
 gymnasium = pytest.importorskip("gymnasium")
-reference = pytest.importorskip("entrob.envs.mujoco.reference")
+reference = pytest.importorskip("entrob.envs.mujoco.pusher.reference")
 gymnasium_pusher, stiff_contacts = reference.gymnasium_pusher, reference.stiff_contacts
 
 ENV, NOMINAL = make("mujoco/pusher")

@@ -14,11 +14,11 @@ from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.perturbations import perturb
 
-pytest.importorskip("entrob.envs.mujoco.ant")
+pytest.importorskip("entrob.envs.mujoco.ant.environment")
 
 from mujoco import mjx
 
-from entrob.envs.mujoco import legged, track
+from entrob.envs.mujoco.ant import legged, track
 from entrob.sweep.program import compiler_options
 
 ENV, NOMINAL = make("mujoco/ant")

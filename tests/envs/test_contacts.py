@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-contacts = pytest.importorskip("entrob.envs.mujoco.contacts")
-portal = pytest.importorskip("entrob.envs.mujoco.portal")
-reference = pytest.importorskip("entrob.envs.mujoco.reference")
+contacts = pytest.importorskip("entrob.envs.mujoco.pusher.contacts")
+portal = pytest.importorskip("entrob.envs.mujoco.pusher.portal")
+reference = pytest.importorskip("entrob.envs.mujoco.pusher.reference")
 mujoco = pytest.importorskip("mujoco")
 
 N = 300

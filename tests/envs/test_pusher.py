@@ -17,7 +17,7 @@ from entrob.errors import EntrobError
 from entrob.perturbations import perturb
 from entrob.sweep.program import compiler_options
 
-pusher = pytest.importorskip("entrob.envs.mujoco.pusher")
+pusher = pytest.importorskip("entrob.envs.mujoco.pusher.environment")
 
 ENV, NOMINAL = make("mujoco/pusher")
 WALLED = NOMINAL.replace(block_on=jnp.float32(1))

@@ -12,9 +12,9 @@ from entrob.agents.distributions import Categorical
 from entrob.agents.model import Model
 from entrob.envs import make
 from entrob.evaluation.batch import evaluate
+from entrob.persistence.store import Store, write_tree
 from entrob.perturbations import perturb
-from entrob.results.nominal import with_nominal
-from entrob.results.store import Store, write_tree
+from entrob.statistics.nominal import with_nominal
 from entrob.sweep import measure, program
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import cut, group_methods, runs_of

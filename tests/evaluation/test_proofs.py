@@ -9,8 +9,9 @@ import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from entrob.envs.wrappers import with_noise
 from entrob.evaluation import proofs
-from entrob.perturbations import NOMINAL, noise, perturbation, perturbations, with_noise
+from entrob.perturbations import NOMINAL, noise, perturbation, perturbations
 
 
 @struct.dataclass

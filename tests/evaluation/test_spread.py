@@ -8,10 +8,10 @@ import pytest
 from entrob.agents.distributions import Categorical
 from entrob.envs import make
 from entrob.evaluation.spread import observation_spread
-from entrob.results.store import Store
+from entrob.persistence.store import Store
+from entrob.suite.calibrate import calibration
+from entrob.suite.check import task_of, trained
 from entrob.sweep import runner
-from entrob.sweep.calibrate import calibration
-from entrob.sweep.check import task_of, trained
 from entrob.sweep.program import program
 
 TASKS = ("cartpole", "acrobot", "mountain_car", "pendulum", "point_robot")

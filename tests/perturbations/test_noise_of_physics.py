@@ -13,8 +13,9 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from entrob.envs import make
+from entrob.envs.wrappers import with_noise
 from entrob.errors import EntrobError
-from entrob.perturbations import perturb, with_noise
+from entrob.perturbations import perturb
 
 N = 4000
 # Quick to compile and slow to run, which suits a test.

@@ -14,8 +14,9 @@ from scipy import stats
 
 from entrob.envs import entropy_features, is_success, make
 from entrob.envs.minigrid import MiniGrid
+from entrob.envs.wrappers import with_noise
 from entrob.errors import EntrobError
-from entrob.perturbations import perturb, with_mixture, with_noise, with_randomization
+from entrob.perturbations import perturb, with_mixture, with_randomization
 from entrob.perturbations.randomization import Range
 
 ID = "minigrid/empty-8x8"

@@ -10,7 +10,7 @@ import pytest
 
 from entrob import cli
 from entrob.errors import EntrobError
-from entrob.results.store import Damaged, Store, read_frame, read_tree, write_frame, write_tree
+from entrob.persistence.store import Damaged, Store, read_frame, read_tree, write_frame, write_tree
 from entrob.sweep import train
 from entrob.sweep.runner import run
 

@@ -10,9 +10,9 @@ import pytest
 from entrob import cli
 from entrob.envs.minigrid import MiniGrid
 from entrob.errors import EntrobError
-from entrob.results.paper import Paper
-from entrob.results.store import Damaged, Store, read_frame
-from entrob.results.tables import headline_magnitude
+from entrob.persistence.store import Damaged, Store, read_frame
+from entrob.report.paper import Paper
+from entrob.report.tables import headline_magnitude
 from entrob.sweep import experiment as experiments
 from entrob.sweep import measure, runner
 from entrob.sweep.describe import complete, describe, headline

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from entrob.results.store import Store, read_frame
+from entrob.persistence.store import Store, read_frame
 from entrob.sweep import experiment as experiments
 from entrob.sweep import measure, program, runner, train
 from entrob.sweep.experiment import Method

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from entrob.errors import EntrobError
-from entrob.results.store import Store
+from entrob.persistence.store import Store
 from entrob.sweep import experiment as experiments
 from entrob.sweep.groups import Batch, group_methods, run_id, runs_of
 from entrob.sweep.program import hypers, program

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from entrob.errors import EntrobError
-from entrob.results.store import Store, read_frame
+from entrob.persistence.store import Store, read_frame
 from entrob.sweep import experiment as experiments
 from entrob.sweep import snapshots
 from entrob.sweep.runner import run

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from entrob.errors import EntrobError
-from entrob.results.store import Store, read_frame
+from entrob.persistence.store import Store, read_frame
+from entrob.suite import frontier
 from entrob.sweep import experiment as experiments
-from entrob.sweep import frontier
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import group_methods, run_id
 from entrob.sweep.runner import run

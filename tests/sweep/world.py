@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from entrob.persistence.store import write_frame, write_json
 from entrob.perturbations import NOMINAL
-from entrob.results.store import write_frame, write_json
+from entrob.suite.scores import CONDITION
 from entrob.sweep.experiment import digest
 from entrob.sweep.groups import runs_of
-from entrob.sweep.scores import CONDITION
 
 TOML = """
 title = "Two tiny tasks"

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 
 from entrob.envs.mujoco import physics
-from entrob.envs.mujoco.ant import Ant
-from entrob.envs.mujoco.pusher import BLOCKS, GOAL_HEIGHT, Pusher
+from entrob.envs.mujoco.ant.environment import Ant
+from entrob.envs.mujoco.pusher.environment import BLOCKS, GOAL_HEIGHT, Pusher
 from entrob.envs.render import AGENT, GOAL, OVERSAMPLING
 from entrob.errors import EntrobError, unknown
 

@@ -1,0 +1,229 @@
+"""The adversary as a player: its policy, and how it moves beside the protagonist.
+
+Both players have a policy and a critic of their own, of the same kind of network. How the
+adversary learns from what happened is in `response`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+
+from entrob.agents.adversarial import curriculum as curricula
+from entrob.agents.adversarial.adversary import FORCES, Adversary, check_adversary, misfit
+from entrob.agents.model import Model, PolicyParams, make_model
+from entrob.errors import EntrobError
+
+# Folded into keys, so that the protagonist draws what it would draw alone.
+SALT = 0x72697661
+
+
+class Opponent(NamedTuple):
+    """The adversary's static part.
+
+    Attributes:
+      adversary: what it may do.
+      model: its policy's functions.
+      unit: k numbers, what a force of strength 1 is along each axis; empty if it exerts none.
+    """
+
+    adversary: Adversary
+    model: Model
+    unit: tuple[float, ...]
+
+
+class Game(NamedTuple):
+    """Who the protagonist plays against at the moment.
+
+    Attributes:
+      opponent: the adversary.
+      policy: `PolicyParams` that it acts by.
+      opt_state: its optimizer's.
+      curriculum: `Curriculum` of its temperatures, or ().
+      strength: float32[], see `check_adversary`.
+    """
+
+    opponent: Opponent
+    policy: PolicyParams
+    opt_state: Any
+    curriculum: Any
+    strength: jax.Array
+
+
+class Standing(NamedTuple):
+    """What the adversary keeps during an episode, in each of N environments.
+
+    Attributes:
+      memory: its policy's, leaves [N, ...].
+      temperature: float32[N], τ of ``"quantal"``, else ().
+      shape: float32[N], the κ that τ was drawn with, else ().
+    """
+
+    memory: Any
+    temperature: Any = ()
+    shape: Any = ()
+
+
+class Moves(NamedTuple):
+    """What it did in T steps of N environments.
+
+    Attributes:
+      obs: [T, N, ...], what it saw.
+      action, log_prob, dist, value: as of `Rollout`.
+      acted: bool[T, N], whether its action was executed, not the protagonist's; None: both were.
+      temperature, shape: float32[T, N], as of `Standing`.
+      memory: its policy's after the step; None once it is not needed any more.
+      episode_return: float32[T, N], the protagonist's undiscounted return up to this step.
+      next_value: float32[T, N], its value of the true next observations.
+    """
+
+    obs: Any
+    action: jax.Array
+    log_prob: jax.Array
+    dist: Any
+    value: jax.Array
+    acted: jax.Array | None
+    temperature: Any
+    shape: Any
+    memory: Any
+    episode_return: Any = None
+    next_value: Any = None
+
+
+def make_opponent(env: Any, adversary: Adversary, network: Any) -> Opponent:
+    """Build the adversary's side of a game.
+
+    Args:
+      env: what is played in; for forces, one made with ``disturbed=True``.
+      adversary: what it may do.
+      network: as of `make_model`, the protagonist's.
+
+    Raises:
+      EntrobError: the adversary is none, or does not fit the environment.
+    """
+    reason = misfit(env, check_adversary(adversary))
+    if reason:
+        raise EntrobError(reason)
+    if adversary.kind not in FORCES:
+        return Opponent(adversary, make_model(env, network), ())
+    if not hasattr(env, "disturbance_space"):
+        raise EntrobError(f"make {env.name} with entrob.make(id, disturbed=True): forces act on it")
+    unit = env.disturbance_space().high
+    # In shares of the strength, so that the density of a strength of 0 is finite.
+    model = make_model(env, network, spaces.Box(-1.0, 1.0, unit.shape))
+    return Opponent(adversary, model, tuple(unit.tolist()))
+
+
+def is_quantal(opponent: Opponent) -> bool:
+    """Whether it has a temperature."""
+    return opponent.adversary.kind == "quantal"
+
+
+def begin(opponent: Opponent, n: int, key: jax.Array) -> Standing:
+    """N episodes that begin."""
+    memory = opponent.model.memory(n)
+    if not is_quantal(opponent):
+        return Standing(memory)
+    shape = jnp.float32(curricula.FIRST)
+    fresh = curricula.draw(jax.random.fold_in(key, SALT), shape, (n,))
+    return Standing(memory, fresh, jnp.full(n, shape))
+
+
+def init(opponent: Opponent, standing: Standing, obs: jax.Array, key: jax.Array) -> Any:
+    """Its network's parameters.
+
+    Args:
+      standing, obs: of N environments.
+      key: the protagonist's; folded before use.
+    """
+    view = seen(opponent, obs, standing.temperature)
+    return opponent.model.init(jax.random.fold_in(key, SALT), view)
+
+
+def seen(opponent: Opponent, obs: jax.Array, temperature: Any) -> jax.Array:
+    """What it observes: of ``"quantal"`` τ is appended, in units of the first one's mean."""
+    if not is_quantal(opponent):
+        return obs
+    shown = temperature * (curricula.RATE / curricula.FIRST)
+    return jnp.concatenate([obs, shown[..., None]], -1)
+
+
+def interfere(
+    game: Game,
+    heads: Callable,
+    standing: Standing,
+    obs: jax.Array,
+    start: jax.Array,
+    executed: jax.Array,
+    env_state: Any,
+    key: jax.Array,
+) -> tuple[jax.Array, Any, Standing, Moves]:
+    """One move in N environments.
+
+    Args:
+      game: who moves.
+      heads: its policy, ``(memory, obs, start) -> (dist, value, memory)``.
+      standing: of the episodes.
+      obs, start: [N, ...] and bool[N], see `Model.step`.
+      executed: [N, ...], the protagonist's action.
+      env_state: leaves [N, ...].
+      key: PRNG key.
+
+    Returns:
+      ``(executed, env_state, Standing, Moves)``: the action to execute, the state to step from, and
+      the record of this step.
+    """
+    opponent, kind, strength = game.opponent, game.opponent.adversary.kind, game.strength
+    key_action, key_turn, _ = _keys(key)
+    view = seen(opponent, obs, standing.temperature)
+    dist, value, memory = heads(standing.memory, view, start)
+    action = dist.sample(key_action)
+    theirs, acted = dist.execute(action), None
+    if kind == "probabilistic":
+        acted = jax.random.bernoulli(key_turn, strength, value.shape)
+        turn = acted.reshape(acted.shape + (1,) * (executed.ndim - acted.ndim))
+        executed = jnp.where(turn, theirs, executed)
+    elif kind == "noisy":
+        executed = (1.0 - strength) * executed + strength * theirs
+    else:
+        # Together no more than the strength, which one axis may have for itself.
+        shares = theirs / jnp.maximum(1.0, jnp.abs(theirs).sum(-1, keepdims=True))
+        env_state = env_state.replace(disturbance=strength * np.float32(opponent.unit) * shares)
+    scored = action, dist.log_prob(action), dist, value, acted
+    moves = Moves(view, *scored, standing.temperature, standing.shape, memory)
+    return executed, env_state, standing._replace(memory=memory), moves
+
+
+def redraw(game: Game, standing: Standing, done: jax.Array, key: jax.Array) -> Standing:
+    """The standing after a step: of ``"quantal"``, episodes that begin have a new τ."""
+    if not is_quantal(game.opponent):
+        return standing
+    shape = game.curriculum.shape
+    fresh = curricula.draw(_keys(key)[2], shape, done.shape)
+    return standing._replace(
+        temperature=jnp.where(done, fresh, standing.temperature),
+        shape=jnp.where(done, shape, standing.shape),
+    )
+
+
+def _keys(key: jax.Array) -> jax.Array:
+    """Keys of the adversary's action, its turn, and its temperature in one step."""
+    return jax.random.split(jax.random.fold_in(key, SALT), 3)
+
+
+def player(policy: PolicyParams, side: str) -> PolicyParams:
+    """One player's policy from that of both."""
+    return PolicyParams(policy.network[side], policy.moments)
+
+
+def protagonist(model: Model) -> Model:
+    """The policy that is tested, as functions of both players' parameters.
+
+    Args:
+      model: the single player's.
+    """
+    alone = lambda f: lambda policy, *args: f(player(policy, "protagonist"), *args)
+    return model._replace(step=alone(model.step), sequence=alone(model.sequence))

@@ -1,0 +1,1 @@
+"""From tidy records to estimates and their intervals; nothing here draws or writes text."""

@@ -1,0 +1,1 @@
+"""The leaderboard: several tasks, each calibrated, tuned, trained and tested in turn."""

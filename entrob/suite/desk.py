@@ -1,0 +1,73 @@
+"""Where a task of a suite is worked on, stage by stage.
+
+Each stage is an experiment of its own in a folder of the task, with seeds and instances of its own;
+finished work is skipped by `entrob.sweep.runner`, so that a stage that was interrupted goes on and
+ends with the same records.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from entrob.persistence.store import Store
+from entrob.perturbations import NOMINAL
+from entrob.suite.scores import CONDITION
+from entrob.sweep import runner
+from entrob.sweep.experiment import Experiment, Method
+from entrob.sweep.groups import runs_of
+from entrob.sweep.program import Trainer
+
+
+@dataclasses.dataclass
+class Desk:
+    """Where and how a task is worked on.
+
+    Attributes:
+      folder: the task's.
+      command: the command line, for manifests.
+      batch_size: runs side by side, see `entrob.sweep.runner.run`.
+      say: told of every step before it begins.
+      trainers: what was compiled for this task.
+      broken: by method, why code of its own cannot be traced.
+    """
+
+    folder: Path
+    command: str
+    batch_size: int | None
+    say: Callable[[str], None]
+    trainers: dict[tuple[str, int], Trainer] = dataclasses.field(default_factory=dict)
+    broken: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def run(self, experiment: Experiment, stage: str, test: bool = True) -> "Records":
+        """Bring a stage up to date with an experiment, and return the records of its runs."""
+        store = Store(self.folder / stage)
+        manifest = runner.run(experiment, store, self.command, self.batch_size, test, self.trainers)
+        self.broken |= {name.partition("@")[0]: why for name, why in manifest["broken"].items()}
+        return records_of(experiment, store)
+
+    def working(self, methods: Sequence[Method]) -> tuple[Method, ...]:
+        """Those that are not broken."""
+        return tuple(m for m in methods if m.name.partition("@")[0] not in self.broken)
+
+
+class Records(NamedTuple):
+    """Records of an experiment's runs: the stored ones that it asks for and no others."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    evaluation: pd.DataFrame
+
+
+def records_of(experiment: Experiment, store: Store) -> Records:
+    """Those of an experiment's methods, seeds and magnitudes; a store may hold others besides."""
+    ids = {run.id for method in experiment.methods for run in runs_of(experiment, method)}
+    frames = [store.gather(kind) for kind in Records._fields]
+    runs, curves, evaluation = (f[f.run_id.isin(ids)] if len(f) else f for f in frames)
+    if len(evaluation):
+        wanted = {(NOMINAL, 0.0)}
+        wanted |= {(name, m) for name, values in experiment.perturbations.items() for m in values}
+        evaluation = evaluation[evaluation.set_index(CONDITION).index.isin(wanted)]
+    return Records(runs, curves, evaluation)
