@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import entrob
 from entrob.cli import main
 from entrob.sweep import experiment
 
@@ -30,9 +31,9 @@ instances = 4
 """
 
 
-def block(marker: str) -> str:
-    """The code block that follows a marker in the README."""
-    text = (ROOT / "README.md").read_text()
+def block(marker: str, page: str = "README.md") -> str:
+    """The code block that follows a marker in a page."""
+    text = (ROOT / page).read_text()
     return re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", text, re.S).group(1)
 
 
@@ -65,7 +66,7 @@ def test_an_idea_becomes_a_row_in_the_leaderboard(tmp_path):
 
 def test_the_theory_example_runs():
     found = {}
-    exec(block("theory example"), found)
+    exec(block("theory example", "entrob/theory/README.md"), found)
     best, worst, kernel, robust = (found[n] for n in ("best", "worst", "kernel", "robust"))
     assert best.converged and robust.converged
     assert worst.value < best.value and kernel.value > 0 and abs(kernel.gap) < 1e-10
@@ -75,12 +76,59 @@ def test_the_regularizer_example_is_short():
     assert len(block("regularizer example").splitlines()) <= 15
 
 
-def test_ci_runs_the_readmes_test_command():
+def test_ci_runs_the_readmes_commands_in_order():
+    """The script as it stands, with a git and a bash that only say what they are to run."""
     script = (ROOT / ".ci" / "run").read_text()
-    extract = re.search(r"command=\$\((.*)\)\n", script).group(1)
-    found = subprocess.run(["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True)
-    assert found.stdout.strip() == block("test command").strip()
-    assert "pytest" in found.stdout and "-c constraints.txt" in found.stdout
+    script = script.replace("git archive HEAD | tar", "true | true").replace(
+        '"$(dirname "$0")/.."', "."
+    )
+    script = script.replace("bash -euxo pipefail -c", "echo")
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    commands = [block("test command").strip(), block("check command").strip()]
+    assert done.stdout.splitlines() == commands
+    assert "pytest" in commands[0] and "-c constraints.txt" in commands[0]
+    for tool in ("ruff check .", "ruff format --check .", "lint-imports"):
+        assert tool in commands[1]
+
+
+def test_the_library_example_runs(tmp_path, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(block("library example"), found)
+    assert len(found["run"].policies) == 4
+    conditions = found["table"][["perturbation", "magnitude"]].drop_duplicates()
+    assert conditions.to_numpy().tolist() == [["nominal", 0.0], ["wall", 3.0], ["wall", 6.0]]
+    assert found["policy"].provenance["seed"] == 3
+    assert Path("walk.gif").read_bytes().startswith(b"GIF8")
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1600
+
+
+def test_experiments_are_found_from_anywhere(tmp_path):
+    """As installed, and not only beside the repository's benchmarks."""
+    command = [sys.executable, "-m", "entrob", "list", "experiments"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    shipped = {path.stem for path in (ROOT / "benchmarks").glob("*.toml")}
+    assert shipped and set(done.stdout.split()[1:]) == shipped, done.stderr
+
+
+@pytest.mark.slow
+def test_api_pages_are_built_without_warnings(tmp_path):
+    command = [sys.executable, str(ROOT / "docs" / "api.py"), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "arning" not in done.stderr, done.stderr
+    modules = [path.relative_to(ROOT) for path in (ROOT / "entrob").rglob("*.py")]
+    for module in {path.with_suffix("") for path in modules}:
+        page = module.parent if module.name == "__init__" else module
+        if page.name != "__main__":
+            assert (tmp_path / page.with_suffix(".html")).exists(), page
+    page = (tmp_path / "entrob.html").read_text()
+    assert all(f'id="{name}"' in page for name in entrob.__all__)
+    assert 'href="http' not in re.sub(r'href="https://pdoc.dev"', "", page)
 
 
 def test_the_main_command_names_an_experiment_and_preset():

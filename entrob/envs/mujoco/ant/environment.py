@@ -15,6 +15,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from mujoco import mjx
 
+from entrob.envs.environment import Environment
 from entrob.envs.forces import Disturbance, through_params
 from entrob.envs.mujoco import physics
 from entrob.envs.mujoco.ant import legged, track
@@ -79,7 +80,7 @@ class AntParams(environment.EnvParams):
     max_steps_in_episode: jax.Array = 1000
 
 
-class Ant(environment.Environment[AntState, AntParams]):
+class Ant(Environment):
     """A torso on four legs that runs forward (Gymnasium's Ant-v5).
 
     Observation: float32[27]: the torso's height and orientation quaternion, the eight angles, then

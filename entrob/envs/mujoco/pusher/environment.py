@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from entrob.envs.environment import Environment
 from entrob.envs.forces import Disturbance, through_params
 from entrob.envs.mujoco import physics
 from entrob.envs.mujoco.pusher import chain, chain_step, portal
@@ -135,7 +136,7 @@ class PusherParams(environment.EnvParams):
     max_steps_in_episode: jax.Array = 100
 
 
-class Pusher(environment.Environment[PusherState, PusherParams]):
+class Pusher(Environment):
     """A seven-joint arm that pushes a puck to a goal (Gymnasium's Pusher-v5).
 
     Observation: float32[23]: the arm's seven angles and velocities, then the positions of tip, puck
