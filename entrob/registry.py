@@ -1,6 +1,7 @@
 """Names on the command line and in experiment files, mapped to what they denote."""
 
 import importlib.metadata
+import os
 import sys
 from typing import Any, Generic, TypeVar
 
@@ -76,3 +77,34 @@ class Registry(Generic[T]):
         """Register what did not register itself while it was imported."""
         if found not in self._entries.values():
             self.register(name, found)
+
+
+def add_working_directory() -> None:
+    """Let modules beside the user be imported, as ``python -m`` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def imported(kind: str, reference: str) -> Any:
+    """The attribute that ``module:attribute`` names; modules beside the user are found.
+
+    Args:
+      kind: what is looked for, used in error messages.
+      reference: the name.
+
+    Raises:
+      EntrobError: the module does not import, or has no such attribute.
+    """
+    module_name, _, attribute = reference.partition(":")
+    add_working_directory()
+    try:
+        module = importlib.import_module(module_name)
+    except EntrobError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise EntrobError(f"{kind} {reference!r} does not import ({reason})") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise EntrobError(f"{kind} {reference!r}: module has no {attribute!r}")
+    return found

@@ -11,7 +11,7 @@ from entrob.agents.learn import first_gradient
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Hyper, Spec
-from entrob.regularizers.protocol import Rollout
+from entrob.rollout import Rollout
 
 
 def activity(

@@ -22,7 +22,8 @@ from entrob.agents.learn import learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
 from entrob.agents.spec import TIME_LIMITS, Hyper, Spec, tabulate
-from entrob.regularizers.protocol import blame
+from entrob.envs import adopted
+from entrob.regularizers.protocol import blame, chain
 
 #: `AgentState.cause` of a run that did not diverge, and of one whose own loss or weights did;
 #: a value of 2 + i blames entry i of `entrob.regularizers.protocol.faults`.
@@ -75,9 +76,6 @@ class Agent(NamedTuple):
       train_chunk: ``(state, hyper, env_params, updates) -> (state, curves)``; curves are
         float32[updates] each. ``updates`` is static. ``activity`` (see `activity`) is measured in
         the last of these updates and NaN in the others, and in all of them with an adversary.
-      act: ``(key, policy, memory, obs) -> (action, memory)`` for one environment; an episode begins
-        with ``start()`` as its memory.
-      start: ``() -> memory``.
     """
 
     spec: Spec
@@ -86,8 +84,6 @@ class Agent(NamedTuple):
     opponent: rival.Opponent | None
     init: Callable
     train_chunk: Callable
-    act: Callable
-    start: Callable
 
 
 def make_agent(spec: Spec) -> Agent:
@@ -102,6 +98,7 @@ def make_agent(spec: Spec) -> Agent:
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
     if spec.time_limit not in TIME_LIMITS:
         raise ValueError(f"unknown time limit {spec.time_limit!r}: {' or '.join(TIME_LIMITS)}")
+    spec = spec._replace(env=adopted(spec.env), regularizer=chain(spec.regularizer))
     actor = model = make_model(spec.env, spec.network)
     opponent = None
     if spec.adversary:
@@ -152,18 +149,7 @@ def make_agent(spec: Spec) -> Agent:
         last = jnp.arange(updates) == updates - 1
         return jax.lax.scan(body, state, last)
 
-    def act(key, policy, memory, obs):
-        """One sampled action."""
-        one = jax.tree.map(lambda x: x[None], (memory, obs))
-        dist, _, memory = actor.step(policy, *one, jnp.zeros(1, bool))
-        action, memory = jax.tree.map(lambda x: x[0], (dist.execute(dist.sample(key)), memory))
-        return action, memory
-
-    def start():
-        """The memory an episode begins with."""
-        return jax.tree.map(lambda x: x[0], actor.memory(1))
-
-    return Agent(spec, model, actor, opponent, init, train_chunk, act, start)
+    return Agent(spec, model, actor, opponent, init, train_chunk)
 
 
 def _update(
@@ -239,7 +225,7 @@ def _update(
     )
     curves = {
         "bonus_mean": bonus.mean(),
-        "trust": rollout.trust,
+        "trust": rollout.context.trust,
         "activity": active,
         **metrics,
         **episodes,
@@ -256,7 +242,7 @@ def _normalize(normalizer, rollout, gamma):
     done = rollout.terminated | rollout.truncated
     normalizer, scale = normalizer.add(rollout.obs, rollout.reward, done, gamma)
     reward = jnp.clip(rollout.reward / scale, -BOUND, BOUND)
-    return normalizer, rollout.replace(reward=reward, reward_scale=scale)
+    return normalizer, rollout.replace(reward=reward).with_context(reward_scale=scale)
 
 
 def _freeze_if_diverged(old: AgentState, new: AgentState, curves: dict, bad: jax.Array):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from entrob.agents.adversarial import opponent as rival
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
-from entrob.agents.spec import Finite, Spec
-from entrob.envs import entropy_features, is_success
-from entrob.regularizers.protocol import Rollout
+from entrob.agents.spec import Spec
+from entrob.envs import entropy_features
+from entrob.rollout import Context, Finite, Rollout
 
 
 class Actors(NamedTuple):
@@ -106,7 +106,7 @@ def collect(
             reward,
             terminated,
             truncated,
-            is_success(env, next_state, env_params) & done,
+            env.is_success(next_state, env_params) & done,
         )
 
     def step(actors, key):
@@ -173,11 +173,8 @@ def collect(
         advantage=zero,
         target=zero,
         dist=dist,
-        progress=progress,
-        gamma=gamma,
-        reward_scale=jnp.ones(()),
+        context=Context(progress, gamma, jnp.ones(()), jnp.ones(()), finite),
         index=obs if finite is not None else None,
-        finite=finite,
         acted=None if moves is None or moves.acted is None else ~moves.acted,
     )
     episodes = {k: x.sum().astype(jnp.float32) for k, x in ended.items()}

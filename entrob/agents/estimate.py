@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from entrob.agents.spec import Hyper
 from entrob.estimators.advantages import discounted, gae
-from entrob.regularizers.protocol import Rollout
+from entrob.rollout import Rollout
 
 
 def estimate(rollout: Rollout, bonus: jax.Array, next_value: jax.Array, hyper: Hyper) -> Rollout:
@@ -19,11 +19,8 @@ def estimate(rollout: Rollout, bonus: jax.Array, next_value: jax.Array, hyper: H
     """
     reward, ends = rollout.reward + bonus, (rollout.terminated, rollout.truncated)
     advantage = gae(reward, rollout.value, next_value, *ends, hyper.gamma, hyper.gae_lambda)
-    return rollout.replace(
-        advantage=advantage,
-        target=advantage + rollout.value,
-        trust=trust(advantage, discounted(reward, *ends, hyper.gamma)),
-    )
+    rollout = rollout.replace(advantage=advantage, target=advantage + rollout.value)
+    return rollout.with_context(trust=trust(advantage, discounted(reward, *ends, hyper.gamma)))
 
 
 def trust(advantage: jax.Array, returns: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import optax
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Hyper, Spec
-from entrob.regularizers.protocol import Policy, Rollout
+from entrob.rollout import Context, PolicyOutput, Rollout
 
 
 def make_optimizer(algorithm: str) -> optax.GradientTransformation:
@@ -46,13 +46,12 @@ def learn(
       ``(network, opt_state, metrics, bad)``; bad holds the regularizers at fault, bool[R] by hook
       and for ``"gradient"``, in the first minibatch in which anything went wrong.
     """
-    steps, finite, common = _split(rollout)
 
     # A function that runs one at a time may close over nothing that is traced.
-    def optimize(network, opt_state, moments, reg_states, steps, memory, finite, scalars, key):
-        coefs, hyper, common = scalars
-        loss_fn = _objective(spec, model, hyper, coefs, reg_states, moments, finite, common)
-        rate = hyper.learning_rate * (1.0 - hyper.anneal * common["progress"])
+    def optimize(network, opt_state, moments, reg_states, steps, context, memory, swept, key):
+        coefs, hyper = swept
+        loss_fn = _objective(spec, model, hyper, coefs, reg_states, moments, context)
+        rate = hyper.learning_rate * (1.0 - hyper.anneal * context.progress)
 
         def step(carry, inputs):
             network, opt_state, sound = carry
@@ -101,10 +100,11 @@ def learn(
             jax.tree.map(lambda x: x.any((0, 1)), bad),
         )
 
-    scalars = coefs, hyper, common
+    steps, context = rollout.replace(context=None), rollout.context
     return one_at_a_time(optimize)(
-        policy.network, opt_state, policy.moments, reg_states, steps, memory, finite, scalars, key
-    )
+        policy.network, opt_state, policy.moments, reg_states, steps, context, memory,
+        (coefs, hyper), key,
+    )  # fmt: skip
 
 
 def first_gradient(
@@ -119,8 +119,8 @@ def first_gradient(
     key: jax.Array,
 ) -> Any:
     """The gradient that `learn` begins with, of its first minibatch, before it is clipped."""
-    steps, finite, common = _split(rollout)
-    loss_fn = _objective(spec, model, hyper, coefs, reg_states, policy.moments, finite, common)
+    steps, context = rollout.replace(context=None), rollout.context
+    loss_fn = _objective(spec, model, hyper, coefs, reg_states, policy.moments, context)
     piece = steps, memory
     if not spec.epochs == spec.minibatches == 1:
         key_perm, key_loss = jax.random.split(jax.random.split(key, spec.epochs)[0])
@@ -130,26 +130,19 @@ def first_gradient(
     return jax.grad(loss_fn, has_aux=True)(policy.network, jnp.zeros(len(coefs)), piece, key)[0]
 
 
-def _split(rollout: Rollout) -> tuple[Rollout, Any, dict[str, jax.Array]]:
-    """What minibatches are cut from, and what they have in common: tables and scalars."""
-    names = ("progress", "gamma", "reward_scale", "trust")
-    common = {name: getattr(rollout, name) for name in names}
-    return rollout.replace(finite=None, **dict.fromkeys(common)), rollout.finite, common
-
-
-def _objective(spec, model, hyper, coefs, reg_states, moments, finite, common) -> Callable:
+def _objective(spec, model, hyper, coefs, reg_states, moments, context: Context) -> Callable:
     """``(network, probes, (steps, memory), key) -> (loss, (metrics, bad))`` of a minibatch."""
 
     def loss_fn(network, probes, piece, key):
         steps, memory = piece
-        batch = _flat(steps).replace(finite=finite, **common)
+        batch = _flat(steps).replace(context=context)
         at = _evaluator(model, moments, memory, steps.time == 0)
-        if finite is None:
+        if context.finite is None:
             dist, value = at(network, batch.obs)
         else:
-            table = at(network, finite.observations)
+            table = at(network, context.finite.observations)
             dist, value = jax.tree.map(lambda x: x[batch.index], table)
-        policy = Policy(dist, value, network, at)
+        policy = PolicyOutput(dist, value, network, at)
         return _loss(spec, hyper, coefs, reg_states, policy, batch, key, probes)
 
     return loss_fn
@@ -186,13 +179,13 @@ def _cut(model: Model, pieces: int, steps: Rollout, memory: Any, key: jax.Array)
     return jax.tree.map(lambda x: x[order][:, None], _flat(steps)), ()
 
 
-def _loss(spec, hyper, coefs, reg_states, policy: Policy, batch: Rollout, key, probes):
+def _loss(spec, hyper, coefs, reg_states, policy: PolicyOutput, batch: Rollout, key, probes):
     """A2C's or PPO's loss plus the regularizers': ``(float32[], (metrics, bad))``."""
     chain = spec.regularizer
     key_surrogate, key_loss = jax.random.split(key)
     log_prob, old, advantage = policy.dist.log_prob(batch.action), batch.log_prob, batch.advantage
     if spec.algorithm == "ppo":
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8) * batch.trust
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8) * batch.context.trust
         batch = batch.replace(advantage=advantage)
     (weight, low, high), bad_surrogate = chain.surrogate(
         key_surrogate, reg_states, policy, batch, coefs, hyper.clip, probes

@@ -11,9 +11,10 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
-from entrob.agents.distributions import Categorical, TanhNormal
 from entrob.agents.networks import LSTM, MLP, MinAtarNetwork, MiniGridNetwork
 from entrob.agents.normalizer import standardize
+from entrob.distributions import Categorical, TanhNormal
+from entrob.envs import adopted
 from entrob.errors import EntrobError, unknown
 
 #: Range of the tanh-normal's log standard deviation (paper, B.3).
@@ -50,6 +51,19 @@ class Model(NamedTuple):
     step: Callable
     sequence: Callable
 
+    def start(self) -> Any:
+        """The memory that an episode of one environment begins with."""
+        return jax.tree.map(lambda x: x[0], self.memory(1))
+
+    def act(
+        self, key: jax.Array, policy: Any, memory: Any, obs: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """One sampled action, as the environment executes it, and the memory after it."""
+        one = jax.tree.map(lambda x: x[None], (memory, obs))
+        dist, _, memory = self.step(policy, *one, jnp.zeros(1, bool))
+        dist, memory = jax.tree.map(lambda x: x[0], (dist, memory))
+        return dist.execute(dist.sample(key)), memory
+
 
 def make_model(env: Any, network: str | nn.Module | None = None, space: Any = None) -> Model:
     """The policy of an environment.
@@ -70,7 +84,7 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
         network = network.clone(outputs=size)
     if network is None:
         image = len(env.observation_space(params).shape) == 3
-        network = getattr(env, "network", "minatar" if image else "mlp")
+        network = adopted(env).network or ("minatar" if image else "mlp")
     if isinstance(network, str):
         if network not in NETWORKS:
             raise unknown("network", network, NETWORKS)

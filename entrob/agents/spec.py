@@ -8,8 +8,10 @@ from flax import struct
 
 from entrob.agents.adversarial.adversary import STRENGTH, Adversary
 from entrob.agents.model import Model
-from entrob.estimators.counting import Neighbors, neighbors
-from entrob.regularizers.protocol import Chain
+from entrob.envs import entropy_features
+from entrob.estimators.counting import neighbors
+from entrob.regularizers.protocol import Chain, Regularizer, chain
+from entrob.rollout import Finite
 
 #: What learning may make of an episode that the time limit cuts.
 TIME_LIMITS = ("bootstrap", "terminal")
@@ -19,8 +21,8 @@ class Spec(NamedTuple):
     """The static part of an agent: runs that share it share one compiled program.
 
     Attributes:
-      env: gymnax environment.
-      regularizer: a `Chain`.
+      env: an `entrob.envs.Environment`, or another gymnax one.
+      regularizer: a `Regularizer`, or a `Chain` of several.
       network: see `entrob.agents.model.make_model`; None is the environment's own.
       algorithm: ``"a2c"`` or ``"ppo"``.
       num_envs: environments per run (N).
@@ -34,7 +36,7 @@ class Spec(NamedTuple):
     """
 
     env: Any
-    regularizer: Chain
+    regularizer: Chain | Regularizer = chain()
     network: str | nn.Module | None = None
     algorithm: str = "a2c"
     num_envs: int = 8
@@ -67,7 +69,8 @@ class Hyper:
       value_clip: float32[], how far a value may move from the rollout's before it stops counting.
       strength: float32[], of the adversary, where there is one, see `check_adversary`.
       total_updates: int32[], length of training; schedules run over it.
-      coefs: coefficient of each regularizer of the chain, by name.
+      coefs: coefficient of each regularizer of the chain, by name; one that is not named has its
+        default.
     """
 
     learning_rate: jax.Array = 1e-3
@@ -84,20 +87,6 @@ class Hyper:
     coefs: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
-class Finite(NamedTuple):
-    """Tables of an environment with few states, S of them, time apart.
-
-    Attributes:
-      observations: [S, ...].
-      features: float32[S, q], entropy features.
-      neighbors: sorted distances between the features.
-    """
-
-    observations: jax.Array
-    features: jax.Array
-    neighbors: Neighbors
-
-
 def tabulate(spec: Spec, model: Model, params: Any) -> Finite | None:
     """The tables of a finite environment, or None where it is not (or need not be) finite.
 
@@ -106,9 +95,9 @@ def tabulate(spec: Spec, model: Model, params: Any) -> Finite | None:
     A finite environment says ``finite = True`` and has ``states(params)`` and
     ``state_index(state)``; its observations depend on nothing but the index and the params.
     """
-    if model.recurrent or not (spec.tabulate and getattr(spec.env, "finite", False)):
+    if model.recurrent or not (spec.tabulate and spec.env.finite):
         return None
     states = spec.env.states(params)
     observations = jax.vmap(lambda s: spec.env.get_obs(s, params))(states)
-    features = jax.vmap(lambda s: spec.env.entropy_features(s, params))(states)
+    features = jax.vmap(lambda s, o: entropy_features(spec.env, s, o, params))(states, observations)
     return Finite(observations, features, neighbors(features))

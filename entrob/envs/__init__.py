@@ -1,19 +1,34 @@
 """Environments: gymnax `Environment`s whose every knob is a traced leaf of their params."""
 
 import contextlib
-import importlib
+import importlib.util
 import inspect
 import io
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from entrob.envs import adapters, classic, layouts, minatar
+from entrob.envs.environment import Environment, adopted, entropy_features
 from entrob.envs.minigrid import MiniGrid
+from entrob.envs.task import Task, task_of
+from entrob.envs.widening import Params
+from entrob.envs.wrappers import with_disturbance, with_noise
 from entrob.errors import EntrobError, unknown
-from entrob.registry import Registry
+from entrob.registry import Registry, add_working_directory, imported
+
+__all__ = [
+    "Environment",
+    "Task",
+    "adopted",
+    "build",
+    "entropy_features",
+    "environments",
+    "libraries",
+    "make",
+    "make_task",
+    "register",
+    "task_of",
+]
 
 #: Environment id -> a function that builds the environment, of options that all have defaults.
 environments: Registry[Callable] = Registry("environment")
@@ -40,17 +55,10 @@ libraries.register("brax", adapters.Brax)
 
 
 def _mujoco(module: str):
-    """A module of `entrob.envs.mujoco`, imported when it is needed: MuJoCo is optional."""
-    try:
-        # MJX prints that optional parts of its own are missing.
-        with contextlib.redirect_stdout(io.StringIO()):
-            return importlib.import_module(f"entrob.envs.mujoco.{module}")
-    except ImportError as error:
-        if not (error.name or "").startswith("mujoco"):
-            raise
-        raise EntrobError(
-            f"mujoco/{module} needs mujoco and mujoco-mjx, which are not installed"
-        ) from error
+    """A module of `entrob.envs.mujoco`, imported when it is needed, which takes seconds."""
+    # MJX prints that optional parts of its own are missing.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return importlib.import_module(f"entrob.envs.mujoco.{module}")
 
 
 def _built(builder: Callable, options: dict[str, Any], *args: Any):
@@ -65,12 +73,49 @@ def _built(builder: Callable, options: dict[str, Any], *args: Any):
     return builder(*args, **options)
 
 
-def make(id: str, noise: bool = False, disturbed: bool = False, **options: Any):
+def register(name: str, builder: Callable) -> Callable:
+    """Make an environment known by a name, on the command line, in experiment files and `make`.
+
+    Args:
+      name: its id, e.g. ``"mine/maze"``.
+      builder: its class, or a function that builds it, of options that all have defaults. Any
+        gymnax `Environment` will do; see `Environment` for what it may offer beyond that.
+
+    Returns:
+      The builder, so that this serves as ``functools.partial(register, name)`` on a class, too.
+
+    Raises:
+      EntrobError: the name is taken by another builder.
+    """
+    return environments.register(name, builder)
+
+
+def build(id: str, **options: Any) -> Environment:
+    """An environment without noise; see `make`."""
+    library, colon, name = id.partition(":")
+    if not colon or id in environments:
+        return adopted(_built(environments.get(id), options))
+    if library in libraries or not _importable(library):
+        return adopted(_built(libraries.get(library), options, name))
+    return adopted(_built(imported("environment", id), options))
+
+
+def _importable(module: str) -> bool:
+    add_working_directory()
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def make(
+    id: str, noise: bool = False, disturbed: bool = False, **options: Any
+) -> tuple[Environment, Params]:
     """Build an environment and its nominal params.
 
     Args:
-      id: a registered id, e.g. ``"minigrid/empty-8x8"``, or another library's environment, as
-        ``"gymnax:CartPole-v1"`` or ``"brax:ant"``.
+      id: a registered id, e.g. ``"minigrid/empty-8x8"``, another library's environment, as
+        ``"gymnax:CartPole-v1"`` or ``"brax:ant"``, or a user's, as ``"my_package.my_module:Maze"``.
       noise: wrap the environment so that noises (slip, action delay, observation noise,
         ...) can act; their params start at zero, which is off.
       disturbed: wrap it so that an adversary's forces can act, see
@@ -79,55 +124,19 @@ def make(id: str, noise: bool = False, disturbed: bool = False, **options: Any):
         ``"mujoco/pusher"``.
 
     Returns:
-      ``(env, params)``, a gymnax `Environment` and its `EnvParams`.
+      ``(env, params)``, an `Environment` and its `EnvParams`.
 
     Raises:
-      EntrobError: the id is not registered, the library is not installed, no forces can act, or
-        the environment does not take an option.
+      EntrobError: the id is not registered, its library or module is not known or does not
+        import, no forces can act, or the environment does not take an option.
     """
-    library, colon, name = id.partition(":")
-    if colon and id not in environments:
-        env = _built(libraries.get(library), options, name)
-    else:
-        env = _built(environments.get(id), options)
+    env = build(id, **options)
     if disturbed:
-        from entrob.envs.wrappers.disturbance import with_disturbance
-
         env = with_disturbance(env)
     params = env.default_params
-    if noise:
-        from entrob.envs.wrappers.noise import with_noise
-
-        env, params = with_noise(env, params)
-    return env, params
+    return with_noise(env, params) if noise else (env, params)
 
 
-def is_success(env: Any, state: Any, params: Any) -> jax.Array:
-    """Whether a state counts as success: bool[]; never, in an environment without the notion."""
-    return env.is_success(state, params) if hasattr(env, "is_success") else jnp.zeros((), bool)
-
-
-def ends_at_success(env: Any) -> bool:
-    """Whether a test episode ends with the first success though training goes on after it.
-
-    An environment in which success is the score says so by a field ``ends_at_success = True``, as
-    Pusher and Ant do, of which the paper reports whether an episode ever succeeds. Elsewhere the
-    return is the score, of the whole episode.
-    """
-    return getattr(env, "ends_at_success", False)
-
-
-def goal_distance(env: Any, state: Any, params: Any) -> jax.Array:
-    """How far from success a state is, in meters: float32[]; NaN where the environment knows none.
-
-    An environment whose success is a threshold of a distance says so by ``goal_distance``.
-    """
-    known = hasattr(env, "goal_distance")
-    return env.goal_distance(state, params) if known else jnp.full((), jnp.nan)
-
-
-def entropy_features(env: Any, state: Any, obs: jax.Array, params: Any) -> jax.Array:
-    """The environment's entropy features, by default the flat observation: float32[q]."""
-    if hasattr(env, "entropy_features"):
-        return env.entropy_features(state, params)
-    return jnp.ravel(obs).astype(jnp.float32)
+def make_task(id: str, **options: Any) -> Task:
+    """Build an environment once, for training and for all tests; arguments and errors of `make`."""
+    return task_of(id, build(id, **options))

@@ -1,7 +1,7 @@
 """Other libraries' environments: ``gymnax:<id>`` and ``brax:<name>``.
 
-gymnax's are what ours are, so that adapter only looks them up. brax is optional, and its
-environments are no longer maintained: nothing here needs it until one is opened.
+gymnax's are what ours are, so that adapter only looks them up. brax's environments are no longer
+maintained, and brax takes seconds to import: nothing needs it until one is opened.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from entrob.envs.environment import Environment
 from entrob.errors import EntrobError, unknown
 
 
@@ -38,17 +39,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _brax_environments() -> Any:
-    try:
-        # MJX prints that optional parts of its own are missing.
-        with _quiet(), contextlib.redirect_stdout(io.StringIO()):
-            from brax import envs
-    except ImportError as error:
-        raise EntrobError("brax:<name> needs brax, which is not installed") from error
+    # MJX prints that optional parts of its own are missing.
+    with _quiet(), contextlib.redirect_stdout(io.StringIO()):
+        from brax import envs
     return envs
 
 
 def brax_names() -> list[str]:
-    """The names that brax registers; raises `EntrobError` if it is not installed."""
+    """The names that brax registers."""
     return list(_brax_environments()._envs)
 
 
@@ -65,7 +63,7 @@ class BraxState(environment.EnvState):
     brax: Any = None
 
 
-class Brax(environment.Environment[BraxState, environment.EnvParams]):
+class Brax(Environment):
     """A brax environment as a gymnax one, with brax's default options.
 
     Observation: brax's, float32[d].

@@ -17,6 +17,8 @@ from flax import struct
 from gymnax.environments.classic_control import acrobot, cartpole, mountain_car, pendulum
 from gymnax.environments.misc import point_robot
 
+from entrob.envs.environment import Environment
+
 #: m/s², what gymnax's Acrobot is written for.
 ACROBOT_GRAVITY = 9.8
 
@@ -34,7 +36,7 @@ def consistent(params: cartpole.EnvParams) -> cartpole.EnvParams:
     )
 
 
-class CartPole(cartpole.CartPole):
+class CartPole(cartpole.CartPole, Environment):
     """gymnax's CartPole; success is a pole that stands until the time limit.
 
     `total_mass` and `polemass_length` of the params given are not read: they follow from the
@@ -75,7 +77,7 @@ class AcrobotParams(acrobot.EnvParams):
     goal_height: jax.Array = 1.0
 
 
-class Acrobot(acrobot.Acrobot):
+class Acrobot(acrobot.Acrobot, Environment):
     """gymnax's Acrobot at any gravity and goal height; success is reaching that height."""
 
     #: Cosine and sine of both angles, angular velocities in rad/s.
@@ -124,7 +126,7 @@ class Acrobot(acrobot.Acrobot):
         return jnp.concatenate([seen[:4], seen[4:] / limits])
 
 
-class MountainCar(mountain_car.MountainCar):
+class MountainCar(mountain_car.MountainCar, Environment):
     """gymnax's MountainCar; success is reaching the goal."""
 
     #: Position and velocity, which have no units.
@@ -143,7 +145,7 @@ class MountainCar(mountain_car.MountainCar):
         return jnp.stack([state.position, state.velocity / params.max_speed])
 
 
-class Pendulum(pendulum.Pendulum):
+class Pendulum(pendulum.Pendulum, Environment):
     """gymnax's Pendulum, which has no notion of success."""
 
     #: Cosine and sine of the angle, angular velocity in rad/s.
@@ -174,7 +176,7 @@ class PointRobotParams(point_robot.EnvParams):
     goal_spread: jax.Array = 1.0
 
 
-class PointRobot(point_robot.PointRobot):
+class PointRobot(point_robot.PointRobot, Environment):
     """gymnax's PointRobot; success is having been at the goal, which is drawn and not observed."""
 
     #: Position (x, y), the last reward and action (x, y), and the time, with the goal fixed.

@@ -18,6 +18,8 @@ from gymnax.environments.classic_control import (
 )
 from gymnax.environments.misc import point_robot
 
+from entrob.envs.environment import adopted
+
 
 class Disturbance(NamedTuple):
     """How an environment is disturbed.
@@ -107,5 +109,5 @@ DISTURBANCES: dict[type, Disturbance] = {
 
 def disturbance_of(env: Any) -> Disturbance | None:
     """How an environment, wrapped or not, can be disturbed; None if it cannot."""
-    own = getattr(env, "disturbance", None)
-    return own or next((d for cls, d in DISTURBANCES.items() if isinstance(env, cls)), None)
+    listed = (d for cls, d in DISTURBANCES.items() if isinstance(env, cls))
+    return adopted(env).disturbance or next(listed, None)

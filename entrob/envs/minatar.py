@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from gymnax.environments.minatar import asterix, space_invaders
 
 from entrob.envs.classic import traced
+from entrob.envs.environment import Environment
 
 
-class Asterix(asterix.MinAsterix):
+class Asterix(asterix.MinAsterix, Environment):
     """gymnax's Asterix: collect gold, evade enemies; both cross the screen."""
 
     network = "minatar"
@@ -38,7 +39,7 @@ class Asterix(asterix.MinAsterix):
         return jnp.stack([state.player_x, state.player_y]).astype(jnp.float32)
 
 
-class SpaceInvaders(space_invaders.MinSpaceInvaders):
+class SpaceInvaders(space_invaders.MinSpaceInvaders, Environment):
     """gymnax's SpaceInvaders: shoot the aliens, evade their bullets."""
 
     network = "minatar"

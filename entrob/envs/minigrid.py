@@ -13,6 +13,8 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from entrob.envs.environment import Environment
+
 # (object, color, state) codes of MiniGrid: an empty cell, a gray wall, a green goal, red lava.
 EMPTY, WALL, GOAL, LAVA = (1, 0, 0), (2, 5, 0), (8, 1, 0), (9, 0, 0)
 # Each packed in one word, its fourth byte 0, so that a grid is laid out and turned as words.
@@ -78,7 +80,7 @@ def empty_params(width: int, height: int, max_steps: int = 200) -> EnvParams:
     )
 
 
-class MiniGrid(environment.Environment[EnvState, EnvParams]):
+class MiniGrid(Environment):
     """A room with walls, lava and one goal, seen through MiniGrid's egocentric window.
 
     Observation: uint8[view, view, 3], (object, color, state) codes of the cells around the agent,
@@ -195,6 +197,10 @@ class MiniGrid(environment.Environment[EnvState, EnvParams]):
         window = jax.lax.dynamic_slice(table, corner, (1, view, view, 3))[0]
         # The agent's own cell shows what it carries, which is nothing, even on the goal.
         return jnp.where(self._own, np.array(EMPTY, np.uint8), window)
+
+    def cell(self, state: EnvState) -> jax.Array:
+        """Where the agent is: int32[2]."""
+        return state.pos
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
         success = self.is_success(state, params)

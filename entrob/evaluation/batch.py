@@ -53,7 +53,7 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
     """Play every policy on every instance; where the environment is finite, also solve it.
 
     Args:
-      env: gymnax environment.
+      env: an `entrob.envs.Environment`.
       model: the policies' `Model`.
       horizon: steps, static.
       params: `PolicyParams`, leaves [R, ...].
@@ -63,7 +63,7 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
     Returns:
       `Outcome`.
     """
-    if model.recurrent or not getattr(env, "finite", False):
+    if model.recurrent or not env.finite:
         return _sampled_only(env, model, horizon, params, instances, keys)
 
     tables = jax.vmap(lambda p: transitions(env, p))(instances)
@@ -77,8 +77,9 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
             return dist, success_by_horizon(table, dist.probs, horizon)[-1]
 
         def sample(dist, env_params, key):
-            def look_up(memory, state, obs):
-                return jax.tree.map(lambda x: x[env.state_index(state)], dist), memory
+            def look_up(key, memory, state, obs):
+                here = jax.tree.map(lambda x: x[env.state_index(state)], dist)
+                return here.execute(here.sample(key)), memory
 
             return play(env, look_up, (), env_params, key, horizon)
 
@@ -93,14 +94,11 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
 
 def _sampled_only(env, model, horizon, params, instances, keys):
     def run(policy):
-        def act(memory, state, obs):
-            one = jax.tree.map(lambda x: x[None], (memory, obs))
-            dist, _, memory = model.step(policy, *one, jnp.zeros(1, bool))
-            return jax.tree.map(lambda x: x[0], (dist, memory))
+        def act(key, memory, state, obs):
+            return model.act(key, policy, memory, obs)
 
         def instance(env_params, key):
-            memory = jax.tree.map(lambda x: x[0], model.memory(1))
-            return play(env, act, memory, env_params, key, horizon)
+            return play(env, act, model.start(), env_params, key, horizon)
 
         *sampled, trace = jax.vmap(instance)(instances, keys)
         return *sampled, _first(trace)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from entrob.envs import entropy_features
 from entrob.perturbations import instance_keys, needs_noise, perturb, perturbations
 
 #: Trajectories compared, each on an instance of its own, per way of choosing actions.
@@ -107,9 +106,9 @@ def follow(env: Any, params: Any, key: jax.Array, actions: jax.Array) -> dict[st
 
 def _places(env: Any, state: Any, obs: Any, params: Any) -> jax.Array:
     """Where things are; an environment that only shows it tells nothing beside what is seen."""
-    if hasattr(env, "entropy_features"):
-        return entropy_features(env, state, obs, params)
-    return jnp.zeros(0)
+    if env.entropy_features is None:
+        return jnp.zeros(0)
+    return env.entropy_features(state, params)
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from entrob.statistics.aggregate import cvar
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Final distances are kept as so many quantiles, in the middles of equal shares of the episodes.
 DISTANCES = 50
+#: Measures besides success that an experiment may compare with the paper's, as they are printed.
+MEASURES = {"return_mean": "return", "final_distance": "final distance (m)"}
 
 
 def records(

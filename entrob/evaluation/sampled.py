@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from entrob.envs import ends_at_success, goal_distance, is_success
+from entrob.envs import Environment
 
 
 class Episodes(NamedTuple):
@@ -15,8 +15,8 @@ class Episodes(NamedTuple):
     Attributes:
       steps_to_success: int32[], steps until the first success, 0 where the episode did not succeed.
       episode_return: float32[], undiscounted.
-      final_distance: float32[], `entrob.envs.goal_distance` where it ended, NaN if unknown.
-      trace: float32[T + 1, q], where the episode went if the environment has a ``trace(state)``,
+      final_distance: float32[], the environment's ``goal_distance`` where it ended, NaN if unknown.
+      trace: float32[T + 1, q], where the episode went if the environment has a ``trace``,
         NaN after its end; else None.
     """
 
@@ -27,16 +27,16 @@ class Episodes(NamedTuple):
 
 
 def play(
-    env: Any, act: Callable, memory: Any, params: Any, key: jax.Array, horizon: int
+    env: Environment, act: Callable, memory: Any, params: Any, key: jax.Array, horizon: int
 ) -> Episodes:
     """Play one episode, sampling actions from the policy (not the most likely ones).
 
     It ends where a training episode does, so that its return is the same quantity; with success
-    only where the environment terminates there or declares `entrob.envs.ends_at_success`.
+    only where the environment terminates there or declares ``ends_at_success``.
 
     Args:
-      env: gymnax environment.
-      act: ``(memory, state, obs) -> (distribution, memory)``.
+      env: an `entrob.envs.Environment`.
+      act: ``(key, memory, state, obs) -> (action, memory)``.
       memory: what the episode begins with.
       params: the instance's `EnvParams`.
       key: PRNG key of the episode.
@@ -44,25 +44,24 @@ def play(
     """
     key_reset, key_steps = jax.random.split(key)
     obs, state = env.reset_env(key_reset, params)
-    trace, at_success = getattr(env, "trace", None), ends_at_success(env)
+    trace = env.trace
 
     def step(carry, key):
         obs, state, memory, done, time, steps, ret, distance = carry
         key_act, key_env = jax.random.split(key)
-        dist, memory = act(memory, state, obs)
-        action = dist.execute(dist.sample(key_act))
+        action, memory = act(key_act, memory, state, obs)
         obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
-        success = ~done & is_success(env, state, params)
+        success = ~done & env.is_success(state, params)
         first = success & (steps == 0)
         steps = jnp.where(first, time + 1, steps)
         ret = ret + jnp.where(done, 0.0, reward)
-        distance = jnp.where(done, distance, goal_distance(env, state, params))
+        distance = jnp.where(done, distance, env.goal_distance(state, params))
         here = jnp.where(done, jnp.nan, trace(state)) if trace else None
-        done = done | terminated | (success & at_success) | env.is_truncated(state, params)
+        done = done | terminated | (success & env.ends_at_success) | env.is_truncated(state, params)
         return (obs, state, memory, done, time + 1, steps, ret, distance), here
 
     begin = (obs, state, memory, jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0))
-    begin += (goal_distance(env, state, params),)
+    begin += (env.goal_distance(state, params),)
     end, path = jax.lax.scan(step, begin, jax.random.split(key_steps, horizon))
     if trace:
         path = jnp.concatenate([trace(state)[None], path])

@@ -32,8 +32,7 @@ def observation_spread(
         def step(carry, key):
             obs, state, memory, done = carry
             key_act, key_env = jax.random.split(key)
-            dist, memory = act(memory, state, obs)
-            action = dist.execute(dist.sample(key_act))
+            action, memory = act(key_act, memory, state, obs)
             after, state, _, terminated, _ = env.step_env(key_env, state, action, params)
             ended = done | terminated | env.is_truncated(state, params)
             return (after, state, memory, ended), (obs, ~done)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import spaces
 
-from entrob.agents.distributions import Categorical
 from entrob.agents.model import Model
+from entrob.distributions import Categorical
 
 
 @struct.dataclass

@@ -1,5 +1,6 @@
 """On what a result was computed: the part of a manifest that all programs share."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -11,8 +12,9 @@ import jax
 PACKAGES = ("entrob", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "pandas", "pyarrow")
 
 
+@functools.cache
 def provenance() -> dict[str, Any]:
-    """Versions, git commit and device of the running program."""
+    """Versions, git commit and device of the running program; asked once, not to be changed."""
     return {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

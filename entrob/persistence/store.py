@@ -145,6 +145,22 @@ class Store:
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
+        self._frames: dict[Path, tuple[tuple[int, int], pd.DataFrame]] = {}
+
+    def read(self, path: Path) -> pd.DataFrame:
+        """What `read_frame` reads, once for as long as the file stays as it is; not to be changed.
+
+        Raises:
+          Damaged: a checksum fails, or there is no such file.
+        """
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise Damaged(path, error.strerror or str(error)) from error
+        version = found.st_mtime_ns, found.st_size
+        if path not in self._frames or self._frames[path][0] != version:
+            self._frames[path] = version, read_frame(path)
+        return self._frames[path][1]
 
     def part(self, kind: str, batch: str, suffix: str = ".parquet") -> Path:
         """Path of what one batch produced: ``parts/KIND-BATCH.parquet``."""
@@ -189,7 +205,7 @@ class Store:
 
         A run tested again under other magnitudes of a perturbation has some rows in two parts.
         """
-        frames = [read_frame(path) for path in self.parts(kind)]
+        frames = [self.read(path) for path in self.parts(kind)]
         if not frames:
             return pd.DataFrame()
         union = pd.concat(frames, ignore_index=True)

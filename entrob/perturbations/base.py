@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from entrob.envs.wrappers.widening import Params
+from entrob.envs.widening import Params
 from entrob.errors import EntrobError, unknown
 from entrob.registry import Registry
 

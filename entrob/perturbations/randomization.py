@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from entrob.envs.wrappers.widening import narrow, widen, wrap
+from entrob.envs.environment import adopted
+from entrob.envs.widening import narrow, widen, wrap
 from entrob.errors import EntrobError
 from entrob.perturbations.base import Params, check_magnitude, perturb, perturbations
 
@@ -24,6 +25,7 @@ READERS = (
     "is_terminated",
     "is_terminal",
     "is_success",
+    "goal_distance",
     "entropy_features",
     "trace",
     "discount",
@@ -128,7 +130,9 @@ def _reader(inherited: Callable) -> Callable:
 
 @functools.cache
 def _randomized_class(native: type, names: tuple[str, ...]) -> type:
-    methods = {m: _reader(getattr(native, m)) for m in READERS if hasattr(native, m)}
+    methods = {
+        m: _reader(method) for m in READERS if (method := getattr(native, m, None)) is not None
+    }
     body = {"randomized": names, **methods}
     return type(f"Randomized{native.__name__}", (RandomizedEnvironment, native), body)
 
@@ -157,6 +161,7 @@ def with_randomization(
       EntrobError: the name is unknown, does not fit the params or is randomized already, the range
         is empty or not within the perturbation's, or noise was added after randomization.
     """
+    env = adopted(env)
     entry = perturbations.get(name, params)
     low, high = (check_magnitude(entry, params, magnitude) for magnitude in (low, high))
     if low > high:
@@ -192,6 +197,7 @@ def with_mixture(
       EntrobError: there are no cells, a name is unknown or does not fit the params, a magnitude is
         out of range, or the environment is randomized already.
     """
+    env = adopted(env)
     if isinstance(env, RandomizedEnvironment):
         raise EntrobError(f"{env.name} is randomized already")
     if not cells:

@@ -7,36 +7,112 @@ A new one is one decorated function::
         return coef * (policy.logits ** 2).mean()
 """
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from entrob.errors import EntrobError
-from entrob.registry import Registry
+from entrob.registry import Registry, imported
 from entrob.regularizers import controls, intrinsic, losses, schedules, shaping, temperature
+from entrob.regularizers.controls import (
+    placebo_loss,
+    placebo_reward,
+)
 from entrob.regularizers.domain import check_coefficient
-from entrob.regularizers.intrinsic import state_entropy
-from entrob.regularizers.losses import policy_entropy
-from entrob.regularizers.protocol import HOOKS, Chain, Policy, Regularizer, Rollout, chain
+from entrob.regularizers.intrinsic import (
+    apt,
+    count_entropy,
+    discounted_count_entropy,
+    orpo_chi2,
+    orpo_kl,
+    orpo_root_chi2,
+    re3,
+    rise,
+    state_action_entropy,
+    state_entropy,
+    vcse,
+)
+from entrob.regularizers.losses import (
+    aent,
+    alpha_divergence,
+    epo,
+    kl,
+    lp_reg,
+    lrpg,
+    policy_entropy,
+    siren,
+    spine,
+    sr2l,
+    tsallis,
+    value_gradient,
+)
+from entrob.regularizers.protocol import HOOKS, Chain, Regularizer, chain
+from entrob.regularizers.shaping import (
+    agentic_aepo,
+    clip_cov,
+    ear,
+    empg,
+    hapo,
+    kl_cov,
+    self_imitation,
+    steer,
+)
+from entrob.regularizers.temperature import (
+    aepo,
+    aer,
+    sac_temperature,
+)
+from entrob.rollout import PolicyOutput, Rollout
 
 __all__ = [
     "HOOKS",
     "Chain",
-    "Policy",
+    "PolicyOutput",
     "Regularizer",
     "Rollout",
+    "aent",
+    "aepo",
+    "aer",
+    "agentic_aepo",
+    "alpha_divergence",
+    "apt",
     "build",
     "chain",
     "check_coefficient",
+    "clip_cov",
+    "count_entropy",
+    "discounted_count_entropy",
+    "ear",
+    "empg",
+    "epo",
     "family",
+    "hapo",
+    "kl",
+    "kl_cov",
     "load",
+    "lp_reg",
+    "lrpg",
+    "orpo_chi2",
+    "orpo_kl",
+    "orpo_root_chi2",
+    "placebo_loss",
+    "placebo_reward",
     "policy_entropy",
+    "re3",
     "regularizer",
     "regularizers",
+    "rise",
+    "sac_temperature",
+    "self_imitation",
+    "siren",
+    "spine",
+    "sr2l",
+    "state_action_entropy",
     "state_entropy",
+    "steer",
+    "tsallis",
+    "value_gradient",
+    "vcse",
 ]
 
 
@@ -170,19 +246,7 @@ def load(reference: str) -> str:
     if ":" not in reference:
         regularizers.get(reference)
         return reference
-    module_name, attribute = reference.split(":", 1)
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except EntrobError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise EntrobError(f"regularizer {reference!r} does not import ({reason})") from error
-    factory = getattr(module, attribute, None)
-    if factory is None:
-        raise EntrobError(f"regularizer {reference!r}: module has no {attribute!r}")
+    factory = imported("regularizer", reference)
     for name in regularizers.names():
         if regularizers.get(name) is factory:
             return name

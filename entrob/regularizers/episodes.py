@@ -6,7 +6,7 @@ The first piece of a column may have begun before the rollout, the last one may 
 import jax
 import jax.numpy as jnp
 
-from entrob.regularizers.protocol import Rollout
+from entrob.rollout import Rollout
 
 
 def ended(rollout: Rollout) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
+from entrob.rollout import PolicyOutput
 
 
 @jax.custom_vjp
@@ -22,6 +23,16 @@ def _shield_bwd(off, cotangent):
 
 
 shield.defvjp(lambda x, off, probe: (x, off), _shield_bwd)
+
+
+def shielded_policy(policy: PolicyOutput, off, probe=0.0) -> PolicyOutput:
+    """The same output, through which no gradient flows where `off`, not even NaN.
+
+    The gradient by `probe`, float32[], is above 0 where one flows that is not finite.
+    """
+    whole = policy.dist, policy.value, policy.params
+    dist, value, params = shield(whole, off, jnp.float32(probe))
+    return policy._replace(dist=dist, value=value, params=params)
 
 
 def gate(coef, on, otherwise):

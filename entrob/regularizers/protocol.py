@@ -11,107 +11,18 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from entrob.errors import BrokenMethod, EntrobError
 from entrob.regularizers.domain import greatest
-from entrob.regularizers.guards import all_finite, expect, gate, has_nan, keeps_form, shield
-
-
-@struct.dataclass
-class Rollout:
-    """T steps of N environments, as the regularizers of one run see them.
-
-    Attributes:
-      obs: [T, N, ...], observations the actions were chosen on.
-      features: float32[T, N, q], the environment's entropy features of the same states.
-      time: int32[T, N], steps since the episode began.
-      action: int32[T, N], or raw float32[T, N, d] (see `entrob.agents.distributions`).
-      log_prob: float32[T, N], log-probability of the action under the behavior policy.
-      value: float32[T, N].
-      reward: float32[T, N], the environment's, in units of `reward_scale` where that is used.
-      terminated, truncated: bool[T, N], after the step.
-      success: bool[T, N], whether the step ended in success.
-      advantage: float32[T, N], zero until the advantages are known.
-      target: float32[T, N], what the value function is fitted to; zero until known.
-      dist: distribution over actions of the policy, batch shape [T, N], before any `behavior`.
-      trust: float32[] in [0, 1], what PPO multiplies its standardized advantages by, see
-        `entrob.agents.estimate.trust`; 1 until known.
-      progress: float32[], fraction of training done, in [0, 1).
-      gamma: float32[], the agent's discount.
-      reward_scale: float32[], what rewards were divided by; 1 without normalization.
-      clip_low, clip_high: float32[B], PPO's clip range so far, [1 - low, 1 + high] for the ratio;
-        known to `surrogate` only, which returns it as it is if it does not change it.
-      index: int32[T, N] or None, state index where the environment is finite.
-      finite: `Finite` or None, the tables that `index` points into.
-      notes: what the regularizer's own `prepare` returned, leaves [T, N, ...].
-      acted: bool[T, N], whether the action was executed and not another player's; None: always.
-    """
-
-    obs: Any
-    features: jax.Array
-    time: jax.Array
-    action: jax.Array
-    log_prob: jax.Array
-    value: jax.Array
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    success: jax.Array
-    advantage: jax.Array
-    target: jax.Array
-    dist: Any
-    progress: jax.Array
-    gamma: jax.Array
-    reward_scale: jax.Array | float = 1.0
-    trust: jax.Array | float = 1.0
-    clip_low: jax.Array | None = None
-    clip_high: jax.Array | None = None
-    index: jax.Array | None = None
-    finite: Any = None
-    notes: Any = None
-    acted: jax.Array | None = None
-
-    @property
-    def executed(self) -> jax.Array:
-        """bool[T, N], `acted` where there is another player, True elsewhere."""
-        return jnp.ones_like(self.reward, bool) if self.acted is None else self.acted
-
-
-class Policy(NamedTuple):
-    """The network on a batch, and the means to evaluate it elsewhere.
-
-    Attributes:
-      dist: distribution over actions, batch shape [B].
-      value: float32[B].
-      params: the network's parameters.
-      apply: ``(params, obs) -> (dist, value)``.
-    """
-
-    dist: Any
-    value: jax.Array
-    params: Any
-    apply: Callable
-
-    @property
-    def logits(self) -> jax.Array:
-        """float32[B, A], for discrete actions."""
-        return self.dist.logits
-
-    def at(self, obs: jax.Array) -> "Policy":
-        """The policy on other observations [B', ...]; a recurrent one needs B' = B."""
-        dist, value = self.apply(self.params, obs)
-        return self._replace(dist=dist, value=value)
-
-    def shield(self, off: jax.Array, probe: jax.Array | float = 0.0) -> "Policy":
-        """The same policy, through which no gradient flows where `off`, not even NaN.
-
-        The gradient by `probe`, float32[], is above 0 where one flows that is not finite.
-        """
-        whole = self.dist, self.value, self.params
-        dist, value, params = shield(whole, off, jnp.float32(probe))
-        return self._replace(dist=dist, value=value, params=params)
-
+from entrob.regularizers.guards import (
+    all_finite,
+    expect,
+    gate,
+    has_nan,
+    keeps_form,
+    shielded_policy,
+)
+from entrob.rollout import PolicyOutput, Rollout
 
 Evidence = Literal["code", "paper", "secondary", "memory", ""]
 #: What the grades of `Regularizer.evidence` mean, as it is printed.
@@ -133,7 +44,8 @@ class Regularizer(NamedTuple):
       name: its name on the command line, in tables and figures.
       init: ``(key, spec, params) -> state``; spec is the agent's `Spec`, params the network's.
       behavior: ``(state, dist, coef) -> dist``, what actions are sampled from.
-      reward: ``(key, state, rollout, coef) -> (bonus[T, N], state)``, added before GAE.
+      reward: ``(key, state, rollout, coef) -> bonus[T, N]`` or ``(bonus, state)``, added before
+        GAE.
       advantage: ``(state, rollout, coef) -> advantage[T, N]`` or ``(advantage, target)``.
       prepare: ``(state, rollout, coef) -> notes``, leaves [T, N, ...]: what surrogate and loss must
         know of whole episodes. They find it as ``batch.notes``, cut into the same minibatches.
@@ -226,10 +138,14 @@ class Chain(NamedTuple):
         return {r.name: r.init(k, spec, params) if r.init else () for r, k in zip(self.parts, keys)}
 
     def coefs(self, coefs: dict[str, jax.Array], progress: jax.Array) -> dict[str, jax.Array]:
-        """Coefficients at this point of training: schedules applied, within their domains."""
+        """Coefficients at this point of training: schedules applied, within their domains.
+
+        A regularizer that `coefs` does not name has its own default.
+        """
         return {
             r.name: jnp.minimum(
-                coefs[r.name] * (r.schedule(progress) if r.schedule else 1.0), greatest(r.domain)
+                coefs.get(r.name, r.coef) * (r.schedule(progress) if r.schedule else 1.0),
+                greatest(r.domain),
             )
             for r in self.parts
         }
@@ -248,8 +164,11 @@ class Chain(NamedTuple):
             if r.reward:
                 old = states[r.name]
                 out = r.reward(k, old, rollout, coefs[r.name])
-                if not (isinstance(out, tuple) and len(out) == 2):
-                    raise EntrobError(f"regularizer {r.name!r}: reward must return (bonus, state)")
+                out = out if isinstance(out, tuple) else (out, old)
+                if len(out) != 2:
+                    raise EntrobError(
+                        f"regularizer {r.name!r}: reward must return bonus[T, N] or (bonus, state)"
+                    )
                 bonus = expect(r.name, "reward", out[0], rollout.reward.shape)
                 states[r.name] = keeps_form(r.name, "reward", old, out[1])
                 bonus = gate(coefs[r.name], bonus, jnp.zeros_like(bonus))
@@ -302,14 +221,14 @@ class Chain(NamedTuple):
     def surrogate(self, key, states, policy, batch, coefs, clip: jax.Array, probes=None):
         """Weight and clip range of each sample's policy loss: ``(three float32[B], bad)``.
 
-        A clip range may be infinite. By `probes`, float32[R], see `Policy.shield`.
+        A clip range may be infinite. By `probes`, float32[R], see `shielded_policy`.
         """
         probes = self._no_probes() if probes is None else probes
         shape, bad = batch.reward.shape, self._no_fault()
         weight, low, high = jnp.ones(shape), jnp.full(shape, clip), jnp.full(shape, clip)
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.surrogate:
-                shielded = policy.shield(coefs[r.name] == 0, probes[i])
+                shielded = shielded_policy(policy, coefs[r.name] == 0, probes[i])
                 own = batch.replace(
                     notes=(batch.notes or {}).get(r.name), clip_low=low, clip_high=high
                 )
@@ -325,14 +244,14 @@ class Chain(NamedTuple):
                 weight = weight * w
         return (weight, low, high), bad
 
-    def loss(self, key, states, policy: "Policy", batch, coefs, probes=None):
-        """Sum of loss terms: ``(float32[], bad)``; by `probes`, float32[R], see `Policy.shield`."""
+    def loss(self, key, states, policy: PolicyOutput, batch, coefs, probes=None):
+        """Sum of loss terms: ``(float32[], bad)``; for `probes`, see `shielded_policy`."""
         probes = self._no_probes() if probes is None else probes
         total, bad = jnp.zeros(()), self._no_fault()
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
             if r.loss:
                 coef = coefs[r.name]
-                shielded = policy.shield(coef == 0, probes[i])
+                shielded = shielded_policy(policy, coef == 0, probes[i])
                 own = batch.replace(notes=(batch.notes or {}).get(r.name))
                 term = r.loss(k, states[r.name], shielded, own, coef)
                 term = expect(r.name, "loss", term, ())

@@ -19,10 +19,6 @@ CODE_LEVEL = 0.95
 """Confidence level the released code draws: mean ± 1.96 s/√n."""
 
 
-MEASURES = {"return_mean": "return", "final_distance": "final distance (m)"}
-"""What the authors' files give besides success: columns of the evaluation records."""
-
-
 class Claim(NamedTuple):
     """One pair out of a reported order: `better` `relation` (one of > ≥ ≫) `worse`."""
 

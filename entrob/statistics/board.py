@@ -43,14 +43,6 @@ CLASSES = (
 )
 """Classes of perturbations, in the order of tables and figures."""
 
-_BY_NAME = {
-    "routes": ("wall", "elbow", "blocked_route", "hurdle"),
-    "random walls": ("random_walls",),
-    "shifts": ("goal_shift", "start_shift"),
-    "action noise": ("slip", "sticky_action", "action_noise", "action_delay"),
-    "observation noise": ("observation_noise", "observation_dropout"),
-}
-
 LOSS = 0.1
 """Kept cells leave at least this much between `none` and the reference, and cost `none` as much."""
 
@@ -93,7 +85,7 @@ class Board(NamedTuple):
         return [name for name in CLASSES if name in kept]
 
     def family(self, method: str) -> str:
-        """A method's family; "controls" and "adversaries" are never ranked."""
+        """A method's family; "controls", "adversaries" and "tested only" are never ranked."""
         facts = self.manifest.get("methods", {}).get(method, {})
         return BASELINE if method == BASELINE else facts.get("family", "others")
 
@@ -190,14 +182,6 @@ def weighted(cells: pd.DataFrame) -> pd.DataFrame:
 def calibrated(board: Board) -> bool:
     """Whether cells are from calibration runs, not from the reported runs of `none` themselves."""
     return bool(board.manifest.get("calibrated", False))
-
-
-def category(perturbation: Any) -> str:
-    """The class of a perturbation: its own `category`, else by its name, else "dynamics"."""
-    if own := getattr(perturbation, "category", ""):
-        return own
-    found = [name for name, members in _BY_NAME.items() if perturbation.name in members]
-    return found[0] if found else "dynamics"
 
 
 def nominal(scores: pd.DataFrame) -> pd.DataFrame:

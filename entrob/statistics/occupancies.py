@@ -5,17 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from entrob.envs import make
-
 
 def mean_occupancies(
-    occupancy: pd.DataFrame, environment: str
+    occupancy: pd.DataFrame,
 ) -> tuple[dict[str, np.ndarray] | None, np.ndarray | None]:
     """Share of the time spent in each cell, by method, and the walls.
 
     Args:
-      occupancy: a row per run, with ``visits`` float[W * H] and ``width``.
-      environment: id of the environment the visits were counted in.
+      occupancy: a row per run, with ``visits`` float[W * H], NaN for a wall, and ``width``.
 
     Returns:
       ``({method: float[W, H], summing to 1}, bool[W, H])``, or ``(None, None)`` without records.
@@ -25,5 +22,6 @@ def mean_occupancies(
     means: dict[str, Any] = {}
     for method, group in occupancy.groupby("method", sort=False):
         visits = np.stack(group.visits.to_list()).mean(0).reshape(group.width.iloc[0], -1)
-        means[str(method)] = visits / visits.sum()
-    return means, np.asarray(make(environment)[1].walls)
+        means[str(method)] = np.nan_to_num(visits / np.nansum(visits))
+        walls = np.isnan(visits)
+    return means, walls

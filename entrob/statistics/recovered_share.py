@@ -21,7 +21,7 @@ SOLVED = 0.9
 BROKEN = 0.05
 """The price that tuning promises to stay below."""
 
-UNRANKED = {"controls": "control", "adversaries": "adversary"}
+UNRANKED = {"controls": "control", "adversaries": "adversary", "tested only": "tested only"}
 """Families that are shown but not ranked, as what others are compared with, and their mark."""
 
 INACTIVE = ("identical", "inactive")

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from entrob.envs import make
 from entrob.perturbations import NOMINAL, Perturbation, perturbations
 from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment, Method, positive_int
 
@@ -67,7 +66,7 @@ def calibration(experiment: Experiment, seeds: int) -> Experiment:
     Raises:
       EntrobError: `seeds` is not positive.
     """
-    _, params = make(experiment.environment, noise=True)
+    params = experiment.task.noisy_params
     names = experiment.perturbations
     none = [m for m in experiment.methods if m.name == BASELINE] or [Method(BASELINE)]
     return dataclasses.replace(
@@ -178,7 +177,7 @@ def chosen(
       Magnitudes by perturbation; and of those that have none, since `none` loses less than a tenth
       or no whole number lies between, what it loses at the largest magnitude.
     """
-    _, params = make(experiment.environment, noise=True)
+    params = experiment.task.noisy_params
     found, harmless = {}, {}
     for name, rows in table.groupby("perturbation", sort=False):
         integer = perturbations.get(name, params).integer

@@ -14,7 +14,7 @@ from entrob.perturbations import NOMINAL, perturbations
 from entrob.statistics.board import weighted
 from entrob.statistics.recovered_share import SOLVED
 from entrob.suite import calibrate as rule
-from entrob.suite.declaration import Task
+from entrob.suite.declaration import SuiteTask
 from entrob.suite.desk import Desk, Records
 from entrob.suite.scores import CONDITION, Scale, cell_rows, return_scale, scored
 from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment
@@ -43,7 +43,7 @@ class Calibration(NamedTuple):
         return {str(name): tuple(rows.magnitude) for name, rows in groups}
 
 
-def calibrate(task: Task, desk: Desk) -> Calibration:
+def calibrate(task: SuiteTask, desk: Desk) -> Calibration:
     """Choose magnitudes by what `none` loses, and find what could be had at each of them.
 
     Of a perturbation that leaps over what the rule asks for the smallest magnitude is taken that
@@ -79,13 +79,13 @@ def calibrate(task: Task, desk: Desk) -> Calibration:
     best = {name: 1.0 if name in chosen else math.nan for name in tested}
     references = {(name, m): best[name] for name, values in tested.items() for m in values}
     references |= specialists(task, desk, unknown, scale)
-    _, params = nominal(experiment, group, noise=True)
+    _, params = nominal(experiment, group).pair(noise=True)
     categories = {name: perturbations.get(name, params).category for name in tested}
     cells = weighted(cell_rows(task.name, none, tested, categories, references))
     return Calibration(cells, scale, top)
 
 
-def scale_of(task: Task, experiment: Experiment, records: Records) -> Scale:
+def scale_of(task: SuiteTask, experiment: Experiment, records: Records) -> Scale:
     """The scale of a task's scores: see `Scale`.
 
     Args:
@@ -97,7 +97,7 @@ def scale_of(task: Task, experiment: Experiment, records: Records) -> Scale:
         return Scale("success")
     unperturbed = dataclasses.replace(experiment, perturbations={})
     (group,) = group_methods(experiment.methods)
-    random = Tester(unperturbed).random_policy(group)
+    random = Tester(unperturbed).random_policy(nominal(unperturbed, group))
     finished = records.runs.run_id[records.runs.status != "diverged"]
     own = records.evaluation[records.evaluation.perturbation == NOMINAL]
     own = own[own.run_id.isin(finished)]
@@ -105,7 +105,7 @@ def scale_of(task: Task, experiment: Experiment, records: Records) -> Scale:
 
 
 def specialists(
-    task: Task, desk: Desk, cells: dict[str, tuple[float, ...]], scale: Scale
+    task: SuiteTask, desk: Desk, cells: dict[str, tuple[float, ...]], scale: Scale
 ) -> dict[tuple[str, float], float]:
     """Score of `none` trained on each cell, on it: the reference where no optimum is known.
 

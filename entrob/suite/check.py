@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 
 from entrob.agents.model import Model
-from entrob.envs import environments, libraries, make
+from entrob.envs import environments, libraries, make_task
 from entrob.errors import EntrobError, unknown
 from entrob.evaluation.proofs import COPIES, Proof, Prover, steps
-from entrob.persistence.store import Store, read_frame
+from entrob.persistence.store import Store
 from entrob.perturbations import NOMINAL, perturbations
 from entrob.suite import declaration
 from entrob.sweep import runner
 from entrob.sweep.experiment import Experiment, Method, from_table
 from entrob.sweep.files import read
-from entrob.sweep.groups import Batch, Run
+from entrob.sweep.groups import Run, RunBatch
 from entrob.sweep.measure import Tester, policies
-from entrob.sweep.program import Program, nominal, padded, program
+from entrob.sweep.program import Program, program
 from entrob.sweep.select import select_perturbations
 from entrob.sweep.tune import BASELINE
 
@@ -91,13 +91,14 @@ def _baseline(experiment: Experiment) -> tuple[Method, ...]:
 
 
 def _of_environment(id: str) -> Experiment:
-    _, params = make(id, noise=True)
+    task = make_task(id)
+    params = task.noisy_params
     fitting = [name for name in perturbations.names() if _tests(name, params)]
     if not fitting:
         raise EntrobError(f"no perturbation fits {id}")
     some = {fitting[0]: [perturbations.get(fitting[0], params).range(params)[1]]}
     table = SETTINGS | {"environment": id, "perturbations": some, "presets": {"check": {}}}
-    experiment = from_table(id, id, table, "check")
+    experiment = from_table(id, id, table, "check", task)
     return select_perturbations(dataclasses.replace(experiment, perturbations={}), tuple(fitting))
 
 
@@ -127,8 +128,8 @@ def check(experiment: Experiment, frames: int, folder: Path | None = None) -> Ch
             params = trained(Store(root), prog)
     else:
         params = trained(_held(folder, experiment), prog)
-    env, noisy = nominal(experiment, group, noise=True)
-    bare = nominal(experiment, group, noise=False)
+    env, noisy = prog.task.pair(noise=True)
+    bare = prog.task.pair(noise=False)
     key = jax.random.key(experiment.evaluation_seed)
     chosen = _actions(env, noisy, prog.agent.actor, jax.tree.map(lambda x: x[0], params), key)
     prover = Prover(env, noisy, bare, key, chosen)
@@ -136,9 +137,8 @@ def check(experiment: Experiment, frames: int, folder: Path | None = None) -> Ch
         prover.prove(name, magnitudes, experiment.instances)
         for name, magnitudes in experiment.perturbations.items()
     )
-    finite = getattr(bare[0], "finite", False)
-    measure = "success" if finite else "return"
-    return Checked(proofs, _scores(experiment, prog, group, params, measure), measure)
+    measure = "success" if prog.task.env.finite else "return"
+    return Checked(proofs, _scores(experiment, prog, params, measure), measure)
 
 
 def _held(folder: Path, experiment: Experiment) -> Store:
@@ -161,11 +161,11 @@ def trained(store: Store, prog: Program) -> Any:
     """
     found = []
     for path in store.parts("runs"):
-        rows = read_frame(path)
+        rows = store.read(path)
         ours = (rows.method == BASELINE) & (rows.status != "diverged")
         if ours.any():
             runs = tuple(Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples())
-            batch = Batch(path.stem.removeprefix("runs-"), None, runs)
+            batch = RunBatch(path.stem.removeprefix("runs-"), None, runs)
             held = policies(store, batch, prog)
             found.append(jax.tree.map(lambda x, ours=ours: x[ours.to_numpy()], held))
     if not found:
@@ -197,26 +197,23 @@ def _actions(env: Any, params: Any, model: Model, policy: Any, key: jax.Array) -
     return jax.jit(jax.vmap(episode))(jax.random.split(key, COPIES))
 
 
-def _scores(
-    experiment: Experiment, prog: Program, group: Any, params: Any, measure: str
-) -> pd.DataFrame:
+def _scores(experiment: Experiment, prog: Program, params: Any, measure: str) -> pd.DataFrame:
     """A row per perturbation × magnitude, as in `Checked`."""
     tester = Tester(experiment)
-    random = tester.random_policy(group).set_index(["perturbation", "magnitude"])
-    many = len(jax.tree.leaves(params)[0])
-    short = padded(many) - many
-    params = jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), params)
+    random = tester.random_policy(prog.task).set_index(["perturbation", "magnitude"])
     column = {"success": "success", "return": "return_mean"}[measure]
     rows = []
     for name, magnitudes in tester.tested.items():
         for magnitude in magnitudes:
-            outcome, horizon = tester.outcome(prog, group, params, name, magnitude)
+            outcome, horizon = tester.evaluator.outcome(
+                prog.task, prog.agent.actor, params, name, magnitude
+            )
             if measure == "success":
-                reached = np.asarray(outcome.steps_to_success)[:many] > 0
-                best, none = np.asarray(outcome.optimum), reached.mean()
+                reached = outcome.steps_to_success > 0
+                best, none = outcome.optimum, reached.mean()
                 optimum = np.mean(best <= horizon) if (best >= 0).all() else np.nan
             else:
-                none, optimum = np.asarray(outcome.episode_return)[:many].mean(), np.nan
+                none, optimum = outcome.episode_return.mean(), np.nan
             rows.append(
                 {
                     "perturbation": name,

@@ -18,7 +18,7 @@ from gymnax.environments import spaces
 
 import entrob
 from entrob.agents.adversarial.adversary import KINDS, adversary_of, misfit, strength_of
-from entrob.envs import make
+from entrob.envs import Environment, Task, make_task
 from entrob.errors import EntrobError, unknown
 from entrob.persistence.store import read_json
 from entrob.regularizers import family, regularizers
@@ -68,7 +68,7 @@ class Rules:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class SuiteTask:
     """One task of a suite.
 
     Attributes:
@@ -98,8 +98,7 @@ class Task:
     @property
     def measure(self) -> str:
         """What is scored, see `entrob.suite.scores.Scale`: success on grids, else the return."""
-        env, _ = make(self.experiment.environment)
-        return "success" if getattr(env, "finite", False) else "return"
+        return "success" if self.experiment.task.env.finite else "return"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Suite:
     name: str
     title: str
     preset: str
-    tasks: dict[str, Task]
+    tasks: dict[str, SuiteTask]
     methods: tuple[str, ...] = ()
     declared: tuple[str, ...] = ()
 
@@ -153,9 +152,10 @@ def load(name: str, preset: str) -> Suite:
     for task in played:
         if task not in data["tasks"]:
             raise unknown("task", task, data["tasks"])
-        where, table = f"{path.name}: tasks.{task}", _table(path.name, data, task, preset, chosen)
-        experiment = from_table(where, f"{path.stem}-{task}", table, preset)
-        tasks[task] = Task(task, experiment, rules, given)
+        where = f"{path.name}: tasks.{task}"
+        built, table = _built(where, data, task, {preset: chosen})
+        experiment = from_table(where, f"{path.stem}-{task}", table, preset, built)
+        tasks[task] = SuiteTask(task, experiment, rules, given)
     known = {*regularizers.names(), *declared}
     for method in methods:
         if method not in known:
@@ -190,44 +190,46 @@ def _declared(where: str, entry: dict[str, Any]) -> str:
     return entry["name"]
 
 
-def _table(
-    where: str, data: dict[str, Any], task: str, preset: str, chosen: dict[str, Any]
-) -> dict[str, Any]:
-    """What an experiment's file would say of a task: common settings, its own, and all methods.
+def _built(
+    where: str, data: dict[str, Any], task: str, presets: dict[str, dict[str, Any]]
+) -> tuple[Task, dict[str, Any]]:
+    """A task's environment, and what an experiment's file would say of it.
 
     Args:
-      where: the suite's file, for errors.
-      data: what it says.
-      task, preset: which.
-      chosen: the preset's settings for all tasks, which a preset of the task's own overrides.
+      where: the task, for errors.
+      data: what the suite's file says.
+      task: its name.
+      presets: settings for all tasks, which a preset of the task's own overrides.
     """
     common, own = data.get("common", {}), dict(data["tasks"][task])
-    presets = {preset: chosen | own.pop("presets", {}).get(preset, {})}
-    hyper = common.get("hyper", {}) | own.get("hyper", {})
+    theirs = own.pop("presets", {})
+    presets = {name: chosen | theirs.get(name, {}) for name, chosen in presets.items()}
     if "environment" not in own:
-        raise EntrobError(f"{where}: tasks.{task} has no environment")
-    env, _ = make(own["environment"])
-    more = [entry for entry in data.get("methods", []) if _fits(where, env, entry)]
-    controls = [{"name": name} for name in data.get("controls", [])]
-    methods = [*_methods(env), *more, *controls]
-    return {**common, **own, "hyper": hyper, "presets": presets, "methods": methods}
+        raise EntrobError(f"{where} has no environment")
+    built = make_task(own["environment"])
+    hyper = common.get("hyper", {}) | own.get("hyper", {})
+    methods = _methods(where, data, built.env)
+    table = {**common, **own, "hyper": hyper, "presets": presets, "methods": methods}
+    return built, table
 
 
-def _methods(env: Any) -> list[dict[str, Any]]:
-    """``none`` and every registered regularizer that fits the environment's actions, as tables."""
+def _methods(where: str, data: dict[str, Any], env: Environment) -> list[dict[str, Any]]:
+    """``none``, every registered regularizer and declared method that fits a task, as tables."""
     fitting = [name for name in regularizers.names() if _plays(name, env)]
     coefs = {name: regularizers.get(name)().coef for name in fitting}
     tables = [{"name": name, "coefficients": {name: coef}} for name, coef in coefs.items()]
-    return [{"name": BASELINE}, *tables]
+    more = [entry for entry in data.get("methods", []) if _fits(where, env, entry)]
+    controls = [{"name": name} for name in data.get("controls", [])]
+    return [{"name": BASELINE}, *tables, *more, *controls]
 
 
-def _plays(name: str, env: Any) -> bool:
+def _plays(name: str, env: Environment) -> bool:
     """Whether a regularizer knows the environment's kind of actions."""
     discrete = isinstance(env.action_space(env.default_params), spaces.Discrete)
     return ("discrete" if discrete else "continuous") in regularizers.get(name)().actions
 
 
-def _fits(where: str, env: Any, entry: dict[str, Any]) -> bool:
+def _fits(where: str, env: Environment, entry: dict[str, Any]) -> bool:
     """Whether a task can have a method's adversary, if it has one; raises `EntrobError`."""
     adversary = adversary_of(where, entry.get("adversary", {}))
     return adversary is None or misfit(env, adversary) is None
@@ -235,7 +237,7 @@ def _fits(where: str, env: Any, entry: dict[str, Any]) -> bool:
 
 def narrowed(experiment: Experiment) -> Experiment:
     """Keep the methods that fit the actions; those with a file's other settings keep them."""
-    env, _ = make(experiment.environment)
+    env = experiment.task.env
     fitting = [m for m in experiment.methods if all(_plays(name, env) for name in m.coefficients)]
     return dataclasses.replace(experiment, methods=tuple(fitting))
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from entrob.agents.training import Trainer
 from entrob.persistence.store import Store
 from entrob.perturbations import NOMINAL
 from entrob.suite.scores import CONDITION
 from entrob.sweep import runner
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import runs_of
-from entrob.sweep.program import Trainer
 
 
 @dataclasses.dataclass
@@ -28,7 +28,7 @@ class Desk:
     Attributes:
       folder: the task's.
       command: the command line, for manifests.
-      batch_size: runs side by side, see `entrob.sweep.runner.run`.
+      parallel_runs: runs side by side, see `entrob.sweep.runner.run`.
       say: told of every step before it begins.
       trainers: what was compiled for this task.
       broken: by method, why code of its own cannot be traced.
@@ -36,7 +36,7 @@ class Desk:
 
     folder: Path
     command: str
-    batch_size: int | None
+    parallel_runs: int | None
     say: Callable[[str], None]
     trainers: dict[tuple[str, int], Trainer] = dataclasses.field(default_factory=dict)
     broken: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -44,7 +44,9 @@ class Desk:
     def run(self, experiment: Experiment, stage: str, test: bool = True) -> "Records":
         """Bring a stage up to date with an experiment, and return the records of its runs."""
         store = Store(self.folder / stage)
-        manifest = runner.run(experiment, store, self.command, self.batch_size, test, self.trainers)
+        manifest = runner.run(
+            experiment, store, self.command, self.parallel_runs, test, self.trainers
+        )
         self.broken |= {name.partition("@")[0]: why for name, why in manifest["broken"].items()}
         return records_of(experiment, store)
 

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 
 from entrob.agents.spec import Hyper
-from entrob.persistence.store import Damaged, Store, read_frame, write_frame
+from entrob.persistence.store import Damaged, Store, write_frame
 from entrob.perturbations import NOMINAL
 from entrob.statistics.board import CLASSES
 from entrob.suite.cells import Calibration
-from entrob.suite.declaration import RANDOMIZED, TUNED, Task, active
+from entrob.suite.declaration import RANDOMIZED, TUNED, SuiteTask, active
 from entrob.suite.desk import Desk, Records
 from entrob.suite.scores import CONDITION, recovered, scored
 from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, digest
-from entrob.sweep.groups import Batch, Run, group_methods, runs_of
+from entrob.sweep.groups import Run, RunBatch, group_methods, runs_of
 from entrob.sweep.knobs import Knob, candidate_name, grid, largest_keeping
 from entrob.sweep.measure import Tester, policies
 from entrob.sweep.program import program
@@ -55,7 +55,7 @@ class Tuned(NamedTuple):
     rates: pd.DataFrame
 
 
-def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) -> Tuned:
+def tune(task: SuiteTask, desk: Desk, found: Calibration, centers: dict[str, float]) -> Tuned:
     """Try values of every method, and take the largest that keeps the price.
 
     Args:
@@ -106,7 +106,9 @@ def tune(task: Task, desk: Desk, found: Calibration, centers: dict[str, float]) 
     return Tuned(desk.working(tuple(methods.values())), table, rates)
 
 
-def tuning_experiment(task: Task, methods: tuple[Method, ...], found: Calibration) -> Experiment:
+def tuning_experiment(
+    task: SuiteTask, methods: tuple[Method, ...], found: Calibration
+) -> Experiment:
     """Methods on tuning's seeds and instances, tested under all that is reported."""
     return dataclasses.replace(
         task.experiment,
@@ -138,7 +140,7 @@ def frontier(records: Records, found: Calibration, none: pd.Series) -> pd.DataFr
 
 
 def judged(
-    task: Task,
+    task: SuiteTask,
     method: Method,
     knob: Knob,
     values: tuple[float, ...],
@@ -170,7 +172,7 @@ def judged(
 
 
 def tune_none(
-    task: Task, desk: Desk, found: Calibration, method: Method, none: pd.Series
+    task: SuiteTask, desk: Desk, found: Calibration, method: Method, none: pd.Series
 ) -> tuple[Method, pd.DataFrame, pd.DataFrame]:
     """The best that `none` does by itself: its learning rate, then the temperature of its test.
 
@@ -226,7 +228,7 @@ def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[M
     runs, frames = [], []
     for batch in finished(experiment, store, group):
         places = [i for i, run in enumerate(batch.runs) if run.id in wanted]
-        status = read_frame(store.part("runs", batch.id)).status
+        status = store.read(store.part("runs", batch.id)).status
         for method in hot:
             own = tuple(
                 Run(digest(batch.runs[i].id, method.temperature), method, batch.runs[i].seed)
@@ -235,18 +237,18 @@ def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[M
             runs += [{"run_id": run.id, "status": status[i]} for i, run in zip(places, own)]
             name = digest(experiment.hash, experiment.perturbations, [run.id for run in own])
             path = store.part("tempered", name)
-            if not _whole(path):
+            if not _whole(store, path):
                 everything = policies(store, batch, prog)
                 those = jax.tree.map(lambda x, at=places: x[at], everything)
-                write_frame(path, tester.table(prog, Batch(name, group, own), those))
-            frames.append(read_frame(path))
+                write_frame(path, tester.table(prog, RunBatch(name, group, own), those))
+            frames.append(store.read(path))
     return Records(pd.DataFrame(runs), pd.DataFrame(), pd.concat(frames, ignore_index=True))
 
 
-def _whole(path: Path) -> bool:
+def _whole(store: Store, path: Path) -> bool:
     """Whether records are there and undamaged; damaged ones are written again."""
     try:
-        read_frame(path)
+        store.read(path)
     except Damaged:
         return False
     return True

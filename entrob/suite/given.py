@@ -7,13 +7,13 @@ import pandas as pd
 from entrob.errors import EntrobError
 from entrob.persistence.store import read_json
 from entrob.suite.cells import Calibration
-from entrob.suite.declaration import TUNED, Task
+from entrob.suite.declaration import TUNED, SuiteTask
 from entrob.suite.scores import Scale
 from entrob.sweep.experiment import Method
 from entrob.sweep.knobs import Knob
 
 
-def _rows(task: Task, name: str) -> pd.DataFrame:
+def _rows(task: SuiteTask, name: str) -> pd.DataFrame:
     table = pd.read_csv(
         task.given / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""]
     )
@@ -23,7 +23,7 @@ def _rows(task: Task, name: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def given_calibration(task: Task) -> Calibration:
+def given_calibration(task: SuiteTask) -> Calibration:
     """The cells and the scale of a finished board's task; raises `EntrobError` if it lacks it."""
     cells = _rows(task, "cells").astype({"kept": bool})
     scale = dict(facts_of(task)["scale"])
@@ -31,7 +31,7 @@ def given_calibration(task: Task) -> Calibration:
     return Calibration(cells, Scale(**scale), nominal)
 
 
-def facts_of(task: Task) -> dict[str, Any]:
+def facts_of(task: SuiteTask) -> dict[str, Any]:
     """What the finished board's manifest says of the task; raises `EntrobError` if nothing."""
     facts = read_json(task.given / "manifest.json")["tasks"].get(task.name)
     if facts is None:
@@ -39,7 +39,7 @@ def facts_of(task: Task) -> dict[str, Any]:
     return facts
 
 
-def given_values(task: Task) -> dict[str, Method]:
+def given_values(task: SuiteTask) -> dict[str, Method]:
     """The task's methods with the values that its ``tuning.csv`` says were taken, by name."""
     taken = _rows(task, "tuning").groupby("method").taken.first()
     found = {}

@@ -11,8 +11,8 @@ import pandas as pd
 from entrob.errors import BrokenMethod
 from entrob.persistence.store import write_bytes
 from entrob.sweep.experiment import Experiment, Method
-from entrob.sweep.groups import Batch, group_methods, runs_of
-from entrob.sweep.program import compile_trainer, hypers, program
+from entrob.sweep.groups import RunBatch, group_methods, runs_of
+from entrob.sweep.program import compiled, hypers, program
 
 COLUMNS = ["method", "seconds", "ratio", "ratio_low", "ratio_high", "compile_s"]
 
@@ -75,8 +75,8 @@ def _chunk(experiment: Experiment, method: Method):
     """A function that trains a method's runs for one chunk, called once, and its compile time."""
     (group,) = group_methods((method,))
     prog = program(experiment, group)
-    batch = Batch("", group, runs_of(experiment, method))
-    trainer = compile_trainer(experiment, prog, batch)
+    batch = RunBatch("", group, runs_of(experiment, method))
+    trainer = compiled(experiment, prog, batch)
     seeds, hyper = hypers(experiment, batch, trainer.width)
     state = trainer.init(seeds, hyper, prog.env_params)
     run = lambda: trainer.chunk(state, hyper, prog.env_params)

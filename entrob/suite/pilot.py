@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from entrob.suite.declaration import Task
+from entrob.suite.declaration import SuiteTask
 from entrob.suite.desk import Desk
 from entrob.sweep import knobs
 from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment, Method
@@ -11,7 +11,7 @@ from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment, Method
 STEP = 1.0
 
 
-def pilot(task: Task, desk: Desk) -> dict[str, float]:
+def pilot(task: SuiteTask, desk: Desk) -> dict[str, float]:
     """Where values are tried of every method: where its activity is a tenth, if that can be had.
 
     Short runs of as many values as are tuned, a decade apart, so that the programs and their widths
@@ -45,7 +45,7 @@ def pilot(task: Task, desk: Desk) -> dict[str, float]:
     return {name: knobs.center(task.knobs[name], known[name]) for name in methods}
 
 
-def pilot_experiment(task: Task, methods: tuple[Method, ...]) -> Experiment:
+def pilot_experiment(task: SuiteTask, methods: tuple[Method, ...]) -> Experiment:
     """Methods on seeds of calibration, for a share of the frames, not to be tested."""
     experiment = task.experiment
     return dataclasses.replace(

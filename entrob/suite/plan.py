@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from entrob.envs import make
 from entrob.perturbations import needs_noise
-from entrob.suite.declaration import BASELINE, TUNED, Suite, Task
+from entrob.suite.declaration import BASELINE, TUNED, Suite, SuiteTask
 from entrob.suite.frontier import RATES
-from entrob.sweep.groups import Batch, group_methods, runs_of
-from entrob.sweep.program import compile_trainer, hypers, program
+from entrob.sweep.groups import RunBatch, group_methods, runs_of
+from entrob.sweep.program import compiled, hypers, program
 
 #: Time of a task over that of its frames at the speed of `none`, before any task of this run is
 #: finished: other methods' overhead, compiling and testing.
@@ -35,15 +34,14 @@ class Cost(NamedTuple):
     finished: bool
 
 
-def runs_by_stage(task: Task) -> dict[str, float]:
+def runs_by_stage(task: SuiteTask) -> dict[str, float]:
     """How many runs each stage of a task trains, a pilot counting as its share of one."""
     rules, experiment = task.rules, task.experiment
     methods, tuned = len(experiment.methods), len(task.knobs)
     reported = {"reported": float(methods * experiment.seeds)}
     if task.given is not None:
         return reported
-    env, _ = make(experiment.environment)
-    exact = getattr(env, "finite", False)
+    exact = experiment.task.env.finite
     unknown = [name for name in experiment.perturbations if not exact or needs_noise(name)]
     rates = len(RATES) * rules.seeds * any(m.name == TUNED for m in experiment.methods)
     return {
@@ -58,14 +56,14 @@ def runs_by_stage(task: Task) -> dict[str, float]:
 _SPEEDS: dict[str, float] = {}
 
 
-def speed(task: Task) -> float:
+def speed(task: SuiteTask) -> float:
     """Frames per second at which `none` trains on a task; measured once in a process."""
     experiment = task.experiment
     if experiment.name not in _SPEEDS:
         (group,) = group_methods((task.none,))
         prog = program(experiment, group)
-        batch = Batch("", group, runs_of(experiment, task.none))
-        trainer = compile_trainer(experiment, prog, batch)
+        batch = RunBatch("", group, runs_of(experiment, task.none))
+        trainer = compiled(experiment, prog, batch)
         seeds, swept = hypers(experiment, batch, trainer.width)
         state = trainer.init(seeds, swept, prog.env_params)
         chunk = lambda: jax.block_until_ready(trainer.chunk(state, swept, prog.env_params))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from entrob.statistics.board import COLUMNS
 from entrob.suite.cells import Calibration
-from entrob.suite.declaration import Task, active
+from entrob.suite.declaration import SuiteTask, active
 from entrob.suite.desk import Desk, Records
 from entrob.suite.frontier import Tuned
 from entrob.suite.scores import priced, scored
@@ -31,7 +31,7 @@ def status_of(activity: float) -> str:
 
 
 def report(
-    task: Task, desk: Desk, found: Calibration, tuned: Tuned
+    task: SuiteTask, desk: Desk, found: Calibration, tuned: Tuned
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train and test what is reported.
 

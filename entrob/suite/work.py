@@ -17,7 +17,7 @@ from entrob.persistence.provenance import provenance
 from entrob.persistence.store import Damaged, Store, read_json, write_bytes, write_json
 from entrob.suite import plan
 from entrob.suite.cells import Calibration, calibrate
-from entrob.suite.declaration import BASELINE, Suite, Task, claim, described
+from entrob.suite.declaration import BASELINE, Suite, SuiteTask, claim, described
 from entrob.suite.desk import Desk
 from entrob.suite.frontier import COLUMNS as TUNING
 from entrob.suite.frontier import Tuned, tune
@@ -31,7 +31,7 @@ STAGES = ("calibration", "references", "pilot", "tuning", "reported")
 
 
 def run(
-    suite: Suite, root: Path, command: str, batch_size: int | None, say: Callable[[str], None]
+    suite: Suite, root: Path, command: str, parallel_runs: int | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Bring every task of a suite up to date; finished work is skipped.
 
@@ -39,7 +39,7 @@ def run(
       suite: what to run.
       root: folder; a task has a folder in it.
       command: the command line, for the manifests.
-      batch_size: runs side by side, see `entrob.sweep.runner.run`.
+      parallel_runs: runs side by side, see `entrob.sweep.runner.run`.
       say: told of every step before it begins, and what all will take.
 
     Returns:
@@ -57,13 +57,13 @@ def run(
         if facts is None:
             costs = plan.expected(suite, manifest["tasks"])
             say(plan.text(costs))
-            facts = work(task, folder, command, batch_size, say)
+            facts = work(task, folder, command, parallel_runs, say)
         manifest = _manifest(suite, root, command, name, facts)
         measure_overhead(task.experiment, root / "overhead.csv", set(facts["broken"]), say)
     return manifest
 
 
-def identity(task: Task) -> str:
+def identity(task: SuiteTask) -> str:
     """Identifies all that a task's tables depend on, but the code."""
     experiment = task.experiment
     settings = experiment.training_settings, experiment.seeds, experiment.instances
@@ -73,7 +73,7 @@ def identity(task: Task) -> str:
     return digest(settings, tested, methods, dataclasses.asdict(task.rules), values)
 
 
-def finished(task: Task, folder: Path) -> dict[str, Any] | None:
+def finished(task: SuiteTask, folder: Path) -> dict[str, Any] | None:
     """What ``task.json`` says if it is about just this task, and whole; else None."""
     try:
         facts = read_json(folder / "task.json")
@@ -84,11 +84,15 @@ def finished(task: Task, folder: Path) -> dict[str, Any] | None:
 
 
 def work(
-    task: Task, folder: Path, command: str, batch_size: int | None, say: Callable[[str], None]
+    task: SuiteTask,
+    folder: Path,
+    command: str,
+    parallel_runs: int | None,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Do all stages of a task, and write its tables; returns what the manifest says of it."""
     started = time.perf_counter()
-    desk = Desk(folder, command, batch_size, say)
+    desk = Desk(folder, command, parallel_runs, say)
     if task.given is None:
         found, values = calibrate(task, desk), {}
     else:
@@ -125,7 +129,7 @@ def write_table(folder: Path, name: str, table: pd.DataFrame, keep: bool = True)
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def _facts(task: Task, desk: Desk, found: Calibration, tuned: Tuned) -> dict[str, Any]:
+def _facts(task: SuiteTask, desk: Desk, found: Calibration, tuned: Tuned) -> dict[str, Any]:
     """What the manifest says of a task."""
     judged = tuned.table[tuned.table.method != BASELINE].drop_duplicates("method")
     return {

@@ -40,13 +40,14 @@ def describe(experiment: Experiment, old: Mapping[str, Any]) -> dict[str, Any]:
       and if the environment has a ``scene(params)``, ``scenes`` by condition (see `scene_of`).
     """
     # The methods' own params differ in what the task pays, not in where things stand.
-    env, params = nominal(experiment, group_methods(experiment.methods)[0], noise=True)
+    task = nominal(experiment, group_methods(experiment.methods)[0])
+    env, params = task.pair(noise=True)
     units = {name: perturbations.get(name, params).unit for name in experiment.perturbations}
     entries = {
         "paper": dict(experiment.paper),
         "units": {**old.get("units", {}), **units},
     }
-    if not hasattr(env, "scene"):
+    if env.scene is None:
         return entries
     conditions = {NOMINAL: 0.0}
     conditions |= {name: headline(experiment, name) for name in experiment.perturbations}
@@ -54,7 +55,7 @@ def describe(experiment: Experiment, old: Mapping[str, Any]) -> dict[str, Any]:
         name: scene_of(env, params, name, magnitude, experiment)
         for name, magnitude in conditions.items()
     }
-    axes = list(getattr(env, "trace_axes", ("x", "y")))
+    axes = list(env.trace_axes)
     return {**entries, "trace_axes": axes, "scenes": {**old.get("scenes", {}), **scenes}}
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from entrob.agents.adversarial.adversary import adversary_of, misfit
 from entrob.agents.model import NETWORKS, RECURRENT
 from entrob.agents.spec import TIME_LIMITS, Hyper
-from entrob.envs import make
+from entrob.envs import Task, make_task
 from entrob.errors import EntrobError, unknown
+from entrob.evaluation.records import MEASURES
 from entrob.perturbations import perturbations
 from entrob.regularizers import build, check_coefficient, regularizers
-from entrob.report.paper import MEASURES
 from entrob.sweep.files import read
 
 #: Seeds of tuning begin here, so that they are never among the reported ones.
@@ -97,6 +97,7 @@ class Experiment:
       tune: the file's ``[tune]`` table.
       paper: the file's ``[paper]`` table, what the paper reports: see
         `entrob.report.paper.Paper`. It changes nothing that is computed, and no hash.
+      task: the environment, built once, in its own nominal params.
     """
 
     name: str
@@ -127,6 +128,8 @@ class Experiment:
     snapshots: int = 0
     snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
     paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    # No part of what an experiment is: its environment, built.
+    task: Task = dataclasses.field(kw_only=True, compare=False, repr=False)
 
     @property
     def chunks(self) -> int:
@@ -208,7 +211,9 @@ def load(name: str, preset: str) -> Experiment:
     return from_table(path.name, path.stem, data, preset)
 
 
-def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Experiment:
+def from_table(
+    where: str, name: str, data: dict[str, Any], preset: str, task: Task | None = None
+) -> Experiment:
     """The experiment that a table declares; raises `EntrobError`.
 
     Args:
@@ -216,6 +221,7 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
       name: the experiment's name, unless the table gives one.
       data: the table, as from a file.
       preset: one of its presets.
+      task: its environment, if that is built already.
     """
     data = dict(data)
     check_keys(where, data, _TOP)
@@ -234,8 +240,9 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     for key in ("environment", "frames", "seeds", "methods", "perturbations"):
         if data.get(key) in (None, [], {}):
             raise EntrobError(f"{where}: {key!r} is missing")
+    task = task or make_task(data["environment"])
     # With noise, so that every perturbation that can act on the environment fits its params.
-    env, env_params = make(data["environment"], noise=True)
+    env, env_params = task.pair(noise=True)
     for key in _COUNTS:
         positive_int(f"{where}: {key}", data[key])
     choices = {"algorithm": ("a2c", "ppo"), "network": ("auto", *NETWORKS)}
@@ -266,7 +273,12 @@ def from_table(where: str, name: str, data: dict[str, Any], preset: str) -> Expe
     known = {name for table in tested if isinstance(table, dict) for name in table}
     data["paper"] = _paper(f"{where}: paper", data["paper"], names, known, env_params)
     return Experiment(
-        preset=preset, first_seed=0, methods=methods, perturbations=magnitudes, **data
+        preset=preset,
+        first_seed=0,
+        methods=methods,
+        perturbations=magnitudes,
+        task=task,
+        **data,
     )
 
 

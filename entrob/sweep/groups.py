@@ -49,7 +49,7 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
+class RunBatch:
     """Runs side by side in memory.
 
     Attributes:
@@ -114,7 +114,7 @@ def _chained(method: Method, methods: tuple[Method, ...], share) -> tuple[str, .
     return tuple(sorted(own))
 
 
-def cut(group: Group, runs: list[Run], size: int) -> list[Batch]:
+def cut(group: Group, runs: list[Run], size: int) -> list[RunBatch]:
     """Cut runs of a group into batches of at most `size`, as equal as possible."""
     count = -(-len(runs) // size)
     base, rest = divmod(len(runs), count)
@@ -122,6 +122,6 @@ def cut(group: Group, runs: list[Run], size: int) -> list[Batch]:
     for i in range(count):
         end = start + base + (i < rest)
         here = tuple(runs[start:end])
-        batches.append(Batch(digest(group.key, [run.id for run in here]), group, here))
+        batches.append(RunBatch(digest(group.key, [run.id for run in here]), group, here))
         start = end
     return batches

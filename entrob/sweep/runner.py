@@ -4,12 +4,13 @@ import sys
 import time
 from typing import Any
 
+from entrob.agents.training import Trainer
+from entrob.compiling import memory_limit, padded
 from entrob.errors import BrokenMethod, EntrobError
 from entrob.persistence.provenance import provenance
 from entrob.persistence.store import (
     Damaged,
     Store,
-    read_frame,
     read_sealed,
     write_frame,
     write_json,
@@ -17,9 +18,9 @@ from entrob.persistence.store import (
 from entrob.sweep import snapshots
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
-from entrob.sweep.groups import Batch, Group, Run, cut, group_methods, runs_of
+from entrob.sweep.groups import Group, Run, RunBatch, cut, group_methods, runs_of
 from entrob.sweep.measure import Tester
-from entrob.sweep.program import Trainer, compile_trainer, memory_limit, padded, program
+from entrob.sweep.program import compiled, program
 from entrob.sweep.progress import Progress
 from entrob.sweep.train import Timing, train
 
@@ -30,7 +31,7 @@ def run(
     experiment: Experiment,
     store: Store,
     command: str,
-    batch_size: int | None = None,
+    parallel_runs: int | None = None,
     test: bool = True,
     trainers: dict[tuple[str, int], Trainer] | None = None,
 ) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def run(
       experiment: what to run.
       store: where; it becomes the experiment's.
       command: the command line, for the manifest.
-      batch_size: runs side by side; by default as many as half the memory holds.
+      parallel_runs: runs side by side; by default as many as half the memory holds.
       test: also evaluate under the perturbations (tuning looks at training alone).
       trainers: what was compiled, by group and width; sweeps of one task that share the dictionary
         compile nothing twice. They must agree in their training settings.
@@ -68,7 +69,7 @@ def run(
             try:
                 if missing:
                     _train_group(
-                        experiment, store, group, missing, prog, batch_size, progress, spent,
+                        experiment, store, group, missing, prog, parallel_runs, progress, spent,
                         trainers,
                     )  # fmt: skip
             except BrokenMethod as error:
@@ -124,9 +125,9 @@ def _test_group(experiment, store, group, prog, tester, progress, spent) -> None
             progress.say(f"testing {len(kept)} earlier policies of {len(batch.runs)} runs")
             snapshots.test(store, batch, tester, prog, kept)
             spent.test_s += time.perf_counter() - began
-    spent.compile_s += tester.compile_s
-    spent.test_s -= tester.compile_s
-    tester.compile_s = 0.0
+    spent.compile_s += tester.evaluator.compile_s
+    spent.test_s -= tester.evaluator.compile_s
+    tester.evaluator.compile_s = 0.0
 
 
 class Spent:
@@ -152,7 +153,7 @@ def _unfinished(experiment: Experiment, store: Store, group: Group) -> list:
     return [run for run in wanted if run.id not in done]
 
 
-def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
+def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatch]:
     """Trained batches with runs of a group; damaged ones are removed and so come to be redone.
 
     A batch that was cut from another choice of methods counts too, and keeps its name.
@@ -162,10 +163,10 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
     for path in store.parts("runs"):
         name = path.stem.removeprefix("runs-")
         try:
-            rows = read_frame(path)
+            rows = store.read(path)
             if wanted.keys().isdisjoint(rows["run_id"]):
                 continue
-            read_frame(store.part("curves", name))
+            store.read(store.part("curves", name))
             read_sealed(store.part("policies", name, ".msgpack"))
         except Damaged as error:
             print(f"warning: {error}; its batch is trained again", file=sys.stderr, flush=True)
@@ -173,35 +174,35 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[Batch]:
             continue
         named = [Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples()]
         runs = [wanted.get(run.id, run) for run in named]
-        batches.append(Batch(name, group, tuple(runs)))
+        batches.append(RunBatch(name, group, tuple(runs)))
     return batches
 
 
 def _train_group(
-    experiment, store, group, missing, prog, batch_size, progress, spent, trainers
+    experiment, store, group, missing, prog, parallel_runs, progress, spent, trainers
 ) -> None:
     """Train the missing runs of a group in as few batches as fit in memory."""
-    size = batch_size or store.manifest().get("batch_sizes", {}).get(group.key) or len(missing)
+    size = parallel_runs or store.manifest().get("batch_sizes", {}).get(group.key) or len(missing)
 
-    def compiled(batch: Batch) -> Trainer:
+    def trainer_of(batch: RunBatch) -> Trainer:
         width = padded(len(batch.runs))
         if (group.key, width) not in trainers:
             progress.say(f"compiling {' + '.join(group.regularizers) or 'none'} for {width} runs")
-            trainers[group.key, width] = compile_trainer(experiment, prog, batch)
+            trainers[group.key, width] = compiled(experiment, prog, batch)
             spent.compile_s += trainers[group.key, width].compile_s
         return trainers[group.key, width]
 
     while True:
         batches = cut(group, missing, min(size, len(missing)))
-        trainer = compiled(batches[0])
-        if batch_size or trainer.bytes <= memory_limit() or size == 1:
+        trainer = trainer_of(batches[0])
+        if parallel_runs or trainer.bytes <= memory_limit() or size == 1:
             break
         size = -(-size // 2)
     manifest = store.manifest()
     manifest.setdefault("batch_sizes", {})[group.key] = size
     write_json(store.manifest_path, manifest)
     for batch in batches:
-        trainer = compiled(batch)
+        trainer = trainer_of(batch)
         progress.start()
         spent.trained(train(experiment, store, batch, trainer, prog, progress))
 

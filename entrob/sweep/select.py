@@ -55,12 +55,11 @@ def select_perturbations(experiment: Experiment, names: tuple[str, ...]) -> Expe
     Raises:
       EntrobError: unknown perturbation, or one that acts in training only.
     """
-    from entrob.envs import make
     from entrob.perturbations import perturbations
 
     if not names:
         return experiment
-    _, env_params = make(experiment.environment, noise=True)
+    env_params = experiment.task.noisy_params
     chosen = {}
     for name in names:
         entry = perturbations.get(name, env_params)

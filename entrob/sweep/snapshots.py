@@ -10,19 +10,18 @@ import pandas as pd
 from entrob.persistence.store import (
     Damaged,
     Store,
-    read_frame,
     read_sealed,
     write_frame,
     write_tree,
 )
 from entrob.perturbations import NOMINAL
 from entrob.sweep.experiment import Experiment, digest
-from entrob.sweep.groups import Batch
+from entrob.sweep.groups import RunBatch
 from entrob.sweep.measure import Tester, read_policies
 from entrob.sweep.program import Program
 
 
-def write_policies(path: Path, batch: Batch, policies: Any) -> None:
+def write_policies(path: Path, batch: RunBatch, policies: Any) -> None:
     """Write the policies of a batch, leaves [width, ...] of which the first are runs."""
     runs = len(batch.runs)
     write_tree(path, jax.tree.map(lambda x: np.asarray(x)[:runs], policies))
@@ -34,17 +33,17 @@ def chunks(experiment: Experiment) -> list[int]:
     return [round(experiment.chunks * (i + 1) / points) for i in range(points)]
 
 
-def path_of(store: Store, batch: Batch, done: int) -> Path:
+def path_of(store: Store, batch: RunBatch, done: int) -> Path:
     """Where the policies after so many chunks are kept."""
     return store.part("snapshot", f"{batch.id}-{done}", ".msgpack")
 
 
-def keep(store: Store, batch: Batch, done: int, policies: Any) -> None:
+def keep(store: Store, batch: RunBatch, done: int, policies: Any) -> None:
     """Keep the policies of a batch after so many chunks."""
     write_policies(path_of(store, batch, done), batch, policies)
 
 
-def missing(experiment: Experiment, store: Store, batch: Batch, progress) -> list[int]:
+def missing(experiment: Experiment, store: Store, batch: RunBatch, progress) -> list[int]:
     """The snapshots of a batch that are still to be tested, if they were kept and can be read."""
     done = _tested(experiment, store, batch, progress)
     kept = []
@@ -60,23 +59,23 @@ def missing(experiment: Experiment, store: Store, batch: Batch, progress) -> lis
     return kept
 
 
-def part(experiment: Experiment, store: Store, batch: Batch) -> Path:
+def part(experiment: Experiment, store: Store, batch: RunBatch) -> Path:
     """Path of the records of a batch's snapshots."""
     key = digest(experiment.hash, experiment.snapshot_perturbations)
     return store.part("progress", f"{batch.id}-{key}")
 
 
-def _tested(experiment: Experiment, store: Store, batch: Batch, progress) -> set[int]:
+def _tested(experiment: Experiment, store: Store, batch: RunBatch, progress) -> set[int]:
     path = part(experiment, store, batch)
     try:
-        return set(read_frame(path)["chunk"]) if path.exists() else set()
+        return set(store.read(path)["chunk"]) if path.exists() else set()
     except Damaged as error:
         progress.warn(f"{error}; tested again")
         path.unlink()
         return set()
 
 
-def test(store: Store, batch: Batch, tester: Tester, prog: Program, which: list[int]) -> None:
+def test(store: Store, batch: RunBatch, tester: Tester, prog: Program, which: list[int]) -> None:
     """Test snapshots nominal and under `Experiment.snapshot_perturbations`.
 
     Args:
@@ -90,17 +89,13 @@ def test(store: Store, batch: Batch, tester: Tester, prog: Program, which: list[
     """
     experiment = tester.experiment
     path = part(experiment, store, batch)
-    frames = [read_frame(path)] if path.exists() else []
+    frames = [store.read(path)] if path.exists() else []
     per_chunk = experiment.chunk * experiment.num_envs * experiment.num_steps
     for chunk in which:
         policies = read_policies(path_of(store, batch, chunk), batch, prog)
         rows = []
         for name, magnitude in {NOMINAL: 0.0, **experiment.snapshot_perturbations}.items():
-            records = tester.records(prog, batch, policies, name, magnitude)
-            for run, record in zip(batch.runs, records):
-                who = {"run_id": run.id, "method": run.method.name, "seed": run.seed}
-                when = {"chunk": chunk, "frames": chunk * per_chunk}
-                what = {"perturbation": name, "magnitude": magnitude}
-                rows.append({**who, **when, **what, **record})
+            found = tester.rows(prog, batch, policies, name, magnitude)
+            rows += [{**row, "chunk": chunk, "frames": chunk * per_chunk} for row in found]
         frames.append(pd.DataFrame(rows))
         write_frame(path, pd.concat(frames, ignore_index=True))

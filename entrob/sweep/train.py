@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from entrob.agents.actor_critic import AGENT, HEALTHY
+from entrob.agents.training import Trainer
 from entrob.persistence.store import Damaged, Store, read_tree, write_frame, write_tree
 from entrob.regularizers.protocol import faults
 from entrob.sweep import snapshots
 from entrob.sweep.experiment import Experiment
-from entrob.sweep.groups import Batch
-from entrob.sweep.program import Program, Trainer, hypers
+from entrob.sweep.groups import RunBatch
+from entrob.sweep.program import Program, hypers
 from entrob.sweep.snapshots import write_policies
 
 #: Sums over the episodes that ended, as opposed to means over the frames of an update.
@@ -35,7 +36,7 @@ class Timing(NamedTuple):
 
 
 def train(
-    experiment: Experiment, store: Store, batch: Batch, trainer: Trainer, prog: Program, progress
+    experiment: Experiment, store: Store, batch: RunBatch, trainer: Trainer, prog: Program, progress
 ) -> Timing:
     """Train a batch from its last checkpoint on; store its policies, curves and runs.
 
@@ -82,7 +83,7 @@ def train(
     return Timing(seconds, frames * (done - first))
 
 
-def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.ndarray]):
+def _curve_records(experiment: Experiment, batch: RunBatch, curves: dict[str, np.ndarray]):
     """A row per run × logged point: means over the updates since the last point.
 
     ``activity`` is a mean over those in which it was measured, NaN if there was none.
@@ -123,7 +124,7 @@ def _curve_records(experiment: Experiment, batch: Batch, curves: dict[str, np.nd
 
 
 def _run_records(
-    experiment: Experiment, batch: Batch, state: Any, curves: dict[str, np.ndarray]
+    experiment: Experiment, batch: RunBatch, state: Any, curves: dict[str, np.ndarray]
 ) -> pd.DataFrame:
     """A row per run: what it was and how it ended; ``activity`` is the median over training."""
     diverged_at, causes = np.asarray(state.diverged_at), np.asarray(state.cause)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from entrob.agents.training import Trainer
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store
 from entrob.regularizers import regularizers
@@ -21,7 +22,7 @@ from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coeff
 from entrob.sweep.groups import group_methods
 from entrob.sweep.knobs import Knob
 from entrob.sweep.measure import Tester
-from entrob.sweep.program import Trainer
+from entrob.sweep.program import nominal
 from entrob.sweep.runner import run
 
 THRESHOLD = 0.95
@@ -133,7 +134,7 @@ def tune(
     experiment: Experiment,
     store: Store,
     command: str,
-    batch_size: int | None = None,
+    parallel_runs: int | None = None,
     trainers: dict[tuple[str, int], Trainer] | None = None,
 ):
     """Tune every grid of an experiment.
@@ -141,7 +142,7 @@ def tune(
     Args:
       experiment: it.
       store: of the tuning runs.
-      command, batch_size, trainers: as of `entrob.sweep.runner.run`.
+      command, parallel_runs, trainers: as of `entrob.sweep.runner.run`.
 
     Returns:
       ``(chosen, table, manifest)``: coefficient by method, a row per candidate, and the manifest
@@ -149,11 +150,11 @@ def tune(
     """
     of = grids(experiment)
     first = tuning_experiment(experiment, of)
-    random = Tester(first).random_policy(group_methods(first.methods)[0])
+    random = Tester(first).random_policy(nominal(first, group_methods(first.methods)[0]))
     trainers = {} if trainers is None else trainers
     for _ in range(_MAX_EXTENSIONS + 1):
         sweep = tuning_experiment(experiment, of)
-        manifest = run(sweep, store, command, batch_size, trainers=trainers)
+        manifest = run(sweep, store, command, parallel_runs, trainers=trainers)
         frames = store.gather("evaluation"), store.gather("runs")
         floor, measure = float(random.return_mean.iloc[0]), experiment.tune.get("measure")
         table = score_table(of, *frames, floor, measure)

@@ -9,9 +9,9 @@ import pytest
 
 from entrob.agents.actor_critic import make_agent
 from entrob.agents.collect import collect
-from entrob.agents.distributions import Categorical
 from entrob.agents.networks import LSTM, MLP
 from entrob.agents.spec import Hyper, Spec
+from entrob.distributions import Categorical
 from entrob.envs import make
 from entrob.estimators.advantages import gae
 from entrob.regularizers import Regularizer, chain, policy_entropy, state_entropy

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from entrob.agents.actor_critic import AGENT, make_agent
-from entrob.agents.distributions import TanhNormal
 from entrob.agents.model import LOG_STD, bounded, make_model
 from entrob.agents.normalizer import Normalizer, standardize
 from entrob.agents.spec import Hyper, Spec
+from entrob.distributions import TanhNormal
 from entrob.errors import EntrobError
 from entrob.regularizers import chain
 

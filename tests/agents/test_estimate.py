@@ -11,10 +11,10 @@ from entrob.agents.actor_critic import make_agent
 from entrob.agents.estimate import trust
 from entrob.agents.networks import LSTM, MLP
 from entrob.agents.spec import Hyper, Spec
+from entrob.compiling import compiler_options
 from entrob.envs import make
 from entrob.estimators.advantages import discounted
 from entrob.regularizers import Regularizer, chain
-from entrob.sweep.program import compiler_options
 
 
 def test_discounted_returns_are_their_definition():

@@ -12,8 +12,8 @@ import pytest
 
 from entrob.suite.declaration import load
 from entrob.sweep.experiment import Experiment, Method
-from entrob.sweep.groups import Batch, group_methods, runs_of
-from entrob.sweep.program import compile_trainer, hypers, program
+from entrob.sweep.groups import RunBatch, group_methods, runs_of
+from entrob.sweep.program import compiled, hypers, program
 
 SEEDS, SOLVED = 10, 9
 #: The preset whose frames are asked for.
@@ -36,8 +36,8 @@ def scores(experiment: Experiment, method: Method, what: str) -> np.ndarray:
     """Mean success or return over the last tenth of training, by seed."""
     (group,) = group_methods((method,))
     prog = program(experiment, group)
-    batch = Batch("", group, runs_of(experiment, method))
-    trainer = compile_trainer(experiment, prog, batch)
+    batch = RunBatch("", group, runs_of(experiment, method))
+    trainer = compiled(experiment, prog, batch)
     seeds, hyper = hypers(experiment, batch, trainer.width)
     state, chunks = trainer.init(seeds, hyper, prog.env_params), []
     for _ in range(experiment.chunks):

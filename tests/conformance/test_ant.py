@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from entrob.compiling import compiler_options
 from entrob.envs import make
-from entrob.sweep.program import compiler_options
 
 gymnasium = pytest.importorskip("gymnasium")
-pytest.importorskip("entrob.envs.mujoco.ant.environment")
 
 ENV, NOMINAL = make("mujoco/ant")
 WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))

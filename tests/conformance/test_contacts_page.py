@@ -8,7 +8,6 @@ import re
 import pytest
 
 pytest.importorskip("gymnasium")
-pytest.importorskip("entrob.envs.mujoco.pusher.reference")
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "entrob" / "envs" / "mujoco" / "contacts.md").read_text()

@@ -22,13 +22,13 @@ import scipy.stats
 
 from entrob.agents.actor_critic import make_agent
 from entrob.agents.spec import Hyper, Spec
+from entrob.compiling import compiler_options
 from entrob.envs import make
+from entrob.envs.mujoco.pusher import reference
 from entrob.evaluation.batch import evaluate
 from entrob.regularizers import chain
-from entrob.sweep.program import compiler_options
 
 gymnasium = pytest.importorskip("gymnasium")
-reference = pytest.importorskip("entrob.envs.mujoco.pusher.reference")
 gymnasium_pusher, stiff_contacts = reference.gymnasium_pusher, reference.stiff_contacts
 
 ENV, NOMINAL = make("mujoco/pusher")
@@ -326,13 +326,14 @@ def test_changed_params_are_changed_models(change):
 def test_a_policy_does_the_same_in_gymnasium():
     """An untrained recurrent policy; trained ones meet in benchmarks/pusher_in_gymnasium.py."""
     agent = make_agent(Spec(ENV, chain(), network="lstm", num_envs=4, normalize=True))
-    policy, n = agent.init(jax.random.PRNGKey(0), Hyper(), WALLED).policy, 100
+    actor, n = agent.actor, 100
+    policy = agent.init(jax.random.PRNGKey(0), Hyper(), WALLED).policy
     keys = jax.random.split(jax.random.key(1), n)
     instances = jax.tree.map(lambda x: jnp.stack([x] * n), WALLED)
-    test = lambda policy: evaluate(ENV, agent.actor, 100, policy, instances, keys)
+    test = lambda policy: evaluate(ENV, actor, 100, policy, instances, keys)
     here = jax.jit(test, compiler_options=OPTIONS)(jax.tree.map(lambda x: x[None], policy))
     success, returns, distances = reference.play(
-        lambda key, memory, obs: agent.act(key, policy, memory, obs), agent.start(), WALLED, n
+        lambda key, memory, obs: actor.act(key, policy, memory, obs), actor.start(), WALLED, n
     )
     print(f"return {here.episode_return.mean():.2f} here, {returns.mean():.2f} in Gymnasium")
     assert not success.any() and not here.steps_to_success.any()

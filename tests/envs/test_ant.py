@@ -9,17 +9,13 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-
-from entrob.envs import make
-from entrob.errors import EntrobError
-from entrob.perturbations import perturb
-
-pytest.importorskip("entrob.envs.mujoco.ant.environment")
-
 from mujoco import mjx
 
+from entrob.compiling import compiler_options
+from entrob.envs import make
 from entrob.envs.mujoco.ant import legged, track
-from entrob.sweep.program import compiler_options
+from entrob.errors import EntrobError
+from entrob.perturbations import perturb
 
 ENV, NOMINAL = make("mujoco/ant")
 KEY = jax.random.key(0)

@@ -1,13 +1,11 @@
 """Contacts in closed form, against distances found by brute force and against C MuJoCo."""
 
 import jax
+import mujoco
 import numpy as np
 import pytest
 
-contacts = pytest.importorskip("entrob.envs.mujoco.pusher.contacts")
-portal = pytest.importorskip("entrob.envs.mujoco.pusher.portal")
-reference = pytest.importorskip("entrob.envs.mujoco.pusher.reference")
-mujoco = pytest.importorskip("mujoco")
+from entrob.envs.mujoco.pusher import contacts, portal, reference
 
 N = 300
 TYPES = {"plane": 0, "sphere": 2, "capsule": 3, "cylinder": 5, "box": 6, "puck": 5}

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("mujoco.mjx")
-
 from entrob.envs import make
 from entrob.envs.mujoco import render
 from entrob.envs.mujoco.render import draw_episode, render_episode

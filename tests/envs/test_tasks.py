@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.envs import entropy_features, environments, is_success, make
+from entrob.envs import entropy_features, environments, make
 from entrob.perturbations import perturb
 
 IDS = environments.names()
@@ -40,7 +40,7 @@ def played(id):
             action = space.sample(key_action)
             obs, after, reward, terminated, _ = env.step_env(key_step, state, action, params)
             truncated = env.is_truncated(after, params)
-            success = is_success(env, after, params)
+            success = env.is_success(after, params)
             features = entropy_features(env, after, obs, params)
             begun = env.reset_env(key_reset, params)[1]
             new = lambda a, b: jnp.where(terminated | truncated, a, b)
@@ -121,28 +121,28 @@ def begun(id, **state):
 
 def test_success_of_cartpole_is_to_stand_at_the_limit():
     env, params, state = begun("gymnax:CartPole-v1", theta=0.1)
-    assert not is_success(env, state.replace(time=499), params)
-    assert is_success(env, state.replace(time=500), params)
-    assert not is_success(env, state.replace(time=500, theta=0.3), params)
+    assert not env.is_success(state.replace(time=499), params)
+    assert env.is_success(state.replace(time=500), params)
+    assert not env.is_success(state.replace(time=500, theta=0.3), params)
 
 
 def test_success_of_acrobot_and_car_is_the_goal():
     for height, angle in ((0.9, 0.45), (1.1, 0.55)):  # both links at one angle: -2 cos
         env, params, state = begun("gymnax:Acrobot-v1", joint_angle1=np.arccos(-angle))
         state = state.replace(joint_angle2=jnp.float32(0.0))
-        assert bool(is_success(env, state, params)) == (height > 1)
-        assert is_success(env, state, params.replace(goal_height=jnp.float32(0.8)))
+        assert bool(env.is_success(state, params)) == (height > 1)
+        assert env.is_success(state, params.replace(goal_height=jnp.float32(0.8)))
     for position in (0.49, 0.51):
         env, params, state = begun("gymnax:MountainCar-v0", position=position, velocity=0.01)
-        assert bool(is_success(env, state, params)) == (position > 0.5)
+        assert bool(env.is_success(state, params)) == (position > 0.5)
 
 
 def test_success_of_the_robot_is_to_have_reached_its_goal():
     env, params, state = begun("gymnax:PointRobot-misc")
-    assert not is_success(env, state, params)
+    assert not env.is_success(state, params)
     there = state.replace(pos=state.goal)
     _, after, reward, *_ = env.step(jax.random.key(0), there, jnp.zeros(2), params)
-    assert reward == 1 and is_success(env, after, params)
+    assert reward == 1 and env.is_success(after, params)
 
 
 @pytest.mark.parametrize("id", ["Pendulum-v1", "Asterix-MinAtar", "SpaceInvaders-MinAtar"])

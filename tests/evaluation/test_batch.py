@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical
 from entrob.agents.model import Model
+from entrob.distributions import Categorical
 from entrob.envs import make
 from entrob.evaluation.batch import evaluate
 from entrob.persistence.store import Store, write_tree
@@ -142,7 +142,7 @@ def tested(tiny, tmp_path_factory):
         tester = measure.Tester(experiment)
         assert tester.missing(store, batch) == NAMES
         tester.test(store, batch, prog, NAMES)
-    assert tester.missing(store, batch) == [] and tester.compile_s > 0
+    assert tester.missing(store, batch) == [] and tester.evaluator.compile_s > 0
     return store, traces
 
 

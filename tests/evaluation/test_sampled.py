@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical
-from entrob.envs import ends_at_success, environments, is_success, make
+from entrob.envs import Environment, environments, make
 from entrob.evaluation.sampled import play
 from entrob.evaluation.uniform import uniform_model
 
@@ -29,10 +28,7 @@ def played(id, noise):
     env, params = short(id, noise)
     model = uniform_model(env)
 
-    def act(memory, state, obs):
-        dist, *_ = model.step((), (), obs[None], None)
-        return jax.tree.map(lambda x: x[0], dist), memory
-
+    act = lambda key, memory, state, obs: model.act(key, (), memory, obs)
     keys = jax.random.split(jax.random.key(0), COUNT)
     return jax.jit(jax.vmap(lambda key: play(env, act, (), params, key, HORIZON)))(keys)
 
@@ -52,7 +48,7 @@ def by_hand(id):
             dist, *_ = model.step((), (), obs[None], None)
             action = dist.sample(key_act)[0]
             obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
-            success = alive & is_success(env, state, params)
+            success = alive & env.is_success(state, params)
             out = jnp.where(alive, reward, 0.0), success
             return (obs, state, alive & ~(terminated | env.is_truncated(state, params))), out
 
@@ -86,13 +82,13 @@ def test_the_nominal_is_the_same_with_and_without_what_adds_noise(id):
 
 
 def test_only_where_success_is_the_score_does_it_end_an_episode():
-    assert [id for id in environments.names() if ends_at_success(make(id)[0])] == [
+    assert [id for id in environments.names() if make(id)[0].ends_at_success] == [
         "mujoco/ant",
         "mujoco/pusher",
     ]
 
 
-class Count:
+class Count(Environment):
     """Pays 1 a step and succeeds at every step from the third on; never terminates."""
 
     def reset_env(self, key, params):
@@ -115,7 +111,7 @@ class Count:
 def test_a_task_declares_that_its_test_ends_at_success(declared, paid):
     env = Count()
     env.ends_at_success = declared
-    act = lambda memory, state, obs: (Categorical(jnp.zeros(2)), memory)
+    act = lambda key, memory, state, obs: (0, memory)
     episode = play(env, act, (), jnp.int32(9), jax.random.key(0), 12)
     assert episode.episode_return == paid and episode.steps_to_success == 3
     assert episode.final_distance == 10 - paid  # where it ended, not after all steps
@@ -126,8 +122,8 @@ def test_the_robots_goals_count_over_the_whole_episode():
     env, params = make("gymnax:PointRobot-misc")
     params = params.replace(goal_radius=jnp.float32(10.0), max_steps_in_episode=jnp.int32(20))
     model = uniform_model(env)
-    act = lambda memory, state, obs: (
-        jax.tree.map(lambda x: x[0], model.step((), (), obs[None], None)[0]),
+    act = lambda key, memory, state, obs: (
+        model.step((), (), obs[None], None)[0].sample(key)[0],
         memory,
     )
     episode = play(env, act, (), params, jax.random.key(0), 20)

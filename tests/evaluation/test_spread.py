@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical
 from entrob.envs import make
 from entrob.evaluation.spread import observation_spread
 from entrob.persistence.store import Store
@@ -36,7 +35,7 @@ class Count:
 
 
 def test_it_is_the_deviation_over_the_steps_that_were_taken():
-    act = lambda memory, state, obs: (Categorical(jnp.zeros(2)), memory)
+    act = lambda key, memory, state, obs: (0, memory)
     keys = jax.random.split(jax.random.key(0), 8)
     ends = [int(Count().reset_env(jax.random.split(key)[0], None)[1][1]) for key in keys]
     assert set(ends) == {2, 4}
@@ -57,15 +56,12 @@ def test_declared_spreads_are_those_of_trained_policies(task, tmp_path):
     env, params = make(experiment.environment)
     if group.setting["params"]:
         params = prog.env_params
-    model, one = prog.agent.actor, lambda tree: jax.tree.map(lambda x: x[None], tree)
+    model = prog.agent.actor
 
     def spread(policy, keys):
-        def act(memory, state, obs):
-            dist, _, memory = model.step(policy, memory, one(obs), jnp.zeros(1, bool))
-            return jax.tree.map(lambda x: x[0], dist), memory
-
+        act = lambda key, memory, state, obs: model.act(key, policy, memory, obs)
         horizon = int(params.max_steps_in_episode)
-        return observation_spread(env, act, model.memory(1), params, keys, horizon)
+        return observation_spread(env, act, model.start(), params, keys, horizon)
 
     keys = jax.random.split(jax.random.key(experiment.evaluation_seed), 32)
     found = jax.jit(jax.vmap(spread, (0, None)))(trained(store, prog), keys)

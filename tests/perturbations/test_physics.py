@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-pytest.importorskip("mujoco.mjx")
-
 from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.perturbations import compose, perturb, perturbations

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytest.importorskip("mujoco.mjx")
-
 from entrob.envs import make
 from entrob.perturbations import perturb, perturbations
 

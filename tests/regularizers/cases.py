@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
-from entrob.agents.distributions import Categorical, TanhNormal
-from entrob.agents.spec import Finite
+from entrob.distributions import Categorical, TanhNormal
 from entrob.estimators.counting import neighbors
-from entrob.regularizers.protocol import Policy, Regularizer, Rollout, chain
+from entrob.regularizers.protocol import Regularizer, chain
+from entrob.rollout import Context, Finite, PolicyOutput, Rollout
 
 STEPS, ENVS, SIZE, ACTIONS, DIMENSIONS, HIDDEN, STATES = 12, 4, 3, 4, 2, 5, 20
 CLIP, GAMMA, PROGRESS = 0.2, 0.9, 0.3
@@ -105,13 +105,15 @@ def make_case(seed=0, kind="discrete", finite=False, edge=None) -> Case:
         advantage=(advantage - advantage.mean()) / advantage.std(),
         target=number(),
         dist=dist,
-        progress=jnp.float32(PROGRESS),
-        gamma=jnp.float32(GAMMA),
-        reward_scale=jnp.float32(2.0),
+        context=Context(
+            progress=jnp.float32(PROGRESS),
+            gamma=jnp.float32(GAMMA),
+            reward_scale=jnp.float32(2.0),
+            finite=Finite(jnp.asarray(table), jnp.asarray(table), neighbors(jnp.asarray(table)))
+            if finite
+            else None,
+        ),
         index=jnp.asarray(index, jnp.int32) if finite else None,
-        finite=Finite(jnp.asarray(table), jnp.asarray(table), neighbors(jnp.asarray(table)))
-        if finite
-        else None,
     )
     return Case(kind, moved, rollout, params)
 
@@ -147,8 +149,7 @@ def spec_of(kind: str) -> SimpleNamespace:
 def _look(part: Regularizer, kind, params, rollout, state, coefs):
     whole = chain(part)
     keys = jax.random.split(jax.random.key(3), 4)
-    common = ("progress", "gamma", "reward_scale", "trust")
-    alone = rollout.replace(finite=None, **dict.fromkeys(common))
+    alone = rollout.replace(context=None)
 
     def one(coef):
         states, named = {part.name: state}, {part.name: coef}
@@ -157,11 +158,11 @@ def _look(part: Regularizer, kind, params, rollout, state, coefs):
         notes = whole.prepare(states, shaped, named)
         steps = alone.replace(advantage=shaped.advantage, target=shaped.target, notes=notes)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
-        batch = batch.replace(finite=rollout.finite, **{n: getattr(rollout, n) for n in common})
+        batch = batch.replace(context=rollout.context)
 
         def objective(params):
             dist, value = apply(kind, params, batch.obs)
-            policy = Policy(dist, value, params, functools.partial(apply, kind))
+            policy = PolicyOutput(dist, value, params, functools.partial(apply, kind))
             (weight, low, high), _ = whole.surrogate(
                 keys[1], states, policy, batch, named, jnp.float32(CLIP)
             )

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from entrob.agents.actor_critic import make_agent
-from entrob.agents.distributions import Categorical
-from entrob.agents.spec import Finite, Hyper, Spec
+from entrob.agents.spec import Hyper, Spec
+from entrob.distributions import Categorical
 from entrob.envs.minigrid import MiniGrid
 from entrob.estimators.counting import neighbors
-from entrob.regularizers import Rollout, chain
+from entrob.regularizers import chain
+from entrob.rollout import Context, Finite, Rollout
 
 
 class Linear(nn.Module):
@@ -49,13 +50,15 @@ def make_rollout():
             advantage=number(),
             target=number(),
             dist=Categorical(jnp.asarray(rng.normal(size=(*shape, 3)), jnp.float32)),
-            progress=jnp.float32(0.5),
-            gamma=jnp.float32(0.9),
-            reward_scale=jnp.float32(2.0),
+            context=Context(
+                progress=jnp.float32(0.5),
+                gamma=jnp.float32(0.9),
+                reward_scale=jnp.float32(2.0),
+                finite=Finite(table, jnp.asarray(table), neighbors(jnp.asarray(table)))
+                if finite
+                else None,
+            ),
             index=jnp.asarray(index, jnp.int32) if finite else None,
-            finite=Finite(table, jnp.asarray(table), neighbors(jnp.asarray(table)))
-            if finite
-            else None,
         )
 
     return build

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from entrob.agents.actor_critic import AGENT
-from entrob.agents.distributions import Categorical
+from entrob.distributions import Categorical
 from entrob.errors import EntrobError
-from entrob.regularizers import Policy, Regularizer, chain, policy_entropy, schedules
+from entrob.regularizers import Regularizer, chain, policy_entropy, schedules
 from entrob.regularizers.protocol import WATCHED, faults
+from entrob.rollout import PolicyOutput
 
 MEDDLING = tuple(hook for hook in WATCHED if hook != "update")
 
@@ -158,7 +159,7 @@ def test_weights_multiply_and_the_last_clip_range_holds(make_rollout):
 
     part = chain(fixed("a", 2.0, 0.1, 0.3), fixed("b", 3.0, 0.2, 0.4), fixed("off", 9.0, 9.0, 9.0))
     states = dict.fromkeys(part.names, ())
-    policy = Policy(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), None)
+    policy = PolicyOutput(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), None)
     for coefs, wanted in [((1.0, 1.0, 0.0), [6.0, 0.2, 0.4]), ((0.0, 0.0, 0.0), [1.0, 0.5, 0.5])]:
         named = dict(zip(part.names, coefs))
         key, batch = jax.random.PRNGKey(0), make_rollout(0)
@@ -171,7 +172,7 @@ def test_a_surrogate_sees_the_clip_range_so_far(make_rollout):
         return 0 * batch.reward + 1, batch.clip_low, 2 * batch.clip_high
 
     part = chain(*(Regularizer(name, surrogate=double) for name in ("a", "off", "b")))
-    policy, coefs = Policy(*[jnp.zeros(())] * 3, None), {"a": 1.0, "off": 0.0, "b": 1.0}
+    policy, coefs = PolicyOutput(*[jnp.zeros(())] * 3, None), {"a": 1.0, "off": 0.0, "b": 1.0}
     states = dict.fromkeys(part.names, ())
     out, _ = part.surrogate(jax.random.PRNGKey(0), states, policy, make_rollout(0), coefs, 0.5)
     assert [float(x.mean()) for x in out] == pytest.approx([1.0, 0.5, 2.0])

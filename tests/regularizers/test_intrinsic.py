@@ -13,8 +13,8 @@ from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.estimators import knn_distances
 from entrob.regularizers import build
-from entrob.regularizers.intrinsic.nearest import kth_distances
-from entrob.regularizers.intrinsic.perceptron import Auxiliary
+from entrob.regularizers.intrinsic._nearest import kth_distances
+from entrob.regularizers.intrinsic._perceptron import Auxiliary
 
 T, N, STATES = 12, 4, 20
 
@@ -30,7 +30,7 @@ def given(name, rollout, state=None, **options):
 def at(rollout, index):
     """The rollout at other states of the grid."""
     index = jnp.asarray(index, jnp.int32).reshape(T, N)
-    table = rollout.finite.features[index]
+    table = rollout.context.finite.features[index]
     return rollout.replace(index=index, features=table, obs=table)
 
 
@@ -64,7 +64,7 @@ def test_bins_stay_those_of_the_first_rollout(make_rollout):
 def test_without_discount_discounted_counts_are_counts(make_rollout):
     data = make_rollout(0, finite=True)
     counts, _ = given("count_entropy", data)
-    same, _ = given("discounted_count_entropy", data.replace(gamma=jnp.float32(1)))
+    same, _ = given("discounted_count_entropy", data.with_context(gamma=jnp.float32(1)))
     np.testing.assert_allclose(same, counts, rtol=1e-5)
     late, _ = given("discounted_count_entropy", data.replace(time=data.time * 1000))
     assert np.isfinite(late).all() and float(late.max()) == pytest.approx(-np.log(1e-8))
@@ -97,7 +97,7 @@ def test_neighbors_by_products_are_neighbors(make_rollout):
 @pytest.mark.parametrize("name", ["re3", "rise", "apt", "vcse"])
 def test_a_grid_counted_is_a_grid_of_points(name, make_rollout):
     data = make_rollout(0, finite=True).replace(obs=make_rollout(0, finite=True).features)
-    points = data.replace(finite=None, index=None)
+    points = data.replace(index=None).with_context(finite=None)
     counted, _ = given(name, data)
     np.testing.assert_allclose(counted, given(name, points)[0], rtol=1e-4, atol=1e-5)
 
@@ -163,7 +163,7 @@ DIVERGENCES = {
 def test_orpo_is_a_divergences_gradient(name, make_rollout):
     times, divergence = DIVERGENCES[name]
     data = at(make_rollout(0, finite=True), np.r_[np.arange(20), np.arange(20), np.arange(8)])
-    still = data.replace(reward_scale=jnp.float32(1))
+    still = data.with_context(reward_scale=jnp.float32(1))
     begun, state = given(name, still, over="states")
     np.testing.assert_array_equal(begun, 0.0)
     state = state._replace(spread=jnp.ones(()))
@@ -210,7 +210,7 @@ def test_vcse_pays_less_the_more_often_a_state_is_visited(make_rollout):
 
 def test_orpos_reference_is_the_first_share_of_training(make_rollout):
     first, second = (make_rollout(seed, finite=True) for seed in (0, 1))
-    early = lambda data: data.replace(progress=jnp.float32(0.005))
+    early = lambda data: data.with_context(progress=jnp.float32(0.005))
     _, state = given("orpo_kl", first, over="states")  # however late
     assert float(state.counts.sum()) == T * N
     _, late = given("orpo_kl", second, state, over="states")
@@ -225,7 +225,7 @@ def test_orpos_reference_is_the_first_share_of_training(make_rollout):
 def test_orpo_never_exceeds_its_clip(name, make_rollout):
     data = make_rollout(0, finite=True)
     _, state = given(name, data, over="states")
-    alone = at(data, np.full(T * N, 3)).replace(reward_scale=jnp.float32(1))
+    alone = at(data, np.full(T * N, 3)).with_context(reward_scale=jnp.float32(1))
     state = state._replace(counts=jnp.zeros(STATES).at[0].set(1e6))
     bonus, _ = given(name, alone, state, over="states", clip=0.5)
     np.testing.assert_allclose(np.abs(bonus), 0.5 * state.spread, rtol=1e-5)

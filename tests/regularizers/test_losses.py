@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical, TanhNormal
+from entrob.distributions import Categorical, TanhNormal
 from entrob.errors import EntrobError
-from entrob.regularizers import Policy, build
-from entrob.regularizers.losses import subset
+from entrob.regularizers import build
+from entrob.regularizers.losses import _subset as subset
 from entrob.regularizers.losses.epo import History, phase_weight
+from entrob.rollout import PolicyOutput
 
 PROBS = np.float32([[0.7, 0.2, 0.1], [0.05, 0.05, 0.9]])
 
 
 def policy_of(dist):
-    return Policy(dist, jnp.zeros(2), (), None)
+    return PolicyOutput(dist, jnp.zeros(2), (), None)
 
 
 def loss_of(name, dist, batch=None, state=(), coef=1.0, **options):
@@ -28,14 +29,13 @@ def loss_of(name, dist, batch=None, state=(), coef=1.0, **options):
 
 
 def case_policy(kind="discrete"):
-    """A policy on a batch of `cases`: (params -> Policy, params, batch)."""
+    """A policy on a batch of `cases`: (params -> PolicyOutput, params, batch)."""
     case = cases.make_case(0, kind)
-    apart = dict.fromkeys(("finite", "progress", "gamma", "reward_scale", "trust"))
-    batch = case.rollout.replace(**apart)
+    batch = case.rollout.replace(context=None)
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-    batch = batch.replace(progress=case.rollout.progress, gamma=case.rollout.gamma)
+    batch = batch.replace(context=case.rollout.context)
     evaluate = functools.partial(cases.apply, kind)
-    return lambda params: Policy(*evaluate(params, batch.obs), params, evaluate), case, batch
+    return lambda params: PolicyOutput(*evaluate(params, batch.obs), params, evaluate), case, batch
 
 
 def test_tsallis_is_shannons_at_one_and_finite_where_an_action_is_impossible():

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical
+from entrob.distributions import Categorical
 from entrob.envs.minigrid import EMPTY, GOAL, WALL, MiniGrid
-from entrob.regularizers import Policy, build
-from entrob.regularizers.losses import nearby
+from entrob.regularizers import build
+from entrob.regularizers.losses import _nearby as nearby
+from entrob.rollout import PolicyOutput
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,9 @@ def all_changes(obs):
 
 def test_on_a_grid_the_worst_of_all_one_cell_changes_counts(windows):
     obs, evaluate, weights = windows
-    policy = Policy(*evaluate(weights, obs), weights, evaluate)
-    batch = cases.make_case(0).rollout.replace(obs=jnp.asarray(obs), finite=None)
+    policy = PolicyOutput(*evaluate(weights, obs), weights, evaluate)
+    batch = cases.make_case(0).rollout.replace(obs=jnp.asarray(obs))
+    batch = batch.with_context(finite=None)
     dist, value = (np.asarray(x, float) for x in (policy.dist.log_probs, policy.value))
     spread, shift = [], []
     for changed in all_changes(obs):
@@ -83,7 +85,7 @@ def test_lrpg_waits_for_the_first_phase_and_weighs_the_return_while_it_is_short(
     update = jax.jit(part.update)
     rollout = cases.make_case(0).rollout
     ends = (rollout.terminated | rollout.truncated).mean()
-    unit = float(rollout.reward_scale / ends)  # of an episode, all of whose rewards are 1
+    unit = float(rollout.context.reward_scale / ends)  # of an episode, all of whose rewards are 1
     paid = lambda pay, progress: rollout.replace(
         reward=jnp.full_like(rollout.reward, pay), progress=jnp.float32(progress)
     )
@@ -105,8 +107,9 @@ def test_lrpg_waits_for_the_first_phase_and_weighs_the_return_while_it_is_short(
 def test_lrpgs_noise_is_two_codes_on_grids_and_its_weight_falls_with_the_multiplier(windows):
     obs, evaluate, weights = windows
     part = build("lrpg", begin=0.0)
-    batch = cases.make_case(0).rollout.replace(obs=jnp.asarray(obs), finite=None)
-    policy = Policy(*evaluate(weights, obs), weights, evaluate)
+    batch = cases.make_case(0).rollout.replace(obs=jnp.asarray(obs))
+    batch = batch.with_context(finite=None)
+    policy = PolicyOutput(*evaluate(weights, obs), weights, evaluate)
     noise = 2 * jax.random.uniform(jax.random.key(0), obs.shape, minval=-1, maxval=1)
     other, _ = evaluate(weights, obs + np.asarray(noise))
     wanted = ((policy.dist.probs - other.probs) ** 2).sum(-1).mean() / 2

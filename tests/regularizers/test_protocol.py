@@ -7,10 +7,11 @@ import pytest
 from scipy import special, stats
 
 import entrob
-from entrob.agents.distributions import Categorical
+from entrob.distributions import Categorical
 from entrob.errors import EntrobError
 from entrob.regularizers import Regularizer, load, policy_entropy, schedules
-from entrob.regularizers.protocol import Policy, chain
+from entrob.regularizers.protocol import chain
+from entrob.rollout import PolicyOutput
 
 
 def test_coefficient_zero_is_none_bit_for_bit_in_one_program(train):
@@ -39,7 +40,7 @@ def test_state_entropy_is_off_at_zero_whatever_its_neighbors(train, fidelity):
         ("loss", lambda *a: jnp.ones(3), "loss must return shape [], got shape [3]"),
         ("loss", lambda *a: "x", "loss must return shape [], got str"),
         ("reward", lambda *a: (jnp.ones(2), ()), "reward must return shape [12, 4], got shape [2]"),
-        ("reward", lambda *a: jnp.ones((12, 4)), "reward must return (bonus, state)"),
+        ("reward", lambda *a: (jnp.ones(1),), "reward must return bonus[T, N] or (bonus, state)"),
         ("advantage", lambda *a: jnp.ones(1), "advantage must return shape [12, 4]"),
         (
             "surrogate",
@@ -63,7 +64,7 @@ def test_the_gradient_of_policy_entropy():
         return -0.3 * stats.entropy(p, axis=-1).mean()
 
     def loss(logits):
-        policy = Policy(Categorical(logits), jnp.zeros(5), None, None)
+        policy = PolicyOutput(Categorical(logits), jnp.zeros(5), None, None)
         return policy_entropy().loss(None, (), policy, None, 0.3)
 
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(logits, jnp.float32))

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical
+from entrob.distributions import Categorical
 from entrob.errors import EntrobError
-from entrob.regularizers import Policy, build
-from entrob.regularizers.shaping import replay
+from entrob.regularizers import build
+from entrob.regularizers.shaping import _replay as replay
+from entrob.rollout import PolicyOutput
 
 T, N, GAMMA = cases.STEPS, cases.ENVS, cases.GAMMA
 add = jax.jit(replay.add)
@@ -38,7 +39,7 @@ def filled(capacity, played):
 def test_returns_are_those_of_whole_episodes_however_many_rollouts_they_take():
     played = list(rollouts(6, ends=0.03))
     buffer = filled(6 * T * N, played)
-    reward = np.concatenate([r.reward * r.reward_scale for r in played]).astype(float)
+    reward = np.concatenate([r.reward * r.context.reward_scale for r in played]).astype(float)
     done = np.concatenate([r.terminated for r in played])
     assert 0 < done.sum() < 30
     gain, left = np.zeros((6 * T + 1, N)), np.ones((6 * T + 1, N))
@@ -119,7 +120,7 @@ def test_a_success_of_long_ago_is_repeated():
         at = lambda params, obs: (
             Categorical(jnp.broadcast_to(logits, (len(obs), 4))), jnp.zeros(len(obs))
         )  # fmt: skip
-        policy = Policy(*at(None, batch.obs), None, at)
+        policy = PolicyOutput(*at(None, batch.obs), None, at)
         return part.loss(jax.random.key(1), state, policy, batch, 1.0)
 
     slope = jax.grad(loss)(jnp.zeros(4))

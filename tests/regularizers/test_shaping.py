@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical, TanhNormal
+from entrob.distributions import Categorical, TanhNormal
 from entrob.errors import EntrobError
-from entrob.regularizers import Policy, build, chain
+from entrob.regularizers import build, chain
+from entrob.rollout import PolicyOutput
 
 STEPS, ENVS = 6, 3
 
@@ -34,7 +35,7 @@ def rollout_of(make_rollout, entropy_scale=1.0, ends=()):
 def surrogate(name, batch, dist, coef=None, clip=0.2, **options):
     """(weight, low, high) of a regularizer alone."""
     part = build(name, **options)
-    policy, key = Policy(dist, batch.value, None, None), jax.random.key(0)
+    policy, key = PolicyOutput(dist, batch.value, None, None), jax.random.key(0)
     coefs = {name: part.coef if coef is None else coef}
     return chain(part).surrogate(key, {name: ()}, policy, batch, coefs, clip)[0]
 
@@ -181,7 +182,7 @@ def test_those_that_reshape_the_clip_range_compose(make_rollout, names):
     part, coefs = chain(*map(build_, names)), {name: build(name).coef for name in names}
 
     def gain(logits):
-        policy = Policy(Categorical(logits), batch.value, None, None)
+        policy = PolicyOutput(Categorical(logits), batch.value, None, None)
         states = dict.fromkeys(names, ())
         out, bad = part.surrogate(jax.random.key(0), states, policy, batch, coefs, 0.2)
         weight, low, high = out
@@ -201,7 +202,7 @@ def test_those_that_reshape_the_clip_range_compose(make_rollout, names):
 def test_kl_cov_holds_back_more_steps_the_larger_its_coefficient(make_rollout, coef, count):
     batch, dist = batch_of(make_rollout, log_ratio=0.5)
     part = build("kl_cov", weight=2.0)
-    loss = part.loss(None, (), Policy(dist, batch.value, None, None), batch, coef)
+    loss = part.loss(None, (), PolicyOutput(dist, batch.value, None, None), batch, coef)
     assert float(loss) == pytest.approx(2.0 * count * 0.5 / 18, rel=1e-5)
     assert part.distinct(coef, 18) == count
     assert part.surrogate is None

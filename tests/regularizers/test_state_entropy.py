@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.spec import Finite
 from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.estimators import neighbors
 from entrob.estimators.moments import Moments
-from entrob.regularizers import Rollout, state_entropy
+from entrob.regularizers import state_entropy
+from entrob.rollout import Context, Finite, Rollout
 
 T, N = 12, 4
 
@@ -26,9 +26,11 @@ def rollout(seed=0, finite=False):
         obs=zero, features=table[index], time=jnp.asarray(rng.integers(0, 9, (T, N))),
         action=zero, log_prob=zero, value=zero, reward=zero, terminated=zero > 0,
         truncated=zero > 0, success=zero > 0, advantage=zero + 1, target=zero + 2,
-        dist=None, gamma=jnp.float32(1), progress=jnp.float32(0),
-        index=jnp.asarray(index) if finite else None,
-        finite=Finite(table, table, neighbors(table)) if finite else None,
+        dist=None, index=jnp.asarray(index) if finite else None,
+        context=Context(
+            progress=jnp.float32(0), gamma=jnp.float32(1),
+            finite=Finite(table, table, neighbors(table)) if finite else None,
+        ),
     )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entrob.agents.distributions import Categorical, TanhNormal
+from entrob.distributions import Categorical, TanhNormal
 from entrob.errors import EntrobError
-from entrob.regularizers import Policy, build
+from entrob.regularizers import build
+from entrob.rollout import PolicyOutput
 
 SPEC = SimpleNamespace(num_envs=4, epochs=4, minibatches=5)
 
@@ -140,7 +141,7 @@ def test_only_drawing_from_the_tempered_policy_is_a_behavior(make_rollout):
 
 def test_the_bonus_is_policy_entropy_times_its_temperature(make_rollout):
     rollout = make_rollout(0)
-    policy = Policy(rollout.dist, rollout.value, None, None)
+    policy = PolicyOutput(rollout.dist, rollout.value, None, None)
     batch = rollout.replace(notes=jnp.full((12, 4), 3.0))
     plain = float(build("policy_entropy").loss(None, (), policy, batch, 0.5))
     tripled = build("sac_temperature").init(None, SPEC, None)._replace(log_alpha=jnp.log(3.0))

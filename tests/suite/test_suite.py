@@ -97,8 +97,8 @@ def test_a_preset_chooses_tasks_methods_and_sizes(file):
         ('methods = ["policy_entropy", "none', 'methods = ["policy", "none', "unknown method"),
         ("slip = [0.4]", "slip = [4]", "tasks.grid|magnitude of 'slip'"),
         ("[presets.one]", "[presets.two]", "unknown preset 'one'"),
-        ('kind = "forces"', 'kind = "forced"', "unknown adversary 'forced': did you mean"),
-        ('adversary = { kind = "forces" }', "", "needs a name and an adversary or coefficients"),
+        ('kind = "rarl"', 'kind = "rall"', "unknown adversary 'rall': did you mean"),
+        ('adversary = { kind = "rarl" }', "", "needs a name and an adversary or coefficients"),
     ],
 )
 def test_what_a_file_says_wrong_is_named(tmp_path, old, new, message):

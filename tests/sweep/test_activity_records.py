@@ -5,7 +5,7 @@ import numpy as np
 
 from entrob.agents.actor_critic import HEALTHY
 from entrob.sweep import train
-from entrob.sweep.groups import Batch, group_methods, runs_of
+from entrob.sweep.groups import RunBatch, group_methods, runs_of
 
 
 class State:
@@ -17,7 +17,7 @@ class State:
 
 def test_points_average_what_was_measured_and_runs_have_the_median(tiny):
     (group,) = group_methods(tiny.methods)
-    batch = Batch("", group, runs_of(tiny, tiny.methods[0]))
+    batch = RunBatch("", group, runs_of(tiny, tiny.methods[0]))
     updates, points = tiny.updates, tiny.points
     assert updates == 10 and points == 5
     ones = np.ones((2, updates), np.float32)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entrob.compiling import sharded
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import cut, group_methods, run_id, runs_of
-from entrob.sweep.program import sharded
 
 NONE = Method("none")
 POLICY = Method("policy", {"policy_entropy": 0.01})

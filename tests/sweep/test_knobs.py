@@ -19,7 +19,7 @@ FULL = Method(
     params={"goal_spread": 0.0},
     training={"reward_noise": 0.1},
     randomize={"slip": [0.0, 0.2]},
-    adversary={"kind": "probabilistic", "strength": 0.1},
+    adversary={"kind": "pr_mdp", "strength": 0.1},
     mixture=[["slip", 0.3, 1.0]],
     hyper={"clip": 0.1},
     temperature=1.5,
@@ -31,7 +31,7 @@ FULL = Method(
     ("knob", "field", "value"),
     [
         (FREE, "coefficients", {"policy_entropy": 0.7}),
-        (Knob("strength"), "adversary", {"kind": "probabilistic", "strength": 0.7}),
+        (Knob("strength"), "adversary", {"kind": "pr_mdp", "strength": 0.7}),
         (Knob("learning_rate"), "hyper", {"clip": 0.1, "learning_rate": 0.7}),
         (Knob("temperature"), "temperature", 0.7),
     ],

@@ -140,7 +140,7 @@ def test_other_magnitudes_leave_one_row_each(tiny, whole, tmp_path, trained):
 
 def test_a_short_batch_is_padded(tiny, whole, tmp_path, four_wide):
     """Four runs in batches of two, each trained and tested four wide."""
-    run(tiny, Store(tmp_path), "padded", batch_size=3)
+    run(tiny, Store(tmp_path), "padded", parallel_runs=3)
     assert [len(read_frame(p)) for p in tmp_path.glob("parts/runs-*")] == [2, 2]
     key = ["run_id", "frames"]
     short = read_frame(tmp_path / "curves.parquet").sort_values(key)

@@ -9,7 +9,7 @@ import pytest
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store
 from entrob.sweep import experiment as experiments
-from entrob.sweep.groups import Batch, group_methods, run_id, runs_of
+from entrob.sweep.groups import RunBatch, group_methods, run_id, runs_of
 from entrob.sweep.program import hypers, program
 from entrob.sweep.runner import run
 
@@ -40,13 +40,13 @@ options = { state_entropy = { statistic = "kth", normalizer = "reward_std", grou
 
 [[methods]]
 name = "both"
-adversary = { kind = "probabilistic", strength = 0.1 }
+adversary = { kind = "pr_mdp", strength = 0.1 }
 randomize = { observation_noise = [0, 0.5] }
 
 [[methods]]
 name = "forced"
 coefficients = { policy_entropy = 0.01 }
-adversary = { kind = "quantal", strength = 0.2, bound = -2000 }
+adversary = { kind = "qarl", strength = 0.2, bound = -2000 }
 
 [perturbations]
 action_noise = [0, 0.5]
@@ -58,7 +58,7 @@ frames = 128
 
 
 #: Adversaries by method.
-KIND = {"both": "probabilistic", "forced": "quantal"}
+KIND = {"both": "pr_mdp", "forced": "qarl"}
 
 
 def load(tmp_path, text=PENDULUM):
@@ -100,11 +100,11 @@ def test_settings_are_never_mixed_within_a_program(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('kind = "probabilistic"', 'kind = "probable"', "did you mean 'probabilistic'"),
+        ('kind = "pr_mdp"', 'kind = "prmdp"', "did you mean 'pr_mdp'"),
         ("strength = 0.1", "strength = 1.5", r"strength must be in 0\.\.1, not 1\.5"),
         ("strength = 0.1", "force = 0.1", "unknown key in continuous.toml: adversary .force."),
         ("strength = 0.1", 'strength = "much"', r"strength must be in 0\.\.1, not 'much'"),
-        ("strength = 0.1", "bound = 1", "a bound is for the adversary 'quantal'"),
+        ("strength = 0.1", "bound = 1", "a bound is for the adversary 'qarl'"),
         ("[0, 0.5] }", "[0.5, 0] }", "needs \\[low, high\\]"),
         ("observation_noise = [0, 0.5]", "observation_noise = [0, -1]", "must be in 0"),
         ("max_steps_in_episode = 12", 'max_steps_in_episode = "12"', "must be a number"),
@@ -123,14 +123,14 @@ def test_bad_settings_are_one_line(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("environment", "kind", "message"),
     [
-        ("gymnax:CartPole-v1", "noisy", "'both': adversary 'noisy' mixes actions, and those of"),
-        ("minigrid/empty-8x8", "forces", "'both': adversary 'forces' needs forces, and none can"),
+        ("gymnax:CartPole-v1", "nr_mdp", "'both': adversary 'nr_mdp' mixes actions, and those of"),
+        ("minigrid/empty-8x8", "rarl", "'both': adversary 'rarl' needs forces, and none can"),
     ],
 )
 def test_an_adversary_that_an_environment_cannot_have_is_one_line(
     tmp_path, environment, kind, message
 ):
-    text = PENDULUM.replace("gymnax:Pendulum-v1", environment).replace("probabilistic", kind)
+    text = PENDULUM.replace("gymnax:Pendulum-v1", environment).replace("pr_mdp", kind)
     text = text.replace("randomize = { observation_noise = [0, 0.5] }", "")
     with pytest.raises(EntrobError, match=message) as error:
         load(tmp_path, text.replace("action_noise = [0, 0.5]", "slip = [0, 0.5]"))
@@ -202,5 +202,5 @@ def test_strengths_of_an_adversary_share_a_program(tmp_path):
     assert group.methods == methods and alone.methods == (other,)
     runs = tuple(run for method in methods for run in runs_of(experiment, method)[:1])
     assert len({run.id for run in runs}) == 3
-    _, swept = hypers(experiment, Batch("", group, runs), 4)
+    _, swept = hypers(experiment, RunBatch("", group, runs), 4)
     np.testing.assert_allclose(swept.hyper.strength, [*strengths, strengths[-1]])

@@ -25,9 +25,7 @@ def test_learning_rates_and_weights_are_no_reason_for_another_program():
     assert len(group_methods((Method("none"), RATE, SAME))) == 1
     assert len(group_methods((WALL, SLIP))) == 1
     assert len(group_methods((Method("none"), WALL))) == 2
-    strong, weak = (
-        Method(f"{s}", adversary={"kind": "probabilistic", "strength": s}) for s in (0.1, 0.9)
-    )
+    strong, weak = (Method(f"{s}", adversary={"kind": "pr_mdp", "strength": s}) for s in (0.1, 0.9))
     assert len(group_methods((strong, weak))) == 1
 
 

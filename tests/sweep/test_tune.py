@@ -106,7 +106,7 @@ def fake_run(monkeypatch, success):
     """Replace training by `success(coefficient)`; returns the grids that were asked for."""
     asked = []
 
-    def run(experiment, store, command, batch_size, trainers):
+    def run(experiment, store, command, parallel_runs, trainers):
         means = {
             m.name: success(m.coefficients.get("policy_entropy", 0)) for m in experiment.methods
         }
@@ -143,7 +143,7 @@ def test_tune_extends_downward_and_gives_up_in_the_end(tiny, monkeypatch):
 def test_candidates_keep_all_else_that_their_method_has(tiny):
     """PointRobot was tuned on another task than it is reported on."""
     own = {"params": {"goal_spread": 0.0}, "training": {"reward_noise": 0.1}}
-    own |= {"randomize": {"slip": [0.0, 0.2]}, "adversary": {"kind": "probabilistic"}}
+    own |= {"randomize": {"slip": [0.0, 0.2]}, "adversary": {"kind": "pr_mdp"}}
     own |= {"options": {"state_entropy": {"discount": 0.9}}, "hyper": {"clip": 0.1}}
     none = Method("none", params=own["params"])
     declared = Method("state_entropy", {"state_entropy": 1.0}, **own)

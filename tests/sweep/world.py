@@ -34,11 +34,11 @@ candidates = 3
 
 [[methods]]
 name = "pr_mdp"
-adversary = { kind = "probabilistic" }
+adversary = { kind = "pr_mdp" }
 
 [[methods]]
 name = "rarl"
-adversary = { kind = "forces" }
+adversary = { kind = "rarl" }
 
 [tasks.grid]
 environment = "minigrid/empty-8x8"
@@ -106,7 +106,7 @@ class World:
     def __init__(self):
         self.calls, self.stop, self.broken, self.value = [], None, (), score
 
-    def run(self, experiment, store, command, batch_size=None, test=True, trainers=None):
+    def run(self, experiment, store, command, parallel_runs=None, test=True, trainers=None):
         identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
         store.claim(identity)
         bad = {m.name: "no" for m in experiment.methods if m.name.split("@")[0] in self.broken}

@@ -26,23 +26,23 @@ _BOTH_LEARN = "PPO for DDPG; both players learn in every update, not ten times t
 
 #: Kinds of adversaries.
 KINDS: dict[str, Kind] = {
-    "probabilistic": Kind(
+    "pr_mdp": Kind(
         _ACTION_ROBUST,
         f"adapted: {_BOTH_LEARN}",
         "PR-MDP: with probability `strength` the adversary's action is executed instead.",
     ),
-    "noisy": Kind(
+    "nr_mdp": Kind(
         _ACTION_ROBUST,
         f"adapted: {_BOTH_LEARN}",
         "NR-MDP: (1 - strength) a + strength b is executed, b being the adversary's action.",
     ),
-    "forces": Kind(
+    "rarl": Kind(
         "Pinto, Davidson, Sukthankar, Gupta 2017, Robust Adversarial RL (1703.02702)",
         "adapted: PPO for TRPO; players alternate update by update, on one rollout each",
         "RARL: an adversary exerts forces on the environment, together up to `strength` in "
         "units of `entrob.envs.forces`, and gains what the protagonist loses.",
     ),
-    "quantal": Kind(
+    "qarl": Kind(
         "Reddi et al. 2024, Robust Adversarial RL via Bounded Rationality Curricula (2311.01642)",
         "adapted: PPO for SAC; self-normalized importance weights; at most one curriculum step per "
         "update; the return must not fall below that of the first window unless a bound is given",
@@ -53,7 +53,7 @@ KINDS: dict[str, Kind] = {
 }
 
 #: The kinds with an action space of their own, whose players take turns in learning.
-FORCES = ("forces", "quantal")
+FORCES = ("rarl", "qarl")
 
 
 #: Strength of an adversary that says none: what Tessler et al. report.
@@ -65,7 +65,7 @@ class Adversary(NamedTuple):
 
     Attributes:
       kind: one of `KINDS`.
-      bound: ``"quantal"`` only: undiscounted return, in the environment's units, that the
+      bound: ``"qarl"`` only: undiscounted return, in the environment's units, that the
         protagonist must keep for the curriculum to go on; None: what it had in the first window.
     """
 
@@ -78,7 +78,7 @@ def check_adversary(adversary: Adversary, strength: float = STRENGTH) -> Adversa
 
     Args:
       adversary: it.
-      strength: of ``"probabilistic"`` and ``"noisy"`` α in [0, 1], the adversary's share; of forces
+      strength: of ``"pr_mdp"`` and ``"nr_mdp"`` α in [0, 1], the adversary's share; of forces
         at least 0, the largest that Σ |force| / unit may be, with the units of
         `entrob.envs.forces.Disturbance`: 1 is about as strong as the agent.
     """
@@ -88,8 +88,8 @@ def check_adversary(adversary: Adversary, strength: float = STRENGTH) -> Adversa
     largest, range_ = (math.inf, "finite and at least 0") if kind in FORCES else (1, "in 0..1")
     if not (_is_number(strength) and 0 <= strength <= largest):
         raise EntrobError(f"an adversary's strength must be {range_}, not {strength!r}")
-    if bound is not None and kind != "quantal":
-        raise EntrobError(f"a bound is for the adversary 'quantal', not for {kind!r}")
+    if bound is not None and kind != "qarl":
+        raise EntrobError(f"a bound is for the adversary 'qarl', not for {kind!r}")
     if bound is not None and not _is_number(bound):
         raise EntrobError(f"an adversary's bound must be a finite number, not {bound!r}")
     return adversary
@@ -131,6 +131,6 @@ def misfit(env: Any, adversary: Adversary) -> str | None:
     if adversary.kind in FORCES and disturbance_of(env) is None:
         return f"adversary {adversary.kind!r} needs forces, and none can act on {env.name}"
     space = env.action_space(env.default_params)
-    if adversary.kind == "noisy" and isinstance(space, spaces.Discrete):
-        return f"adversary 'noisy' mixes actions, and those of {env.name} are discrete"
+    if adversary.kind == "nr_mdp" and isinstance(space, spaces.Discrete):
+        return f"adversary 'nr_mdp' mixes actions, and those of {env.name} are discrete"
     return None

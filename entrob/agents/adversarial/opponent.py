@@ -15,6 +15,7 @@ from gymnax.environments import spaces
 from entrob.agents.adversarial import curriculum as curricula
 from entrob.agents.adversarial.adversary import FORCES, Adversary, check_adversary, misfit
 from entrob.agents.model import Model, PolicyParams, make_model
+from entrob.envs.wrappers.disturbance import DisturbedEnvironment
 from entrob.errors import EntrobError
 
 # Folded into keys, so that the protagonist draws what it would draw alone.
@@ -58,7 +59,7 @@ class Standing(NamedTuple):
 
     Attributes:
       memory: its policy's, leaves [N, ...].
-      temperature: float32[N], τ of ``"quantal"``, else ().
+      temperature: float32[N], τ of ``"qarl"``, else ().
       shape: float32[N], the κ that τ was drawn with, else ().
     """
 
@@ -109,7 +110,7 @@ def make_opponent(env: Any, adversary: Adversary, network: Any) -> Opponent:
         raise EntrobError(reason)
     if adversary.kind not in FORCES:
         return Opponent(adversary, make_model(env, network), ())
-    if not hasattr(env, "disturbance_space"):
+    if not isinstance(env, DisturbedEnvironment):
         raise EntrobError(f"make {env.name} with entrob.make(id, disturbed=True): forces act on it")
     unit = env.disturbance_space().high
     # In shares of the strength, so that the density of a strength of 0 is finite.
@@ -119,7 +120,7 @@ def make_opponent(env: Any, adversary: Adversary, network: Any) -> Opponent:
 
 def is_quantal(opponent: Opponent) -> bool:
     """Whether it has a temperature."""
-    return opponent.adversary.kind == "quantal"
+    return opponent.adversary.kind == "qarl"
 
 
 def begin(opponent: Opponent, n: int, key: jax.Array) -> Standing:
@@ -144,7 +145,7 @@ def init(opponent: Opponent, standing: Standing, obs: jax.Array, key: jax.Array)
 
 
 def seen(opponent: Opponent, obs: jax.Array, temperature: Any) -> jax.Array:
-    """What it observes: of ``"quantal"`` τ is appended, in units of the first one's mean."""
+    """What it observes: of ``"qarl"`` τ is appended, in units of the first one's mean."""
     if not is_quantal(opponent):
         return obs
     shown = temperature * (curricula.RATE / curricula.FIRST)
@@ -182,11 +183,11 @@ def interfere(
     dist, value, memory = heads(standing.memory, view, start)
     action = dist.sample(key_action)
     theirs, acted = dist.execute(action), None
-    if kind == "probabilistic":
+    if kind == "pr_mdp":
         acted = jax.random.bernoulli(key_turn, strength, value.shape)
         turn = acted.reshape(acted.shape + (1,) * (executed.ndim - acted.ndim))
         executed = jnp.where(turn, theirs, executed)
-    elif kind == "noisy":
+    elif kind == "nr_mdp":
         executed = (1.0 - strength) * executed + strength * theirs
     else:
         # Together no more than the strength, which one axis may have for itself.
@@ -198,7 +199,7 @@ def interfere(
 
 
 def redraw(game: Game, standing: Standing, done: jax.Array, key: jax.Array) -> Standing:
-    """The standing after a step: of ``"quantal"``, episodes that begin have a new τ."""
+    """The standing after a step: of ``"qarl"``, episodes that begin have a new τ."""
     if not is_quantal(game.opponent):
         return standing
     shape = game.curriculum.shape

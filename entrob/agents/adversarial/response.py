@@ -1,7 +1,7 @@
 """The adversary as a learner: its rewards, its gradient steps, and whose turn it is to learn.
 
 The adversary's reward is the negative of the protagonist's, without the bonuses of regularizers,
-which act on the protagonist only. Under ``"forces"`` and ``"quantal"`` the players take turns, one
+which act on the protagonist only. Under ``"rarl"`` and ``"qarl"`` the players take turns, one
 update each; what the other one's gradient would have changed, its weights and its optimizer's
 state, stays bit for bit.
 """
@@ -17,13 +17,14 @@ from entrob.agents.adversarial.opponent import SALT, Game, Moves, Opponent, is_q
 from entrob.agents.estimate import estimate
 from entrob.agents.learn import learn
 from entrob.agents.spec import Hyper, Spec
-from entrob.regularizers.protocol import Chain, Rollout
+from entrob.regularizers.protocol import Chain
+from entrob.rollout import Rollout
 
 
 def rollout_of(opponent: Opponent, rollout: Rollout, moves: Moves) -> Rollout:
     """The rollout as the adversary has it: its reward is the negative of the protagonist's.
 
-    That of ``"quantal"`` is more by -τ log π(b|s), whose mean is τ times the entropy; τ is in the
+    That of ``"qarl"`` is more by -τ log π(b|s), whose mean is τ times the entropy; τ is in the
     unit of the rewards of the rollout, which `reward_scale` may have divided.
     """
     reward = -rollout.reward

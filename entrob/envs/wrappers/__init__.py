@@ -1,4 +1,4 @@
-"""Wrappers: environments of subclasses with more params or state, see `widening`."""
+"""Wrappers: environments of subclasses with more params or state, see `entrob.envs.widening`."""
 
 from entrob.envs.wrappers.disturbance import with_disturbance
 from entrob.envs.wrappers.noise import Noise, NoisyEnvironment, with_noise

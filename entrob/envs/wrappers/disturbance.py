@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
+from entrob.envs.environment import adopted
 from entrob.envs.forces import disturbance_of
-from entrob.envs.wrappers.widening import Params, narrow, widen, wrap
+from entrob.envs.widening import Params, narrow, widen, wrap
 from entrob.errors import EntrobError
 
 
@@ -65,6 +66,7 @@ def with_disturbance(env: Any) -> Any:
     Raises:
       EntrobError: no forces can act on it.
     """
+    env = adopted(env)
     if disturbance_of(env) is None:
         raise EntrobError(f"no forces can act on {env.name}")
     return wrap(env, _disturbed_class(type(env)))

@@ -15,7 +15,8 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
-from entrob.envs.wrappers.widening import Params, narrow, widen, wrap
+from entrob.envs.environment import adopted
+from entrob.envs.widening import Params, narrow, widen, wrap
 from entrob.errors import EntrobError
 
 # Folded into the step's key to draw noise: far from the small numbers that an environment's own
@@ -72,7 +73,7 @@ def _off(env: Any, params: Params) -> Noise:
         blurred = None
     space = env.action_space(params)
     bounded = isinstance(space, spaces.Box) and np.isfinite([space.low, space.high]).all()
-    spread = getattr(env, "observation_spread", None)
+    spread = env.observation_spread
     if spread is not None:
         try:
             like = lambda zero, leaf: jnp.broadcast_to(jnp.asarray(leaf, jnp.float32), zero.shape)
@@ -159,20 +160,12 @@ class NoisyEnvironment:
         )
         return observation, state, reward, terminated, info
 
-    @property
-    def states(self):
-        """As in the wrapped environment; no attribute, by `AttributeError`, if it has none."""
-        native_states = super().states
-
-        def states(params):
-            native = native_states(params)
-            none = jax.tree.map(
-                lambda x: jnp.broadcast_to(x, (len(native.time), *x.shape)),
-                self._no_actions(params),
-            )
-            return widen(native, "Noisy", **none)
-
-        return states
+    def states(self, params: Params) -> Any:
+        """As in the wrapped environment, without actions."""
+        native = super().states(params)
+        repeat = lambda x: jnp.broadcast_to(x, (len(native.time), *x.shape))
+        none = jax.tree.map(repeat, self._no_actions(params))
+        return widen(native, "Noisy", **none)
 
     def _no_actions(self, params: Params) -> dict[str, jax.Array]:
         """What a state holds before the first action; no step reads it."""
@@ -212,7 +205,7 @@ def _blur(key: jax.Array, observation: Any, stds: Any) -> Any:
 def with_noise(env: Any, params: Params) -> tuple[Any, Params]:
     """Let noise act on an environment.
 
-    A subclass and not a wrapper object: see `entrob.envs.wrappers.widening`.
+    A subclass and not a wrapper object: see `entrob.envs.widening`.
 
     Args:
       env: any gymnax `Environment` with one `Discrete` or `Box` action; it is not changed. Its
@@ -228,6 +221,7 @@ def with_noise(env: Any, params: Params) -> tuple[Any, Params]:
     """
     if isinstance(env, NoisyEnvironment) and hasattr(params, "noise"):
         return env, params
+    env = adopted(env)
     off = _off(env, params)
     noisy = wrap(env, _noisy_class(type(env)), _noise_off=off)
     return noisy, widen(params, "Noisy", noise=off)

@@ -6,7 +6,7 @@ from jax import lax
 from entrob.errors import EntrobError
 from entrob.estimators.counting import smallest_from_counts
 from entrob.estimators.moments import Moments
-from entrob.regularizers.intrinsic.nearest import by_rows
+from entrob.regularizers.intrinsic._nearest import by_rows
 from entrob.regularizers.protocol import Regularizer
 
 
@@ -32,9 +32,9 @@ def apt(k: int = 12, schedule=None) -> Regularizer:
 
     def reward(key, state, rollout, coef):
         shape, size = rollout.reward.shape, rollout.reward.size
-        if rollout.finite is not None:
-            counts = jnp.zeros(len(rollout.finite.features)).at[rollout.index].add(1.0)
-            mean = smallest_from_counts(counts, rollout.finite.neighbors, k)[1][rollout.index]
+        if (table := rollout.context.finite) is not None:
+            counts = jnp.zeros(len(table.features)).at[rollout.index].add(1.0)
+            mean = smallest_from_counts(counts, table.neighbors, k)[1][rollout.index]
         else:
             points = rollout.features.reshape(size, -1)
 

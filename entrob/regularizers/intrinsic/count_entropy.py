@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from entrob.regularizers.intrinsic.occupancy import bins_of, cells, check_width, frequency, no_bins
+from entrob.regularizers.intrinsic._occupancy import bins_of, cells, check_width, frequency, no_bins
 from entrob.regularizers.protocol import Regularizer
 
 

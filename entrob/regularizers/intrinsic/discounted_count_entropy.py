@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from entrob.regularizers.intrinsic.occupancy import bins_of, cells, check_width, frequency, no_bins
+from entrob.regularizers.intrinsic._occupancy import bins_of, cells, check_width, frequency, no_bins
 from entrob.regularizers.protocol import Regularizer
 
 #: Discounted frequencies below it count as this much.
@@ -32,7 +32,7 @@ def discounted_count_entropy(width: float = 1.0, schedule=None) -> Regularizer:
     def reward(key, state, rollout, coef):
         bins = bins_of(state, rollout)
         # The earliest step weighs 1: γ^t may underflow where a rollout holds only late ones.
-        weight = rollout.gamma ** (rollout.time - rollout.time.min())
+        weight = rollout.context.gamma ** (rollout.time - rollout.time.min())
         share = frequency(*cells(rollout, bins, width), weight)
         return -coef * jnp.log(jnp.maximum(share, FLOOR)), bins
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
-from entrob.regularizers.intrinsic.perceptron import Auxiliary, feature_size
-from entrob.regularizers.intrinsic.pilot import reward_spread
-from entrob.regularizers.protocol import Regularizer, Rollout
+from entrob.regularizers.intrinsic._perceptron import Auxiliary, feature_size
+from entrob.regularizers.intrinsic._pilot import reward_spread
+from entrob.regularizers.protocol import Regularizer
+from entrob.rollout import Rollout
 
 _HIDDEN = 64
 _MOST = 20.0  # log-ratios beyond are cut, so that their exponentials stay finite
@@ -130,7 +131,7 @@ def _orpo(name: str, penalty: Callable, over, share, steps, clip, schedule) -> R
         else:
             d = state.discriminator(_inputs(rollout, with_actions)).reshape(rollout.reward.shape)
         delta = jnp.clip(penalty(jnp.clip(d, -_MOST, _MOST)), -clip, clip)
-        return -coef * state.spread / rollout.reward_scale * delta, state
+        return -coef * state.spread / rollout.context.reward_scale * delta, state
 
     def update(key, state, rollout, metrics):
         if _counted(rollout, with_actions):
@@ -161,7 +162,7 @@ def _orpo(name: str, penalty: Callable, over, share, steps, clip, schedule) -> R
 
 def _states(env) -> int:
     """Number of states of a finite environment, else 0."""
-    if not getattr(env, "finite", False):
+    if not env.finite:
         return 0
     return jax.tree.leaves(jax.eval_shape(env.states, env.default_params))[0].shape[0]
 
@@ -194,7 +195,7 @@ def _inputs(rollout: Rollout, with_actions: bool) -> jax.Array:
 
 def _take_in(key, state: Reference, rollout: Rollout, share: float, with_actions: bool):
     """The reference with this rollout, if it belongs to it."""
-    joins = (state.rollouts == 0) | (rollout.progress < share)
+    joins = (state.rollouts == 0) | (rollout.context.progress < share)
     counts = state.counts
     if _counted(rollout, with_actions):
         counts = counts.at[_cells(rollout, with_actions)].add(1.0)

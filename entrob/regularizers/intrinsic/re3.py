@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.estimators.moments import Moments
-from entrob.regularizers.intrinsic.nearest import kth_distances, support
-from entrob.regularizers.intrinsic.perceptron import init_perceptron, perceptron
-from entrob.regularizers.protocol import Regularizer, Rollout
+from entrob.regularizers.intrinsic._nearest import kth_distances, support
+from entrob.regularizers.intrinsic._perceptron import init_perceptron, perceptron
+from entrob.regularizers.protocol import Regularizer
+from entrob.rollout import Rollout
 
 _HIDDEN = 64
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from entrob.errors import EntrobError
 from entrob.estimators.knn import knn_surprisal
 from entrob.estimators.moments import Moments
-from entrob.regularizers.intrinsic.occupancy import bins_of, cells, check_width, frequency, no_bins
-from entrob.regularizers.protocol import Regularizer, Rollout
+from entrob.regularizers.intrinsic._occupancy import bins_of, cells, check_width, frequency, no_bins
+from entrob.regularizers.protocol import Regularizer
+from entrob.rollout import Rollout
 
 #: Distances below it count as this much, in standard deviations.
 FLOOR = 1e-3

@@ -7,7 +7,8 @@ from entrob.errors import EntrobError
 from entrob.estimators.counting import smallest_from_counts
 from entrob.estimators.knn import smallest_distances
 from entrob.estimators.moments import Moments
-from entrob.regularizers.protocol import Regularizer, Rollout
+from entrob.regularizers.protocol import Regularizer
+from entrob.rollout import Rollout
 
 #: What the released code does where it differs from the paper's text. The bonus is added after
 #: GAE, the running mean moves by batch/total whatever the batch's mean is, and of the 8
@@ -76,8 +77,8 @@ def state_entropy(
         envs = rollout.reward.shape[1]
         if envs % groups:
             raise EntrobError(f"state_entropy: {groups} groups do not divide {envs} environments")
-        if rollout.finite is not None and features is None:
-            raw = _grouped(_from_counts(rollout.finite, k, statistic, log), groups)(
+        if rollout.context.finite is not None and features is None:
+            raw = _grouped(_from_counts(rollout.context.finite, k, statistic, log), groups)(
                 _still(rollout.index, moving)
             )
         else:
@@ -86,7 +87,8 @@ def state_entropy(
                 x = features(x) if callable(features) else x[..., jnp.asarray(features)]
             raw = _grouped(_from_points(k, statistic, log), groups)(_still(x, moving))
         moments = moments.add(raw, reference=normalizer == "reference")
-        given = {"batch_std": raw.std() + 1e-8, "reward_std": rollout.reward_scale, "none": 1.0}
+        rewards = rollout.context.reward_scale
+        given = {"batch_std": raw.std() + 1e-8, "reward_std": rewards, "none": 1.0}
         scale = given.get(normalizer, moments.std)
         return discount**rollout.time * raw / scale, moments
 

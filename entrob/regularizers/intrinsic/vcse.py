@@ -6,8 +6,8 @@ from jax.scipy.special import digamma
 
 from entrob.errors import EntrobError
 from entrob.estimators.advantages import gae
-from entrob.regularizers.intrinsic.nearest import by_rows, kth_smallest, support
-from entrob.regularizers.intrinsic.perceptron import Auxiliary, feature_size
+from entrob.regularizers.intrinsic._nearest import by_rows, kth_smallest, support
+from entrob.regularizers.intrinsic._perceptron import Auxiliary, feature_size
 from entrob.regularizers.protocol import Regularizer
 
 _TRACE = 0.95  # λ of the critic's targets
@@ -63,7 +63,7 @@ def vcse(k: int = 3, steps: int = 8, hidden: int = 64, schedule=None) -> Regular
         unknown = rollout.truncated.at[-1].set(True)
         after = jnp.where(unknown, value, jnp.roll(value, -1, 0))
         ends = rollout.terminated, rollout.truncated
-        target = value + gae(rollout.reward, value, after, *ends, rollout.gamma, _TRACE)
+        target = value + gae(rollout.reward, value, after, *ends, rollout.context.gamma, _TRACE)
         loss = lambda net: jnp.mean((net(rollout.features) - target) ** 2)
         return critic.train(rollout.features, loss, steps)
 

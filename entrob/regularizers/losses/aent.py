@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
-from entrob.regularizers.losses import subset
+from entrob.regularizers.losses import _subset as subset
 from entrob.regularizers.protocol import Regularizer
 
 #: The released box of the adaptive coefficient, 1e-5 and 1e-2, over its initial value 1e-3.

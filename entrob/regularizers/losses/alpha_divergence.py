@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
-from entrob.regularizers.losses import reference as references
+from entrob.regularizers.losses import _reference as references
 from entrob.regularizers.protocol import Regularizer
 
 
@@ -28,7 +28,7 @@ def alpha_divergence(
 
     Args:
       alpha: above 0; above 1 with continuous actions only for the uniform reference.
-      reference: see `entrob.regularizers.losses.reference.make_reference`.
+      reference: see `entrob.regularizers.losses._reference.make_reference`.
       schedule: multiplies the coefficient, see `entrob.regularizers.schedules`.
 
     Raises:

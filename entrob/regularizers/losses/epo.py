@@ -71,7 +71,7 @@ def epo(
         outside = jnp.maximum(low - entropy, 0.0) + jnp.maximum(entropy - high, 0.0)
         distance = jnp.where(outside > 0, 1.0, 0.0) if released else outside
         cost = jnp.mean(jnp.where(known, penalty * distance, 0.0))
-        return -coef * (jnp.mean(entropy) - smoothing * phase_weight(batch.progress) * cost)
+        return -coef * (jnp.mean(entropy) - smoothing * phase_weight(batch.context.progress) * cost)
 
     def update(key, state, rollout, metrics) -> History:
         step = jnp.minimum(rollout.time, horizon - 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from entrob.regularizers.losses import reference as references
+from entrob.regularizers.losses import _reference as references
 from entrob.regularizers.protocol import Regularizer
 
 
@@ -23,7 +23,7 @@ def kl(reference: str | Sequence[float] | Callable = "average", schedule=None) -
     squashed normals it is the KL of the normals.
 
     Args:
-      reference: see `entrob.regularizers.losses.reference.make_reference`.
+      reference: see `entrob.regularizers.losses._reference.make_reference`.
       schedule: multiplies the coefficient, see `entrob.regularizers.schedules`.
 
     Raises:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
-from entrob.regularizers.losses import subset
+from entrob.regularizers.losses import _subset as subset
 from entrob.regularizers.protocol import Regularizer
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.regularizers.episodes import ended
-from entrob.regularizers.losses import nearby
+from entrob.regularizers.losses import _nearby as nearby
 from entrob.regularizers.protocol import Regularizer
 
 #: β1, the weight of the return.
@@ -90,17 +90,17 @@ def lrpg(
         noisy = nearby.frozen(at.policy).at(at.obs + (drawn if grid else drawn * at.spread))
         distance = jnp.sum((_numbers(at.policy.dist) - _numbers(noisy.dist)) ** 2, -1)
         term = coef * 0.5 * at.mean(distance) / (FIRST + state.multiplier * coef)
-        return jnp.where(batch.progress >= begin, term, 0.0)
+        return jnp.where(batch.context.progress >= begin, term, 0.0)
 
     def update(key, state, rollout, metrics) -> Constraint:
         share = jnp.where(state.updates == 0, 1.0, SHARE)
         moved = lambda old, x: old + share * (x.mean() - old)
         now = state._replace(
-            reward=moved(state.reward, rollout.reward * rollout.reward_scale),
+            reward=moved(state.reward, rollout.reward * rollout.context.reward_scale),
             ends=moved(state.ends, ended(rollout)),
             updates=state.updates + 1,
         )
-        alone = rollout.progress < begin
+        alone = rollout.context.progress < begin
         highest = jnp.maximum(state.best, now.performance)
         best = jnp.where(state.ends == 0, now.performance, highest)
         unit = jnp.maximum(jnp.abs(best), jnp.abs(now.performance))

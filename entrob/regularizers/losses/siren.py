@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.regularizers import episodes
-from entrob.regularizers.losses import subset
-from entrob.regularizers.protocol import Regularizer, Rollout
+from entrob.regularizers.losses import _subset as subset
+from entrob.regularizers.protocol import Regularizer
+from entrob.rollout import Rollout
 
 
 class Anchor(NamedTuple):

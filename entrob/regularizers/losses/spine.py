@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from entrob.errors import EntrobError
 from entrob.regularizers import episodes
 from entrob.regularizers.domain import MIXTURE
-from entrob.regularizers.losses import reference as references
+from entrob.regularizers.losses import _reference as references
 from entrob.regularizers.protocol import Regularizer
 
 

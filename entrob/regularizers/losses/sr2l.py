@@ -3,7 +3,7 @@
 import jax
 
 from entrob.errors import EntrobError
-from entrob.regularizers.losses import nearby
+from entrob.regularizers.losses import _nearby as nearby
 from entrob.regularizers.protocol import Regularizer
 
 

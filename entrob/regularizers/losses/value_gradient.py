@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from entrob.errors import EntrobError
-from entrob.regularizers.losses import nearby
+from entrob.regularizers.losses import _nearby as nearby
 from entrob.regularizers.protocol import Regularizer
 
 

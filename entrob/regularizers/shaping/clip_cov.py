@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from entrob.regularizers.domain import BELOW_ONE, steps_of
 from entrob.regularizers.protocol import Regularizer
-from entrob.regularizers.shaping.covariance import check_pool, covariance, drawn, pool
+from entrob.regularizers.shaping._covariance import check_pool, covariance, drawn, pool
 
 
 def clip_cov(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from entrob.errors import EntrobError
 from entrob.regularizers.domain import BELOW_ONE, steps_of
 from entrob.regularizers.protocol import Regularizer
-from entrob.regularizers.shaping.covariance import count_of, covariance
+from entrob.regularizers.shaping._covariance import count_of, covariance
 
 
 def kl_cov(weight: float = 1.0, clipped: bool = True, schedule=None) -> Regularizer:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.regularizers.protocol import Regularizer
-from entrob.regularizers.shaping import replay
-from entrob.regularizers.shaping.covariance import check_pool, covariance, drawn, pool
+from entrob.regularizers.shaping import _replay as replay
+from entrob.regularizers.shaping._covariance import check_pool, covariance, drawn, pool
 
 #: No log-probability below it is raised: such a step's gradient would drown the others'.
 RAREST = -5.0
@@ -70,13 +70,13 @@ def self_imitation(
         sample = replay.draw(key_draw, state, batch.reward.size)
         now = policy.at(sample.obs)
         log_prob = now.dist.log_prob(sample.action)
-        better = jnp.maximum(sample.gain / batch.reward_scale - now.value, 0.0)
+        better = jnp.maximum(sample.gain / batch.context.reward_scale - now.value, 0.0)
         imitated = jax.lax.stop_gradient(better)
         if fraction:
             candidates = pool(covariance(log_prob, imitated), bounds, absolute)
             imitated = jnp.where(drawn(key_drop, candidates, fraction), 0.0, imitated)
         terms = imitated * jnp.minimum(-log_prob, -RAREST) + 0.5 * critic * better**2
-        done = jnp.minimum(batch.progress / warmup, 1.0) if warmup else 1.0
+        done = jnp.minimum(batch.context.progress / warmup, 1.0) if warmup else 1.0
         rise = 0.5 * (1.0 - jnp.cos(jnp.pi * done))
         return coef * rise * jnp.mean(sample.weight * terms)
 

@@ -9,9 +9,10 @@ import pandas as pd
 import scipy.stats
 from matplotlib.figure import Figure
 
+from entrob.evaluation.records import MEASURES
 from entrob.perturbations.base import NOMINAL
 from entrob.report.figures.drawing import RC, label, legend_below, style
-from entrob.report.paper import MEASURES, Paper
+from entrob.report.paper import Paper
 from entrob.report.tables import at_headline, finished, method_order, perturbation_order
 
 

@@ -16,9 +16,9 @@ from entrob.agents.adversarial import curriculum as curricula
 from entrob.agents.adversarial import opponent as rival
 from entrob.agents.adversarial.adversary import Adversary, check_adversary, misfit
 from entrob.agents.adversarial.response import rollout_of
-from entrob.agents.distributions import Categorical, TanhNormal
 from entrob.agents.networks import LSTM, MLP
 from entrob.agents.spec import Hyper, Spec
+from entrob.distributions import Categorical, TanhNormal
 from entrob.envs import make
 from entrob.envs.wrappers import with_disturbance
 from entrob.errors import EntrobError
@@ -64,7 +64,7 @@ def interfere(adversary, strength, theirs, executed, env=None, state=None):
     """One move of an adversary whose distribution is `theirs`: see `rival.interfere`."""
     opponent = rival.make_opponent(env or Push(), adversary, MLP(2, hidden=(4,)))
     shape, key = jnp.float32(4.0), jax.random.key(0)
-    quantal = adversary.kind == "quantal"
+    quantal = adversary.kind == "qarl"
     standing = rival.Standing((), jnp.full(N, 0.01), jnp.full(N, shape)) if quantal else None
     seen = []
 
@@ -82,7 +82,7 @@ def interfere(adversary, strength, theirs, executed, env=None, state=None):
 
 def test_the_noisy_action_is_the_weighted_mean():
     ours, theirs = jnp.tanh(normal(0.5).mean), normal(-0.7)
-    executed, _, _, moves, *_ = interfere(Adversary("noisy"), 0.25, theirs, ours)
+    executed, _, _, moves, *_ = interfere(Adversary("nr_mdp"), 0.25, theirs, ours)
     expected = 0.75 * ours + 0.25 * jnp.tanh(moves.action)
     np.testing.assert_allclose(executed, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(moves.log_prob, theirs.log_prob(moves.action))
@@ -93,7 +93,7 @@ def test_the_noisy_action_is_the_weighted_mean():
 def test_the_probabilistic_action_is_that_of_the_one_whose_turn_it_is(actions):
     theirs = Categorical(jnp.zeros((N, 3))) if actions else normal(-0.7)
     ours = jnp.full(N, 7) if actions else jnp.full((N, 1), 7.0)
-    out = interfere(Adversary("probabilistic"), 0.3, theirs, ours, Push(actions))
+    out = interfere(Adversary("pr_mdp"), 0.3, theirs, ours, Push(actions))
     executed, moves = np.asarray(out[0]), out[3]
     turn = np.asarray(moves.acted)
     assert turn.mean() == pytest.approx(0.3, abs=0.03)
@@ -125,7 +125,7 @@ def test_forces_are_together_as_strong_as_is_said(states, mean):
     env, state = states
     still = jnp.zeros(N)
     executed, pushed, _, moves, *_ = interfere(
-        Adversary("forces"), 0.5, normal(mean, 2), still, env, state
+        Adversary("rarl"), 0.5, normal(mean, 2), still, env, state
     )
     np.testing.assert_array_equal(executed, still)
     shares = np.tanh(moves.action)
@@ -142,13 +142,13 @@ def test_one_axis_may_have_all_of_the_strength(states):
     theirs = TanhNormal(
         jnp.tile(jnp.array([0.0, 9.0]), (N, 1)), jnp.full((N, 2), -5.0), (-1.0,) * 2, (1.0,) * 2
     )
-    pushed = interfere(Adversary("forces"), 0.5, theirs, jnp.zeros(N), env, state)[1]
+    pushed = interfere(Adversary("rarl"), 0.5, theirs, jnp.zeros(N), env, state)[1]
     np.testing.assert_allclose(pushed.disturbance[:, 1], 0.5, atol=0.02)
 
 
-@pytest.mark.parametrize("kind", ["probabilistic", "noisy", "forces", "quantal"])
+@pytest.mark.parametrize("kind", ["pr_mdp", "nr_mdp", "rarl", "qarl"])
 def test_an_adversary_without_strength_changes_nothing_that_is_executed(kind, states):
-    forced = kind in ("forces", "quantal")
+    forced = kind in ("rarl", "qarl")
     env, state = states if forced else (None, None)
     ours = jnp.tanh(normal(0.5).mean)
     theirs = normal(-0.7, 2 if forced else 1)
@@ -162,7 +162,7 @@ def test_an_adversary_without_strength_changes_nothing_that_is_executed(kind, st
 def test_the_quantal_one_sees_its_temperature_and_draws_a_new_one_for_a_new_episode(states):
     env, state = states
     _, _, standing, _, seen, game = interfere(
-        Adversary("quantal"), 0.5, normal(0.3, 2), jnp.zeros(N), env, state
+        Adversary("qarl"), 0.5, normal(0.3, 2), jnp.zeros(N), env, state
     )
     np.testing.assert_allclose(seen, np.stack([np.ones(N), np.full(N, 0.2)], 1), rtol=1e-6)
     done = jnp.arange(N) % 2 == 0
@@ -188,7 +188,7 @@ def quantal():
     )
     network = MLP(2, hidden=(8,))
     spec = Spec(env, chain(bonus), network, "ppo", num_envs=16, num_steps=8,
-                adversary=Adversary("quantal"), normalize=True)  # fmt: skip
+                adversary=Adversary("qarl"), normalize=True)  # fmt: skip
     agent = make_agent(spec)
     settings = jax.tree.map(jnp.float32, hyper(bonus=0.1))
     chunk = jax.jit(chex.assert_max_traces(lambda s, h, p: agent.train_chunk(s, h, p, 1), n=1))
@@ -223,8 +223,8 @@ def test_nothing_recompiles_while_the_curriculum_goes_on(quantal):
 
 
 def test_the_adversary_gains_what_the_protagonist_loses_and_its_entropy():
-    opponent = rival.Opponent(Adversary("forces"), None, ())
-    quantal = rival.Opponent(Adversary("quantal"), None, ())
+    opponent = rival.Opponent(Adversary("rarl"), None, ())
+    quantal = rival.Opponent(Adversary("qarl"), None, ())
     env = Push()
     agent = make_agent(Spec(env, chain(), MLP(2, hidden=(4,)), num_envs=2, num_steps=3))
     rollout = roll(agent, env)
@@ -266,9 +266,9 @@ def train(adversary, strength, network, env=None, updates=100):
 @pytest.mark.parametrize(
     ("kind", "network", "actions"),
     [
-        ("noisy", MLP(2, hidden=(16,)), None),
-        pytest.param("probabilistic", LSTM(2, width=16), None, marks=pytest.mark.slow),
-        ("probabilistic", MLP(2, hidden=(16,)), 2),
+        ("nr_mdp", MLP(2, hidden=(16,)), None),
+        pytest.param("pr_mdp", LSTM(2, width=16), None, marks=pytest.mark.slow),
+        ("pr_mdp", MLP(2, hidden=(16,)), 2),
     ],
 )
 def test_both_players_get_what_they_want(kind, network, actions):
@@ -278,7 +278,7 @@ def test_both_players_get_what_they_want(kind, network, actions):
     assert float(late) == pytest.approx(0.5, abs=0.12)
     assert np.isnan(curves["activity"]).all()
     # Tested alone, the protagonist does as it likes.
-    act = lambda key: agent.act(key, state.policy, agent.start(), jnp.ones(1))[0]
+    act = lambda key: agent.actor.act(key, state.policy, agent.actor.start(), jnp.ones(1))[0]
     actions = jax.jit(jax.vmap(act))(jax.random.split(jax.random.key(0), 20))
     assert float(actions.mean()) > 0.85
 
@@ -288,7 +288,7 @@ def test_a_trained_adversary_does_more_harm_than_random_forces():
     """The pole's balance is somebody else's, so nothing but the forces can change the return."""
     env = with_disturbance(Pushed())
     spec = Spec(env, chain(), MLP(2, hidden=(32,)), "ppo", num_envs=16, num_steps=64, epochs=4,
-                minibatches=4, adversary=Adversary("forces"))  # fmt: skip
+                minibatches=4, adversary=Adversary("rarl"))  # fmt: skip
     agent = make_agent(spec)
 
     @functools.partial(jax.jit, static_argnums=1)
@@ -304,24 +304,24 @@ def test_a_trained_adversary_does_more_harm_than_random_forces():
 
 
 def test_bad_adversaries_are_named():
-    with pytest.raises(EntrobError, match="did you mean 'noisy'"):
-        check_adversary(Adversary("nois"))
+    with pytest.raises(EntrobError, match="did you mean 'nr_mdp'"):
+        check_adversary(Adversary("nrmdp"))
     with pytest.raises(EntrobError, match=r"must be in 0\.\.1, not 2"):
-        check_adversary(Adversary("noisy"), 2)
+        check_adversary(Adversary("nr_mdp"), 2)
     with pytest.raises(EntrobError, match=r"must be finite and at least 0, not -1"):
-        check_adversary(Adversary("forces"), -1)
-    with pytest.raises(EntrobError, match="bound is for the adversary 'quantal', not for 'forces'"):
-        check_adversary(Adversary("forces", bound=3.0))
+        check_adversary(Adversary("rarl"), -1)
+    with pytest.raises(EntrobError, match="bound is for the adversary 'qarl', not for 'rarl'"):
+        check_adversary(Adversary("rarl", bound=3.0))
     with pytest.raises(EntrobError, match="bound must be a finite number, not 'high'"):
-        check_adversary(Adversary("quantal", bound="high"))
+        check_adversary(Adversary("qarl", bound="high"))
 
 
 def test_what_an_environment_cannot_have_is_said():
     grid, _ = make("minigrid/empty-8x8", noise=True)
-    assert "those of MiniGrid" in misfit(grid, Adversary("noisy"))
-    assert "none can act on MiniGrid" in misfit(grid, Adversary("quantal"))
-    assert misfit(grid, Adversary("probabilistic")) is None
+    assert "those of MiniGrid" in misfit(grid, Adversary("nr_mdp"))
+    assert "none can act on MiniGrid" in misfit(grid, Adversary("qarl"))
+    assert misfit(grid, Adversary("pr_mdp")) is None
     pendulum, _ = make("gymnax:Pendulum-v1")
-    assert all(misfit(pendulum, Adversary(kind)) is None for kind in ("noisy", "forces"))
+    assert all(misfit(pendulum, Adversary(kind)) is None for kind in ("nr_mdp", "rarl"))
     with pytest.raises(EntrobError, match="disturbed=True"):
-        make_agent(Spec(pendulum, chain(), adversary=Adversary("forces")))
+        make_agent(Spec(pendulum, chain(), adversary=Adversary("rarl")))

@@ -82,7 +82,7 @@ def count_entropy(seen, width=1.0):
 
 
 def discounted_count_entropy(seen, width=1.0):
-    share = shares(cells(seen, width), seen.rollout.gamma**seen.batch.time)
+    share = shares(cells(seen, width), seen.rollout.context.gamma**seen.batch.time)
     return {"bonus": -seen.coef * np.log(share)}
 
 
@@ -148,7 +148,7 @@ def vcse(seen, k=3, steps=8):
         if same >= k:
             epsilon = away[away > 0].min() / 2 * (k / same) ** (1 / x.shape[1])
         bonus[i] = digamma((apart < epsilon).sum() + 1) / x.shape[1] + np.log(2 * epsilon + 1e-5)
-    value, r, discount = value.reshape(shape), seen.rollout, seen.rollout.gamma
+    value, r, discount = value.reshape(shape), seen.rollout, seen.rollout.context.gamma
     target = np.zeros(shape)
     for n in range(shape[1]):
         for t in reversed(range(shape[0])):
@@ -177,7 +177,7 @@ def orpo(penalty):
         x = np.concatenate(x, -1)
         counted = batch.index is not None and (discrete or not actions)
         rollouts, counts, sample, unit = (x.copy() for x in map(np.asarray, state[:4]))
-        if rollouts == 0 or seen.rollout.progress < share:
+        if rollouts == 0 or seen.rollout.context.progress < share:
             rollouts = rollouts + 1
             if counted:
                 np.add.at(counts, cell.astype(int), 1)
@@ -196,7 +196,7 @@ def orpo(penalty):
             n = len(x)
             slope = lambda out: np.append(expit(out[:n]) - 1, expit(out[n:])) / n
             leaves = trained(state.discriminator, np.concatenate([x, sample]), slope, steps)
-        bonus = -seen.coef * unit / seen.rollout.reward_scale * penalty(ratio)
+        bonus = -seen.coef * unit / seen.rollout.context.reward_scale * penalty(ratio)
         return {"bonus": bonus, "updated": [rollouts, counts, sample, unit, *leaves]}
 
     return function

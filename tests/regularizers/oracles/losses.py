@@ -100,7 +100,7 @@ def epo(seen, released=False):
         low, high = floor + 0.8 * (mean[t] - floor), floor + 1.2 * (mean[t] - floor)
         distance = max(low - entropy, entropy - high, 0.0)
         cost.append(0.1 * (distance > 0 if released else distance) * (updates[t] > 0))
-    x = 2 * seen.rollout.progress  # in the first half of training
+    x = 2 * seen.rollout.context.progress  # in the first half of training
     weight = 1 - 0.2 * (1 - np.exp(-2 * x))
     acted = seen.rollout.dist.entropy()
     new, counts = mean.copy(), updates.copy()
@@ -234,7 +234,7 @@ def value_gradient(seen):
 def lrpg(seen, begin=1 / 3, tolerance=0.05, rate=1.0):
     """At progress 0.3: with the default `begin` nothing but the running mean has begun."""
     reward, ends, best, multiplier, updates = seen.state
-    on = seen.rollout.progress >= begin
+    on = seen.rollout.context.progress >= begin
     obs = seen.batch.obs
     key = jax.random.fold_in(jax.random.split(jax.random.key(3), 4)[2], 0)
     noise = np.asarray(jax.random.uniform(key, obs.shape, minval=-1, maxval=1))
@@ -249,7 +249,8 @@ def lrpg(seen, begin=1 / 3, tolerance=0.05, rate=1.0):
     loss = on * seen.coef * second / (2 + multiplier * seen.coef)
     unknown = ends == 0
     old = 0.9 if updates else 0.0
-    reward = old * reward + (1 - old) * (seen.rollout.reward * seen.rollout.reward_scale).mean()
+    paid = seen.rollout.reward * seen.rollout.context.reward_scale
+    reward = old * reward + (1 - old) * paid.mean()
     ends = old * ends + (1 - old) * (seen.rollout.terminated | seen.rollout.truncated).mean()
     performance = reward / ends
     best = performance if unknown else max(best, performance)

@@ -170,8 +170,8 @@ def earned(rollout):
         for s in range(t, steps):
             cut = rollout.truncated[s, n] and not rollout.terminated[s, n]
             pay = rollout.target[s, n] if cut else rollout.reward[s, n]
-            gain[t, n] += factor * pay * rollout.reward_scale
-            factor *= rollout.gamma
+            gain[t, n] += factor * pay * rollout.context.reward_scale
+            factor *= rollout.context.gamma
             if rollout.truncated[s, n] or rollout.terminated[s, n]:
                 factor = 0.0
                 break
@@ -195,7 +195,7 @@ def self_imitation(
     if mass[-1] > 0:
         weight = (chosen / better[better > 0].min()) ** -0.1
     now, frozen = seen.now.at(flat(obs)), seen.frozen.at(flat(obs))
-    returns, actions = flat(gain) / seen.rollout.reward_scale, flat(action)
+    returns, actions = flat(gain) / seen.rollout.context.reward_scale, flat(action)
     imitated = np.maximum(returns - frozen.value, 0)
     if fraction:
         log_prob = frozen.log_prob(actions)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from entrob.errors import EntrobError
-from entrob.regularizers.protocol import Policy, Rollout
+from entrob.rollout import PolicyOutput, Rollout
 
 
 class Reference(NamedTuple):
@@ -71,14 +71,14 @@ def make_reference(name: str, reference: str | Sequence[float] | Callable) -> Re
     return Reference(nothing, given)
 
 
-def initial(params: Any, policy: Policy, batch: Rollout) -> Any:
+def initial(params: Any, policy: PolicyOutput, batch: Rollout) -> Any:
     """The network with other parameters on the batch, once per state where those are few.
 
     A recurrent one begins the batch with the memory that the acting policy had.
     """
-    if batch.finite is None:
+    if batch.context.finite is None:
         return policy.apply(params, batch.obs)[0]
-    table = policy.apply(params, batch.finite.observations)[0]
+    table = policy.apply(params, batch.context.finite.observations)[0]
     return jax.tree.map(lambda x: x[batch.index], table)
 
 

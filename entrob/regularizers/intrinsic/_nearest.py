@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from entrob.regularizers.protocol import Rollout
+from entrob.rollout import Rollout
 
 _ROWS = 512  # points whose distances are in memory at a time
 _TIE = 1e-6  # relative difference of distances that count as equal
@@ -35,7 +35,7 @@ def support(rollout: Rollout, field: str) -> Support:
       field: ``"observations"`` or ``"features"``.
     """
     shape, size = rollout.reward.shape, rollout.reward.size
-    table = None if rollout.finite is None else getattr(rollout.finite, field)
+    table = None if rollout.context.finite is None else getattr(rollout.context.finite, field)
     if table is not None and len(table) <= size:
         counts = jnp.zeros(len(table)).at[rollout.index].add(1.0)
         return Support(_flat(table), counts, rollout.index)

@@ -182,3 +182,7 @@ class TanhNormal:
         """log |a'(u)| without cancellation where tanh saturates."""
         scale = self._scale if scale is None else scale
         return np.log(scale) + 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
+
+
+#: What a policy may be at one observation.
+Distribution = Categorical | TanhNormal

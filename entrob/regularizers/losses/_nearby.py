@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from entrob.envs.minigrid import EMPTY, GOAL, WALL
-from entrob.regularizers.protocol import Policy, Rollout
+from entrob.rollout import PolicyOutput, Rollout
 
 #: What a cell of a grid may be changed to.
 CODES = np.array([EMPTY, WALL, GOAL], np.uint8)
@@ -24,22 +24,22 @@ class Sites(NamedTuple):
       mean: ``float32[S] -> float32[]``, the mean over the batch.
     """
 
-    policy: Policy
+    policy: PolicyOutput
     obs: jax.Array
     spread: jax.Array
     mean: Callable
 
 
-def sites(policy: Policy, batch: Rollout) -> Sites:
+def sites(policy: PolicyOutput, batch: Rollout) -> Sites:
     """Each state once where those are few, which is cheaper; else the batch's observations."""
     spread = jnp.asarray(batch.obs, jnp.float32).std(0)
-    if batch.finite is None:
+    if batch.context.finite is None:
         return Sites(policy, batch.obs, spread, jnp.mean)
-    obs = batch.finite.observations
+    obs = batch.context.finite.observations
     return Sites(policy.at(obs), obs, spread, lambda x: jnp.mean(x[batch.index]))
 
 
-def frozen(policy: Policy) -> Policy:
+def frozen(policy: PolicyOutput) -> PolicyOutput:
     """The same policy, through which no gradient flows."""
     dist, value, params = jax.lax.stop_gradient((policy.dist, policy.value, policy.params))
     return policy._replace(dist=dist, value=value, params=params)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.estimators.moments import Moments
-from entrob.regularizers.intrinsic.perceptron import feature_size
-from entrob.regularizers.protocol import Rollout
+from entrob.regularizers.intrinsic._perceptron import feature_size
+from entrob.rollout import Rollout
 
 
 def check_width(name: str, width: float) -> None:
@@ -32,8 +32,8 @@ def cells(rollout: Rollout, moments: Moments, width: float) -> tuple[jax.Array, 
     A cell is a state where the environment is finite; else a box of the entropy features, `width`
     standard deviations of the first rollout wide in each.
     """
-    if rollout.finite is not None:
-        return rollout.index, len(rollout.finite.features)
+    if rollout.context.finite is not None:
+        return rollout.index, len(rollout.context.finite.features)
     size = rollout.reward.size
     where = jnp.floor((rollout.features - moments.mean) / (width * moments.std))
     where = where.reshape(size, -1)

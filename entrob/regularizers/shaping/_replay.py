@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from entrob.regularizers.protocol import Rollout
+from entrob.rollout import Rollout
 
 #: Priorities are max(R - V, LEAST)^SHARPNESS, weights (n p)^-CORRECTION (Oh et al. 2018).
 LEAST, SHARPNESS, CORRECTION = 1e-6, 0.6, 0.1
@@ -82,7 +82,7 @@ def add(replay: Replay, rollout: Rollout) -> Replay:
     return Replay(
         obs=put(replay.obs, rollout.obs),
         action=put(replay.action, rollout.action),
-        value=put(replay.value, rollout.value * rollout.reward_scale),
+        value=put(replay.value, rollout.value * rollout.context.reward_scale),
         gain=put(replay.gain, gain),
         left=put(replay.left, left),
         own=put(replay.own, rollout.executed),
@@ -93,8 +93,8 @@ def add(replay: Replay, rollout: Rollout) -> Replay:
 def returns(rollout: Rollout) -> tuple[jax.Array, jax.Array]:
     """``(gain, left)`` of each step within the rollout, float32[T, N] each, as in `Replay`."""
     cut = rollout.truncated & ~rollout.terminated
-    pay = jnp.where(cut, rollout.target, rollout.reward) * rollout.reward_scale
-    goes_on = rollout.gamma * ~(rollout.terminated | rollout.truncated)
+    pay = jnp.where(cut, rollout.target, rollout.reward) * rollout.context.reward_scale
+    goes_on = rollout.context.gamma * ~(rollout.terminated | rollout.truncated)
 
     def back(after, now):
         gain, left = after

@@ -1,0 +1,50 @@
+"""Compiling for the devices there are: options, runs spread over them, how many fit."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+RUNS = PartitionSpec("runs")
+
+
+def mesh() -> jax.sharding.Mesh:
+    """All devices in a row: runs are independent, so they shard without communication."""
+    return jax.sharding.Mesh(np.array(jax.devices()), ("runs",))
+
+
+def compiler_options() -> dict[str, Any]:
+    """Options for a CPU, where two things that XLA does by default cost more than they gain.
+
+    Its fusion emitters make small matrix products slower and long kinematic chains very slow to
+    compile; splitting operations among threads takes cores that other shards work on.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    disabled = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
+    return {"xla_cpu_use_fusion_emitters": False, **disabled}
+
+
+def sharded(f: Callable, over: tuple[bool, ...]) -> Callable:
+    """Jit `f` with its runs spread over the devices; `over` says which arguments have runs."""
+    specs = tuple(RUNS if o else PartitionSpec() for o in over)
+    mapped = jax.shard_map(f, mesh=mesh(), in_specs=specs, out_specs=RUNS, check_vma=False)
+    # Arguments are left where they are: XLA puts arrays of size 0 elsewhere than is said.
+    return jax.jit(mapped, compiler_options=compiler_options())
+
+
+def memory_limit() -> int:
+    """Bytes that one batch may take: half of the device's or of the machine's memory."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] * len(jax.devices()) // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def padded(runs: int) -> int:
+    """The number of runs rounded up to a multiple of the number of devices."""
+    devices = len(jax.devices())
+    return -(-runs // devices) * devices
