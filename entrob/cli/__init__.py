@@ -9,7 +9,18 @@ from pathlib import Path
 import tyro
 
 from entrob.cli import commands
-from entrob.cli.arguments import Check, List, NewRegularizer, Report, Run, Status, Theory, Tune
+from entrob.cli.arguments import (
+    Check,
+    List,
+    NewRegularizer,
+    Play,
+    Report,
+    Run,
+    Status,
+    Test,
+    Theory,
+    Tune,
+)
 from entrob.errors import EntrobError
 
 COMMANDS = {
@@ -19,6 +30,8 @@ COMMANDS = {
     Tune: commands.tune,
     Report: commands.report,
     Status: commands.status,
+    Test: commands.test,
+    Play: commands.play,
     Theory: commands.theory,
     NewRegularizer: commands.new_regularizer,
 }
@@ -28,8 +41,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
     arguments = sys.argv[1:] if argv is None else argv
-    commands = List | Run | Check | Tune | Report | Status | Theory | NewRegularizer
-    command = tyro.cli(commands, prog="entrob", args=arguments)
+    kinds = List | Run | Check | Tune | Report | Status | Test | Play | Theory | NewRegularizer
+    command = tyro.cli(kinds, prog="entrob", args=arguments)
     line = shlex.join(["entrob", *arguments])
     setup()
     try:

@@ -52,7 +52,7 @@ class Run:
     """Output folder; by default runs/EXPERIMENT/PRESET."""
     resume: bool = True
     """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
-    batch_size: int | None = None
+    parallel_runs: int | None = None
     """Runs side by side in memory; by default as many as half the memory holds."""
 
 
@@ -73,7 +73,7 @@ class Tune:
     """Output folder; by default runs/EXPERIMENT/tune-PRESET."""
     resume: bool = True
     """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
-    batch_size: int | None = None
+    parallel_runs: int | None = None
     """Runs side by side in memory; by default as many as half the memory holds."""
     export: Path | None = None
     """Also copy the chosen coefficients, their table and the manifest there."""
@@ -130,6 +130,60 @@ class Check:
     """Check only these. May be repeated."""
     run: Path | None = None
     """Read `none` from this output folder instead of training it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """Test a policy nominally and under perturbations.
+
+    For example:
+      entrob test policy --perturbation wall=3,6 --perturbation slip=0.2
+      entrob test runs/minigrid/paper:state_entropy:3 --perturbation wall=6
+      entrob test my_package.agents:act --environment minigrid/empty-8x8
+      entrob test mine/0 mine/1 mine/2 --tasks leaderboard --as mine
+    """
+
+    policy: tyro.conf.Positional[tuple[str, ...]]
+    """A saved folder, FOLDER:METHOD:SEED of a run, module:function, or a Stable-Baselines3 zip;
+    several are seeds of one method."""
+    environment: str | None = None
+    """What it is tested in; by default what it was trained in."""
+    perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=MAGNITUDE or NAME=M,M,...; may be repeated."""
+    instances: int = 200
+    """Of each perturbation at each magnitude."""
+    episodes: int = 1
+    """On each instance."""
+    seed: int = 0
+    """Where the keys of instances and episodes come from."""
+    out: Path | None = None
+    """Also write what was measured there: all of it as .parquet, single numbers as .csv; a board to
+    a folder."""
+    tasks: str | None = None
+    """SUITE, or SUITE:TASK,TASK: put the policies on its board, marked as tested only."""
+    as_: Annotated[str, tyro.conf.arg(name="as")] = "tested"
+    """What a board calls them."""
+    board: Path | None = None
+    """Folder of the board; by default results/SUITE/standard."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Play:
+    """Play one episode of a policy and write it as an animation.
+
+    Example: entrob play policy --perturbation wall=6 --out walk.gif
+    """
+
+    policy: tyro.conf.Positional[str]
+    """A saved folder, or FOLDER:METHOD:SEED of a run."""
+    perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=MAGNITUDE; may be repeated."""
+    instance: int = 0
+    """Number of the instance, of 200."""
+    seed: int = 0
+    """Where the keys of instances and episodes come from."""
+    out: Path = Path("walk.gif")
+    """The file."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,18 @@ import sys
 import time
 from pathlib import Path
 
-from entrob.cli.arguments import Check, List, NewRegularizer, Report, Run, Status, Theory, Tune
+from entrob.cli.arguments import (
+    Check,
+    List,
+    NewRegularizer,
+    Play,
+    Report,
+    Run,
+    Status,
+    Test,
+    Theory,
+    Tune,
+)
 from entrob.errors import EntrobError
 
 
@@ -56,7 +67,7 @@ def run(command: Run, line: str) -> None:
         return _run_suite(command, declaration.load(command.experiment, command.preset), line)
     experiment = _selected(experiments.load(command.experiment, command.preset), command)
     store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
-    manifest = runner.run(experiment, store, line, command.batch_size)
+    manifest = runner.run(experiment, store, line, command.parallel_runs)
     path = write_run_report(store)
     print(_timing(manifest))
     print(f"report: {path}")
@@ -79,8 +90,8 @@ def _run_suite(command: Run, suite, line: str) -> None:
     from entrob.suite.work import run
     from entrob.sweep.experiment import positive_int
 
-    if command.batch_size is not None:
-        positive_int("--batch-size", command.batch_size)
+    if command.parallel_runs is not None:
+        positive_int("--parallel-runs", command.parallel_runs)
     tasks, references = {}, command.regularizer or suite.methods
     for name, task in suite.tasks.items():
         has = {method.name for method in task.experiment.methods}
@@ -99,7 +110,7 @@ def _run_suite(command: Run, suite, line: str) -> None:
         shutil.rmtree(root)
     say = lambda text: print(text, file=sys.stderr, flush=True)
     suite = dataclasses.replace(suite, tasks=tasks)
-    manifest = run(suite, root, line, command.batch_size, say)
+    manifest = run(suite, root, line, command.parallel_runs, say)
     print(f"leaderboard: {write_leaderboard(root)}")
     for task, facts in manifest["tasks"].items():
         for name, error in facts["broken"].items():
@@ -138,7 +149,7 @@ def tune(command: Tune, line: str) -> None:
         experiment.tune["seeds"] = command.seeds
     folder = Path("runs") / experiment.name / f"tune-{command.preset}"
     store = _store(command, folder, f"{experiment.name}-tune")
-    chosen, table, manifest = tune(experiment, store, line, command.batch_size)
+    chosen, table, manifest = tune(experiment, store, line, command.parallel_runs)
     write_tuning(store.root, table, manifest)
     if command.export:
         _export(store.root, command.export, ("tuned.json", "tables"))
@@ -244,7 +255,7 @@ def write_run_report(store, level: float = 0.96) -> Path:
     if not len(frames["runs"]) or not len(frames["evaluation"]):
         raise EntrobError(f"{store.root} holds no finished runs yet")
     manifest = complete(store.manifest())
-    occupancies, walls = mean_occupancies(frames["occupancy"], manifest["environment"])
+    occupancies, walls = mean_occupancies(frames["occupancy"])
     return write_report(
         store.root,
         frames["runs"],
@@ -273,8 +284,8 @@ def _store(command, folder: Path, maker: str):
     from entrob.persistence.store import Store
     from entrob.sweep.experiment import positive_int
 
-    if command.batch_size is not None:
-        positive_int("--batch-size", command.batch_size)
+    if command.parallel_runs is not None:
+        positive_int("--parallel-runs", command.parallel_runs)
     root = command.out or folder
     if not command.resume and Store(root).manifest().get("experiment") == maker:
         shutil.rmtree(root)
@@ -317,3 +328,94 @@ def _complain(store) -> None:
             f"regularizer {name!r}: {hook} returned NaN or infinity: {len(bad)} runs were "
             f"frozen, the first at update {first.diverged_at} of {first.method}, seed {first.seed}"
         )
+
+
+def test(command: Test, line: str) -> None:
+    """Test policies and print what they do, or put them on a board."""
+    import numpy as np
+
+    from entrob.library import evaluate, load_policy
+    from entrob.sweep.experiment import positive_int
+
+    for name in ("instances", "episodes"):
+        positive_int(f"--{name}", getattr(command, name))
+    if not command.policy:
+        raise EntrobError("name a policy to be tested")
+    policies = [load_policy(reference) for reference in command.policy]
+    if command.tasks:
+        return _test_on_board(command, policies)
+    if command.out and command.out.suffix not in (".csv", ".parquet"):
+        raise EntrobError(f"--out must end in .csv or .parquet, not {command.out.name}")
+    table = evaluate(
+        policies,
+        command.environment,
+        _magnitudes(command.perturbation),
+        instances=command.instances,
+        episodes=command.episodes,
+        seed=command.seed,
+    )
+    if len(policies) == 1:
+        table = table.drop(columns="policy")
+    single = [name for name in table if np.ndim(table[name].iloc[0]) == 0]
+    shown = ["policy", "perturbation", "magnitude", "success", "return_mean"]
+    shown += ["final_distance", "regret_mean"]
+    known = [name for name in shown if name in table and table[name].notna().any()]
+    print(table[known].to_string(index=False, float_format="{:.3f}".format))
+    if command.out:
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        if command.out.suffix == ".csv":
+            table[single].to_csv(command.out, index=False)
+        else:
+            table.to_parquet(command.out, index=False)
+
+
+def _test_on_board(command: Test, policies: list) -> None:
+    """Write a board's report with one more method."""
+    from entrob.library.boards import with_tested
+    from entrob.persistence.store import write_json
+    from entrob.report.leaderboard import write_report
+    from entrob.statistics.board import read_board, write_board
+
+    suite, _, tasks = command.tasks.partition(":")
+    folder = command.board or Path("results") / suite / "standard"
+    board = read_board(folder)
+    if board.manifest.get("suite") != suite:
+        raise EntrobError(f"{folder} is no board of {suite}")
+    board = with_tested(board, policies, command.as_, tuple(filter(None, tasks.split(","))))
+    out = command.out or Path("runs") / "tested" / command.as_
+    if out.exists() and any(out.iterdir()):
+        raise EntrobError(f"{out} is not empty: choose another --out")
+    write_json(out / "manifest.json", board.manifest)
+    write_board(board, out)
+    print(f"report: {write_report(board, out)}")
+
+
+def play(command: Play, line: str) -> None:
+    """Play an episode and say how it ended."""
+    from entrob.library import Policy, load_policy
+
+    policy = load_policy(command.policy)
+    if not isinstance(policy, Policy):
+        raise EntrobError(f"{command.policy} is a function, which nothing here can draw")
+    several = {n: m for n, m in _magnitudes(command.perturbation).items() if len(m) != 1}
+    if several:
+        raise EntrobError(f"one episode has one magnitude of {next(iter(several))!r}")
+    magnitudes = {name: m for name, (m,) in _magnitudes(command.perturbation).items()}
+    episode = policy.gif(command.out, seed=command.seed, instance=command.instance, **magnitudes)
+    ended = "succeeded" if episode.success else "did not succeed"
+    print(f"{ended} after {len(episode.actions)} steps, return {episode.episode_return:.3f}")
+    print(f"animation: {command.out}")
+
+
+def _magnitudes(given: tuple[str, ...]) -> dict[str, list[float]]:
+    """Magnitudes by perturbation from ``NAME=M,M``; raises `EntrobError`."""
+    found = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        try:
+            found[name] = [float(value) for value in values.split(",")]
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise EntrobError(f"--perturbation must be NAME=MAGNITUDE, not {text!r}")
+    return found

@@ -60,7 +60,7 @@ def edited(tiny_file, tmp_path):
         (["--coef", "0.1"], "--coef needs a --regularizer"),
         (["--seeds", "0"], "--seeds must be a whole number of at least 1, not 0"),
         (["--seeds=-3"], "--seeds must be"),
-        (["--batch-size", "0"], "--batch-size must be"),
+        (["--parallel-runs", "0"], "--parallel-runs must be"),
     ],
 )
 def test_arguments(fails, tiny_file, tmp_path, arguments, words):

@@ -1,0 +1,207 @@
+"""Testing any policy under perturbations: ours, or whatever maps observations to actions."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from entrob.compiling import compiler_options
+from entrob.envs import Task, make_task
+from entrob.errors import EntrobError
+from entrob.evaluation.batch import Outcome
+from entrob.evaluation.evaluator import Condition, Evaluator
+from entrob.evaluation.exact import optimal_steps, transitions
+from entrob.evaluation.sampled import play
+from entrob.library.policy import Policy
+from entrob.perturbations import NOMINAL
+from entrob.perturbations import perturbations as known
+from entrob.perturbations.base import check_magnitude
+
+#: ``(key, carry, obs) -> (action, carry)``.
+Act = Callable[[jax.Array, Any, Any], tuple[Any, Any]]
+
+
+def evaluate(
+    policies: Policy | Act | Iterable[Policy],
+    environment: str | None = None,
+    perturbations: Mapping[str, float | Iterable[float]] | None = None,
+    *,
+    instances: int = 200,
+    episodes: int = 1,
+    seed: int = 0,
+    params: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Test policies nominally and under perturbations, all on the same instances and episodes.
+
+    Args:
+      policies: a `Policy`, several, or any function ``(key, carry, obs) -> (action, carry)`` of one
+        environment; if it has a method ``initial``, an episode begins with ``initial()`` as its
+        carry, else with ``()``. One that JAX can trace is compiled; another one, such as a
+        wrapper of a PyTorch module, is called step by step.
+      environment: id of the environment; by default the policies' own.
+      perturbations: a magnitude, or several, by name.
+      instances: of each perturbation at each magnitude.
+      episodes: on each instance.
+      seed: where the keys of instances and episodes come from.
+      params: the environment's params that differ from the nominal ones; by default what the
+        policies were trained with.
+
+    Returns:
+      A row per policy × condition: ``policy``, its place; ``perturbation`` and ``magnitude``, of
+      which ``nominal`` and 0 come first; and what `entrob.evaluation.records.records` says.
+
+    Raises:
+      EntrobError: an unknown environment or perturbation, a magnitude out of range, no policies, or
+        a function without an environment.
+    """
+    single = isinstance(policies, Policy) or callable(policies)
+    many = [policies] if single else list(policies)  # type: ignore[arg-type]
+    if not many:
+        raise EntrobError("there are no policies to test")
+    alike: dict[Any, list[int]] = {}
+    for place, policy in enumerate(many):
+        alike.setdefault(_kind(policy), []).append(place)
+    frames = []
+    for places in alike.values():
+        first = many[places[0]]
+        task = _task(first, environment, params)
+        conditions = _conditions(task, perturbations or {})
+        evaluator = Evaluator(instances, episodes, seed)
+        if isinstance(first, Policy):
+            test = _of_policies(evaluator, task, [many[place] for place in places])
+        else:
+            test = _of_function(evaluator, task, first)
+        nominal = test(NOMINAL, 0.0)
+        found = [(NOMINAL, 0.0, nominal)]
+        found += [(name, m, test(name, m) if m else nominal) for name, m in conditions]
+        frames += [
+            {"policy": place, "perturbation": name, "magnitude": m, **record}
+            for name, m, records in found
+            for place, record in zip(places, records)
+        ]
+    table = pd.DataFrame(frames).sort_values("policy", kind="stable", ignore_index=True)
+    return table
+
+
+def _kind(policy: Any) -> Any:
+    """Policies of a kind are tested by one program."""
+    if not isinstance(policy, Policy):
+        return id(policy)
+    return json.dumps([policy.environment, policy.network, policy.options, policy.params])
+
+
+def _task(policy: Any, environment: str | None, params: Mapping[str, Any] | None) -> Task:
+    if isinstance(policy, Policy) and environment in (None, policy.environment):
+        return policy.task if params is None else policy.task.with_params(dict(params))
+    if environment is None:
+        raise EntrobError("a function needs an environment to be tested in")
+    return make_task(environment).with_params(dict(params or {}))
+
+
+def _conditions(
+    task: Task, wanted: Mapping[str, float | Iterable[float]]
+) -> list[tuple[str, float]]:
+    """Pairs of name and magnitude, checked against the perturbations' ranges."""
+    pairs = []
+    for name, values in wanted.items():
+        entry = known.get(name, task.noisy_params)
+        for value in values if isinstance(values, Iterable) else [values]:
+            pairs.append((name, float(check_magnitude(entry, task.noisy_params, value))))
+    return pairs
+
+
+def _of_policies(evaluator: Evaluator, task: Task, policies: list[Policy]) -> Callable:
+    """``(perturbation, magnitude) -> a record per policy``, of policies of a kind."""
+    weights = jax.tree.map(lambda *x: np.stack(x), *(policy.weights for policy in policies))
+    heat = np.float32([policy.temperature for policy in policies])
+    model = policies[0].model
+    return lambda name, m: evaluator.records(task, model, weights, name, m, heat)
+
+
+def _of_function(evaluator: Evaluator, task: Task, act: Act) -> Callable:
+    """As `_of_policies`, of one function."""
+    initial = getattr(act, "initial", tuple)
+
+    played = _traced if _traces(act, initial, task) else _stepped
+
+    def test(name: str, magnitude: float) -> list[dict[str, Any]]:
+        condition = evaluator.condition(task, name, magnitude)
+        return evaluator.recorded(played(act, initial, condition), condition.horizon)
+
+    return test
+
+
+def _traces(act: Act, initial: Callable, task: Task) -> bool:
+    """Whether JAX can trace a function."""
+    obs, _ = jax.eval_shape(task.env.reset_env, jax.random.key(0), task.params)
+    try:
+        jax.eval_shape(act, jax.random.key(0), initial(), obs)
+    except Exception:  # whatever a user's function says of tracers
+        return False
+    return True
+
+
+def _traced(act: Act, initial: Callable, condition: Condition) -> Outcome:
+    env, params, keys, horizon = condition
+
+    def episode(params, key):
+        chosen = lambda key, carry, state, obs: act(key, carry, obs)
+        return play(env, chosen, initial(), params, key, horizon)
+
+    program = jax.jit(jax.vmap(episode), compiler_options=compiler_options())
+    *found, _ = jax.tree.map(np.asarray, program(params, keys))
+    return _outcome(condition, *found)
+
+
+def _stepped(act: Act, initial: Callable, condition: Condition) -> Outcome:
+    """As `entrob.evaluation.sampled.play` does, the function called once per episode and step."""
+    env, params, keys, horizon = condition
+    count = len(keys)
+    split = jax.jit(jax.vmap(lambda key: jax.random.split(key)))(keys)
+    obs, state = jax.jit(jax.vmap(env.reset_env))(split[:, 0], params)
+    step_keys = jax.jit(jax.vmap(lambda k: jax.random.split(k, horizon)))(split[:, 1])
+
+    @jax.jit
+    @jax.vmap
+    def step(key, state, action, params):
+        obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
+        ended = terminated | env.is_truncated(state, params)
+        success = env.is_success(state, params)
+        ended |= success & env.ends_at_success
+        return obs, state, reward, ended, success, env.goal_distance(state, params)
+
+    carries = [initial() for _ in range(count)]
+    alive, steps = np.ones(count, bool), np.zeros(count, np.int32)
+    returns = np.zeros(count, np.float32)
+    distance = np.asarray(jax.jit(jax.vmap(env.goal_distance))(state, params)).copy()
+    for time in range(horizon):
+        if not alive.any():
+            break
+        pairs = jax.vmap(jax.random.split)(step_keys[:, time])
+        seen, actions = jax.tree.map(np.asarray, obs), []
+        for i in range(count):
+            here = jax.tree.map(lambda x, i=i: x[i], seen)
+            action, carries[i] = act(pairs[i, 0], carries[i], here)
+            actions.append(np.asarray(action))
+        obs, state, *found = step(pairs[:, 1], state, jnp.asarray(np.stack(actions)), params)
+        reward, ended, success, far = (np.asarray(x) for x in found)
+        returns += np.where(alive, reward, 0)
+        steps = np.where(alive & success & (steps == 0), time + 1, steps)
+        distance = np.where(alive, far, distance)
+        alive &= ~ended
+    return _outcome(condition, steps, returns, distance)
+
+
+def _outcome(condition: Condition, steps: Any, returns: Any, distance: Any) -> Outcome:
+    """The outcome of one policy, whose success probabilities are unknown."""
+    one = lambda x: np.asarray(x)[None]
+    unknown = np.full((1, len(steps)), np.nan, np.float32)
+    optimum = np.full(len(steps), -1)
+    if condition.env.finite:
+        solve = jax.jit(jax.vmap(lambda p: optimal_steps(transitions(condition.env, p))))
+        optimum = np.asarray(solve(condition.params))
+    return Outcome(one(steps), one(returns), one(distance), unknown, unknown[:, :0], None, optimum)
