@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from entrob.compiling import compiler_options
 from entrob.envs import make
-from entrob.sweep.program import compiler_options
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "conformance"))
 pushes = importlib.import_module("record_pushes")

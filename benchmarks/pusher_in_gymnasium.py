@@ -21,12 +21,13 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from scipy.stats import binomtest, ttest_ind  # noqa: E402
 
+from entrob.compiling import compiler_options  # noqa: E402
 from entrob.envs.mujoco.pusher.reference import play  # noqa: E402
 from entrob.persistence.store import Store  # noqa: E402
 from entrob.perturbations import perturb  # noqa: E402
 from entrob.sweep.experiment import load  # noqa: E402
 from entrob.sweep.measure import policies  # noqa: E402
-from entrob.sweep.program import compiler_options, nominal, program  # noqa: E402
+from entrob.sweep.program import program  # noqa: E402
 from entrob.sweep.runner import finished, groups  # noqa: E402
 
 MAGNITUDES = (0.0, 1.0)  # of the wall, in the paper's
@@ -62,14 +63,14 @@ def player(env, agent, steps: int, episodes: int):
 
         def step(carry, key):
             obs, state, memory, success, total, distance = carry
-            action, memory = agent.act(key, policy, memory, obs)
+            action, memory = agent.actor.act(key, policy, memory, obs)
             obs, state, reward, *_ = env.step_env(key, state, action, params)
             away = jnp.linalg.norm(state.puck[:2] - params.goal_pos)
             total += jnp.where(success, 0, reward)
             distance = jnp.where(success, distance, away)
             return (obs, state, memory, success | env.is_success(state, params), total, distance), 0
 
-        begun = obs, state, agent.start(), jnp.bool_(False), jnp.float32(0), jnp.float32(0)
+        begun = obs, state, agent.actor.start(), jnp.bool_(False), jnp.float32(0), jnp.float32(0)
         return jax.lax.scan(step, begun, jax.random.split(key, steps))[0][3:]
 
     def play_all(policy, params, key):
@@ -104,7 +105,7 @@ def main() -> None:
     rows = []
     for group in groups(experiment):
         prog = program(experiment, group)
-        env, params = nominal(experiment, group, noise=False)
+        env, params = prog.task.pair(noise=False)
         here = player(env, prog.agent, int(params.max_steps_in_episode), options.episodes)
         worlds = {m: perturb(jax.random.key(0), params, "wall", m) for m in MAGNITUDES}
         for batch in finished(experiment, store, group):
@@ -113,8 +114,8 @@ def main() -> None:
                 policy = jax.tree.map(lambda x, i=i: x[i], networks)
                 for magnitude, world in worlds.items():
                     theirs = play(
-                        lambda key, memory, obs: prog.agent.act(key, policy, memory, obs),  # noqa: B023
-                        prog.agent.start(),
+                        lambda key, memory, obs: prog.agent.actor.act(key, policy, memory, obs),  # noqa: B023
+                        prog.agent.actor.start(),
                         world,
                         options.episodes,
                     )

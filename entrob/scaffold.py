@@ -41,15 +41,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from entrob.agents.distributions import Categorical
-from entrob.regularizers import Policy
+from entrob.distributions import Categorical
+from entrob.rollout import PolicyOutput
 import {name} as idea
 
 LOGITS = np.random.default_rng(0).normal(size=(5, 3))
 
 
 def loss(logits, coef):
-    policy = Policy(Categorical(logits), jnp.zeros(5), None, None)
+    policy = PolicyOutput(Categorical(logits), jnp.zeros(5), None, None)
     return idea.{name}().loss(None, (), policy, None, coef)
 
 

@@ -31,8 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from entrob.compiling import compiler_options
 from entrob.envs import make
-from entrob.sweep.program import compiler_options
 
 # Steps per timed call: enough to time, few enough to take turns often.
 CALL_STEPS, GYMNASIUM_STEPS = 3200, 1000

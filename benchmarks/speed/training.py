@@ -24,10 +24,11 @@ import numpy as np  # noqa: E402
 from entrob.agents.actor_critic import make_agent  # noqa: E402
 from entrob.agents.collect import collect  # noqa: E402
 from entrob.agents.spec import Hyper, Spec, tabulate  # noqa: E402
+from entrob.compiling import padded, sharded  # noqa: E402
 from entrob.regularizers import chain, policy_entropy  # noqa: E402
 from entrob.sweep.experiment import load  # noqa: E402
 from entrob.sweep.groups import group_methods  # noqa: E402
-from entrob.sweep.program import padded, program, sharded  # noqa: E402
+from entrob.sweep.program import program  # noqa: E402
 
 PARTS = ("environment", "rollout", "bonus", "all")
 
@@ -132,7 +133,7 @@ def main() -> None:
     experiment = load(options.experiment, "paper")
     # The first group of plain methods: policy and state entropy.
     group = group_methods(experiment.methods)[0]
-    agent, env_params = program(experiment, group)
+    agent, env_params, _ = program(experiment, group)
     spec, numbers = agent.spec, experiment.hyper
     compiled = functools.partial(prepare, env_params=env_params, numbers=numbers)
     compiled = functools.partial(compiled, updates=options.updates)
