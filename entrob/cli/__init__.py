@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     kinds = List | Run | Check | Tune | Report | Status | Test | Play | Theory | NewRegularizer
     command = tyro.cli(kinds, prog="entrob", args=arguments)
-    line = shlex.join(["entrob", *arguments])
+    # What is recorded is for other machines, where the folders of this one say nothing.
+    named = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    line = shlex.join(["entrob", *named])
     setup()
     try:
         COMMANDS[type(command)](command, line)

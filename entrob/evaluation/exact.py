@@ -34,7 +34,7 @@ def transitions(env: Any, params: Any) -> Transitions:
         success = terminated & env.is_success(after, params)
         return env.state_index(after), terminated, success
 
-    actions = jnp.arange(env.num_actions)
+    actions = jnp.arange(int(env.action_space(params).n))
     table = jax.vmap(jax.vmap(leads_to, (None, 0)), (0, None))(states, actions)
     _, start = env.reset_env(key, params)
     return Transitions(*table, env.state_index(start))

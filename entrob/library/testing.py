@@ -110,7 +110,8 @@ def _conditions(
     for name, values in wanted.items():
         entry = known.get(name, task.noisy_params)
         for value in values if isinstance(values, Iterable) else [values]:
-            pairs.append((name, float(check_magnitude(entry, task.noisy_params, value))))
+            check_magnitude(entry, task.noisy_params, value)
+            pairs.append((name, float(value)))
     return pairs
 
 

@@ -124,3 +124,9 @@ def test_setup_leaves_devices_alone_once_jax_runs():
     count = len(jax.devices())
     cli.setup()
     assert len(jax.devices()) == count
+
+
+def test_the_recorded_command_names_no_folder_of_this_machine(tiny_file, tmp_path):
+    cli.main(["run", str(tiny_file), "--out", str(tmp_path / "out")])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["command"] == f"entrob run {tiny_file.name} --out out"

@@ -44,7 +44,7 @@ class Corridor(environment.Environment):
 
     @property
     def default_params(self):
-        return Params(jnp.int32(4), jnp.int32(12))
+        return Params(length=jnp.int32(4), max_steps_in_episode=jnp.int32(12))
 
     def action_space(self, params=None):
         return spaces.Discrete(2)
@@ -164,8 +164,8 @@ class OtherShape(Broken):
 
 
 class OtherState(Broken):
-    def reset_env(self, key, params):
-        return jnp.zeros(2), State(jnp.float32(0))
+    def step_env(self, key, state, action, params):
+        return jnp.zeros(2), State(jnp.float32(1)), jnp.float32(0), jnp.bool_(False), {}
 
 
 class Untraceable(Broken):

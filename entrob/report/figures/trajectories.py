@@ -90,7 +90,7 @@ def trajectories(
         axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         axis.set_aspect("equal" if to_scale else "auto")
     figure.supxlabel(
-        f"up to {DRAWN} episodes, open: start, filled: end\n"
+        f"up to {DRAWN} episodes, open: start, filled: end; the view holds 99 % of all points\n"
         "success: mean over seeds and all episodes",
         fontsize=7.5,
     )

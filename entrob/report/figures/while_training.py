@@ -88,6 +88,6 @@ def best_and_last(runs: pd.DataFrame, progress: pd.DataFrame, paper: Paper) -> p
             table = some.set_index(["run_id", "frames"])["success"]
             ids = some["run_id"].unique()
             means = [np.mean([table[run, at[run]] for run in ids]) for at in (last, best)]
-            row = [method, condition, magnitude, len(ids), *means, best[ids].median()]
+            row = [method, condition, magnitude, len(ids), *means, int(best[ids].median())]
             rows.append(row)
     return pd.DataFrame(rows, columns=columns)
