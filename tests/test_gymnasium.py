@@ -322,7 +322,7 @@ def test_an_environment_that_is_registered_later(monkeypatch):
         ([GRID, {}, True], "instance must be a whole number in 0..199, not True"),
         ([GRID, {}, 0, 0], "count must be a whole number in 1..inf, not 0"),
         ([GRID, {}, 0, 5, -1], "evaluation_seed must be a whole number in 0..4294967295, not -1"),
-        ([GRID, {}, 0, 5, 0, "ansi"], "render_mode must be 'None' and 'rgb_array', not 'ansi'"),
+        ([GRID, {}, 0, 5, 0, "ansi"], "render_mode must be None or 'rgb_array', not 'ansi'"),
         ([CARTPOLE, {}, 0, 5, 0, "rgb_array"], "render_mode must be None, not 'rgb_array'"),
     ],
 )

@@ -40,7 +40,7 @@ class Exported:
         self._artist = artist(self.environment)
         modes = ["rgb_array"] if self._artist else []
         if render_mode is not None and render_mode not in modes:
-            known = " and ".join(map(repr, ["None", *modes])) if modes else "None"
+            known = " or ".join(["None", *map(repr, modes)])
             raise EntrobError(f"{environment}: render_mode must be {known}, not {render_mode!r}")
         self.render_mode = render_mode
         self.metadata = {**type(self).metadata, "render_modes": modes}

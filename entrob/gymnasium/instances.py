@@ -70,7 +70,7 @@ def whole(what: str, value: Any, low: int, high: float) -> int:
     """A whole number in low..high, both included; raises `EntrobError` for anything else."""
     right = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not (right and low <= value <= high):
-        raise EntrobError(f"{what} must be a whole number in {low}..{high:g}, not {short(value)}")
+        raise EntrobError(f"{what} must be a whole number in {low}..{high}, not {short(value)}")
     return int(value)
 
 
