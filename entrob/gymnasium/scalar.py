@@ -14,7 +14,7 @@ from entrob.gymnasium.stepping import Episode, advance_one, begin_one
 
 
 class Env(Exported, gymnasium.Env):
-    """One copy of an environment, see the head of this module.
+    """One copy of an environment, see `entrob.gymnasium`.
 
     Args:
       environment: entrob's id, e.g. ``"minigrid/empty-8x8"``, as `entrob.make` takes it.

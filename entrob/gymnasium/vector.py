@@ -18,7 +18,7 @@ from entrob.gymnasium.stepping import Episode, Seen, advance_many, begin_many
 
 
 class VectorEnv(Exported, gymnasium.vector.VectorEnv):
-    """Many copies of an environment in one compiled program, see the head of this module.
+    """Many copies of an environment in one compiled program, see `entrob.gymnasium`.
 
     A copy whose episode is over begins the next one in the following step, which reads no action of
     it and pays nothing: ``metadata["autoreset_mode"]`` is ``AutoresetMode.NEXT_STEP``.
