@@ -413,9 +413,7 @@ def test_physics_has_options_distances_and_pictures():
         pusher(contact="mujoco3")
 
 
-@pytest.mark.slow
 def test_physics_steps():
-    """Apart from the rest, as it compiles for long."""
     env = pusher(render_mode="rgb_array")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
