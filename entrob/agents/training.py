@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from entrob.agents.actor_critic import Agent
 from entrob.agents.spec import Hyper
@@ -45,7 +46,7 @@ class Trainer(NamedTuple):
 
 
 def compile_trainer(
-    agent: Agent, env_params: Any, seeds: jax.Array, swept: Swept, updates: int
+    agent: Agent, env_params: Any, seeds: jax.Array | np.ndarray, swept: Swept, updates: int
 ) -> Trainer:
     """Compile what trains runs of an agent side by side.
 
@@ -73,13 +74,13 @@ def compile_trainer(
         return jax.vmap(one)(state, swept)
 
     with _user_code():
-        init = sharded(init, (True, True, False)).lower(seeds, swept, env_params).compile()
-        state = init.out_info
+        begin = sharded(init, (True, True, False)).lower(seeds, swept, env_params).compile()
+        state = begin.out_info
         lowered = sharded(chunk, (True, True, False)).lower(state, swept, env_params)
     compiled = lowered.compile()
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return Trainer(len(seeds), init, compiled, size, time.perf_counter() - start)
+    return Trainer(len(seeds), begin, compiled, size, time.perf_counter() - start)
 
 
 def _mixed(env_params: Any, weights: jax.Array | tuple[()]) -> Any:

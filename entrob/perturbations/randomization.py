@@ -207,5 +207,6 @@ def with_mixture(
     magnitudes = [check_magnitude(perturbations.get(name, params), params, m) for name, m in cells]
     which = jnp.array([names.index(name) for name, _ in cells], jnp.int32)
     mixture = Mixture(which, jnp.stack(magnitudes), jnp.ones(len(cells)))
-    randomized = wrap(env, _randomized_class(type(env), names), _ranges=mixture)
+    native: type = type(env)
+    randomized = wrap(env, _randomized_class(native, names), _ranges=mixture)
     return randomized, widen(params, "Randomized", randomization=mixture)
