@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ class Swept(NamedTuple):
     """
 
     hyper: Hyper
-    weights: jax.Array | tuple[()]
+    weights: jax.Array | np.ndarray | tuple[()]
 
 
 class Trainer(NamedTuple):
@@ -39,8 +38,8 @@ class Trainer(NamedTuple):
     """
 
     width: int
-    init: Callable
-    chunk: Callable
+    init: jax.stages.Compiled
+    chunk: jax.stages.Compiled
     bytes: int
     compile_s: float
 
@@ -83,7 +82,7 @@ def compile_trainer(
     return Trainer(len(seeds), begin, compiled, size, time.perf_counter() - start)
 
 
-def _mixed(env_params: Any, weights: jax.Array | tuple[()]) -> Any:
+def _mixed(env_params: Any, weights: jax.Array | np.ndarray | tuple[()]) -> Any:
     """The params with one run's weights float32[C] of the mixture, if they have one."""
     if isinstance(weights, tuple):
         return env_params

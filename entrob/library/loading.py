@@ -13,7 +13,7 @@ from entrob.library.testing import Act
 from entrob.persistence.store import Store
 from entrob.registry import imported
 from entrob.sweep.experiment import Experiment, Method, load
-from entrob.sweep.groups import Run, RunBatch, group_methods
+from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import read_policies
 from entrob.sweep.program import program
 
@@ -72,9 +72,8 @@ def _read(manifest: dict[str, Any], path: Path, rows: Any, place: int) -> Policy
     name = rows.method.iloc[place]
     method = next((m for m in experiment.methods if m.name == name), Method(name))
     (group,) = group_methods((method,))
-    runs = tuple(Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples())
     prog = program(experiment, group)
-    weights = read_policies(path, RunBatch("", group, runs), prog)
+    weights = read_policies(path, len(rows), prog)
     if prog.agent.opponent:
         weights = player(weights, "protagonist")
     facts = {key: manifest[key] for key in ("experiment", "preset", "git_commit", "versions")}

@@ -140,7 +140,7 @@ def checked_policy(mdp: TabularMDP, policy) -> jax.Array:
     return policy
 
 
-def uniform_policy(mdp: TabularMDP) -> jax.Array:
+def uniform_policy(mdp: TabularMDP) -> np.ndarray:
     """Every action with the same probability: float64[S, A]."""
     return np.full(mdp.r.shape, 1 / mdp.r.shape[-1])
 
