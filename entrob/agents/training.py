@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,11 +99,8 @@ def _user_code():
     except EntrobError as error:
         raise BrokenMethod(str(error)) from error
     except Exception as error:
-        last = error.__traceback__
-        while last.tb_next is not None:
-            last = last.tb_next
-        code = last.tb_frame.f_code
-        where = f"{code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno})"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.name} ({Path(last.filename).name}:{last.lineno})"
         text = (str(error).strip().splitlines() or [""])[0]
         raise BrokenMethod(
             f"user code does not trace: {type(error).__name__} in {where}: {text}"

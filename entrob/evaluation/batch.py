@@ -107,7 +107,7 @@ def _sampled_only(env, model, horizon, params, instances, keys):
     *sampled, trace = _in_turn(run, params, at_once=8)
     unknown = jnp.full(sampled[0].shape, jnp.nan)
     optimum = jnp.full(unknown.shape[1], -1)
-    return Outcome(*sampled, unknown, unknown[:, :0], trace, optimum)
+    return Outcome._make([*sampled, unknown, unknown[:, :0], trace, optimum])
 
 
 def _first(trace):
