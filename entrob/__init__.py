@@ -1,7 +1,7 @@
 """entrob: which regularizers make reinforcement-learning policies robust?"""
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from entrob.errors import EntrobError
 
@@ -57,7 +57,7 @@ _HOME = {
 _MODULES = ("envs", "perturbations", "regularizers")
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"entrob.{name}")
     if name not in _HOME:

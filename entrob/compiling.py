@@ -28,7 +28,7 @@ def compiler_options() -> dict[str, Any]:
     return {"xla_cpu_use_fusion_emitters": False, **disabled}
 
 
-def sharded(f: Callable, over: tuple[bool, ...]) -> Callable:
+def sharded(f: Callable, over: tuple[bool, ...]) -> jax.stages.Wrapped:
     """Jit `f` with its runs spread over the devices; `over` says which arguments have runs."""
     specs = tuple(RUNS if o else PartitionSpec() for o in over)
     mapped = jax.shard_map(f, mesh=mesh(), in_specs=specs, out_specs=RUNS, check_vma=False)

@@ -12,8 +12,9 @@ import numpy as np
 from flax import struct
 
 # Nodes z and weights of E[f(z)], z standard normal.
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
-_NODES, _WEIGHTS = np.float32(_NODES), np.float32(_WEIGHTS / _WEIGHTS.sum())
+_nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
+_NODES = _nodes.astype(np.float32)
+_WEIGHTS = (_weights / _weights.sum()).astype(np.float32)
 
 
 @struct.dataclass
@@ -80,8 +81,7 @@ class Categorical:
         return jax.nn.logsumexp(alpha * self.log_probs + (1 - alpha) * other.log_probs, -1)
 
 
-@struct.dataclass
-class TanhNormal:
+class TanhNormal(struct.PyTreeNode):
     """A normal distribution squashed by tanh into a box, its d dimensions independent.
 
     The raw action u is normal; a(u) = center + scale · tanh(u) is executed. Densities are those of
@@ -100,7 +100,7 @@ class TanhNormal:
 
     @property
     def _scale(self) -> np.ndarray:
-        return (np.float32(self.high) - np.float32(self.low)) / 2
+        return (np.array(self.high, np.float32) - np.array(self.low, np.float32)) / 2
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One raw action per distribution: float32[..., d]."""
@@ -109,7 +109,7 @@ class TanhNormal:
 
     def execute(self, action: jax.Array) -> jax.Array:
         """The environment's action, within the bounds: float32[..., d]."""
-        return np.float32(self.low) + self._scale * (1.0 + jnp.tanh(action))
+        return (1.0 + jnp.tanh(action)) * self._scale + np.array(self.low, np.float32)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-density of the executed action: float32[...] for raw float32[..., d]."""

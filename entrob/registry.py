@@ -10,8 +10,8 @@ from entrob.errors import EntrobError, unknown
 T = TypeVar("T")
 
 
-class Registry(Generic[T]):
-    """A dictionary whose look-up failure names the nearest entry, and which other packages extend.
+class Names(Generic[T]):
+    """Names whose look-up failure tells the nearest one, and which other packages extend.
 
     What an installed package declares as an entry point in the group ``entrob.<kind>s``, in its
     ``pyproject.toml``::
@@ -31,15 +31,8 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
         self._looked_for_plugins = False
 
-    def register(self, name: str, value: T) -> T:
-        """Add an entry and return it; raises `EntrobError` if the name is taken by another one."""
-        if self._entries.get(name, value) is not value:
-            raise EntrobError(f"{self.kind} {name!r} is registered twice")
-        self._entries[name] = value
-        return value
-
-    def get(self, name: str) -> T:
-        """The entry called `name`; raises `EntrobError` with the nearest name if there is none."""
+    def _entry(self, name: str) -> T:
+        """What a name stands for; raises `EntrobError` with the nearest name if there is none."""
         if name not in self:
             raise unknown(self.kind, name, self._entries)
         return self._entries[name]
@@ -75,6 +68,24 @@ class Registry(Generic[T]):
 
     def _adopt(self, name: str, found: Any) -> None:
         """Register what did not register itself while it was imported."""
+        raise NotImplementedError
+
+
+class Registry(Names[T]):
+    """A dictionary of which each name has one entry; see `Names`."""
+
+    def register(self, name: str, value: T) -> T:
+        """Add an entry and return it; raises `EntrobError` if the name is taken by another one."""
+        if self._entries.get(name, value) is not value:
+            raise EntrobError(f"{self.kind} {name!r} is registered twice")
+        self._entries[name] = value
+        return value
+
+    def get(self, name: str) -> T:
+        """The entry called `name`; raises `EntrobError` with the nearest name if there is none."""
+        return self._entry(name)
+
+    def _adopt(self, name: str, found: Any) -> None:
         if found not in self._entries.values():
             self.register(name, found)
 

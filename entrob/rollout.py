@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from entrob.distributions import Distribution
+from entrob.distributions import Categorical, Distribution
 from entrob.estimators.counting import Neighbors
 
 
@@ -28,8 +28,7 @@ class Finite(NamedTuple):
     neighbors: Neighbors
 
 
-@struct.dataclass
-class Context:
+class Context(struct.PyTreeNode):
     """What all steps of a rollout have in common.
 
     Attributes:
@@ -48,8 +47,7 @@ class Context:
     finite: Finite | None = None
 
 
-@struct.dataclass
-class Rollout:
+class Rollout(struct.PyTreeNode):
     """T steps of N environments, as the regularizers of one run see them.
 
     Attributes:
@@ -116,11 +114,13 @@ class PolicyOutput(NamedTuple):
     dist: Distribution
     value: jax.Array
     params: Any
-    apply: Callable
+    apply: Callable[[Any, Any], tuple[Distribution, jax.Array]]
 
     @property
     def logits(self) -> jax.Array:
-        """float32[B, A], for discrete actions."""
+        """float32[B, A], for discrete actions; an AttributeError for others."""
+        if not isinstance(self.dist, Categorical):
+            raise AttributeError("actions that are not discrete have no logits")
         return self.dist.logits
 
     def at(self, obs: jax.Array) -> "PolicyOutput":

@@ -88,7 +88,7 @@ def test_ci_runs_the_readmes_commands_in_order():
     commands = [block("test command").strip(), block("check command").strip()]
     assert done.stdout.splitlines() == commands
     assert "pytest" in commands[0] and "-c constraints.txt" in commands[0]
-    for tool in ("ruff check .", "ruff format --check .", "lint-imports"):
+    for tool in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
         assert tool in commands[1]
 
 

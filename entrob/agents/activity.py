@@ -11,6 +11,7 @@ from entrob.agents.learn import first_gradient
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Hyper, Spec
+from entrob.regularizers import protocol
 from entrob.rollout import Rollout
 
 
@@ -47,7 +48,7 @@ def activity(
       next_value: float32[T, N], V of the true next observations.
       learned: the network's parameters after the update.
     """
-    chain = spec.regularizer
+    chain = protocol.chain(spec.regularizer)
     shifts = any(part.behavior for part in chain.parts)
 
     several = spec.epochs * spec.minibatches > 1

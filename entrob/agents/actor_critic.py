@@ -98,7 +98,8 @@ def make_agent(spec: Spec) -> Agent:
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
     if spec.time_limit not in TIME_LIMITS:
         raise ValueError(f"unknown time limit {spec.time_limit!r}: {' or '.join(TIME_LIMITS)}")
-    spec = spec._replace(env=adopted(spec.env), regularizer=chain(spec.regularizer))
+    regularizer = chain(spec.regularizer)
+    spec = spec._replace(env=adopted(spec.env), regularizer=regularizer)
     actor = model = make_model(spec.env, spec.network)
     opponent = None
     if spec.adversary:
@@ -114,14 +115,15 @@ def make_agent(spec: Spec) -> Agent:
         finite = tabulate(spec, model, env_params)
         actors, obs = begin(spec, model, finite, env_params, key_env, opponent)
         network = model.init(key_net, obs)
-        regularizers = spec.regularizer.init(key_reg, spec, network)
-        opt_state, curriculum = optimizer.init(network), ()
+        regularizers = regularizer.init(key_reg, spec, network)
+        opt_state = optimizer.init(network)
+        curriculum: curricula.Curriculum | tuple[()] = ()
         if opponent:
             theirs = rival.init(opponent, actors.standing, obs, key_net)
             network = {"protagonist": network, "adversary": theirs}
             opt_state = {"protagonist": opt_state, "adversary": optimizer.init(theirs)}
             if rival.is_quantal(opponent):
-                curriculum = curricula.start(spec.adversary.bound)
+                curriculum = curricula.start(opponent.adversary.bound)
         shape = obs.shape[1:]
         return AgentState(
             key=key,
@@ -168,8 +170,9 @@ def _update(
     policy, opt_state, game = state.policy, state.opt_state, None
     if opponent:
         theirs = rival.player(policy, "adversary")
-        theirs = theirs, opt_state["adversary"], state.curriculum
-        game = rival.Game(opponent, *theirs, hyper.strength)
+        game = rival.Game(
+            opponent, theirs, opt_state["adversary"], state.curriculum, hyper.strength
+        )
         policy, opt_state = rival.player(policy, "protagonist"), opt_state["protagonist"]
 
     actors, rollout, next_value, episodes, moves = collect(

@@ -132,13 +132,13 @@ def collect(
             "success_sum": success.sum(),
             "length_sum": jnp.where(done, length, 0).sum(),
         }
-        out = (obs, env_state, time, action, sampled.log_prob(action), dist, value, reward)
-        out += (terminated, truncated, success, next_obs, memory, ended)
-        if game:
+        acted = (obs, env_state, time, action, sampled.log_prob(action), dist, value, reward)
+        came = (terminated, truncated, success, next_obs, memory, ended)
+        if game and moves is not None:
             standing = rival.redraw(game, standing, done, key)
             moves = moves._replace(episode_return=ret)
         left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length), standing
-        return Actors(new_env, new_obs, memory, *left), (*out, moves)
+        return Actors(new_env, new_obs, memory, *left), (*acted, *came, moves)
 
     actors, out = jax.lax.scan(step, actors, jax.random.split(key, spec.num_steps))
     obs, env_state, time, action, log_prob, dist, value, reward = out[:8]

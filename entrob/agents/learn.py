@@ -207,6 +207,6 @@ def _loss(spec, hyper, coefs, reg_states, policy: PolicyOutput, batch: Rollout, 
         "value_loss": value_loss,
         "regularizer_loss": extra,
         "policy_entropy": policy.dist.entropy().mean(),
-        "kl": batch.dist.kl(policy.dist).mean(),
+        "kl": batch.dist.kl(policy.dist).mean(),  # type: ignore[arg-type]  # both of one kind
     }
     return total, (metrics, {"surrogate": bad_surrogate, "loss": bad_loss})

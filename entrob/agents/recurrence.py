@@ -72,7 +72,8 @@ def _backward(products, residuals, cotangents):
     blocks = jnp.split(recurrent.T, 4, axis=0)
 
     def step(carry, inputs):
-        (dc, dh), (dc_here, dh_here), (i, f, g, o), c_before, tanh_c, start = carry, *inputs
+        dc, dh = carry
+        (dc_here, dh_here), (i, f, g, o), c_before, tanh_c, start = inputs
         dh = dh + dh_here
         dc = dc + dc_here + dh * o * (1 - tanh_c**2)
         # By the gates before their activation: σ' = σ (1 - σ), tanh' = 1 - tanh².

@@ -1,5 +1,6 @@
 """What is fixed about an agent when it is compiled, and what may vary between its runs."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -73,18 +74,18 @@ class Hyper:
         default.
     """
 
-    learning_rate: jax.Array = 1e-3
-    anneal: jax.Array = 0.0
-    gamma: jax.Array = 0.99
-    gae_lambda: jax.Array = 0.95
-    value_coef: jax.Array = 0.5
-    max_grad_norm: jax.Array = 0.5
-    clip: jax.Array = 0.2
-    max_kl: jax.Array = float("inf")
-    value_clip: jax.Array = float("inf")
-    strength: jax.Array = STRENGTH
-    total_updates: jax.Array = 3750
-    coefs: dict[str, jax.Array] = struct.field(default_factory=dict)
+    learning_rate: jax.Array | float = 1e-3
+    anneal: jax.Array | float = 0.0
+    gamma: jax.Array | float = 0.99
+    gae_lambda: jax.Array | float = 0.95
+    value_coef: jax.Array | float = 0.5
+    max_grad_norm: jax.Array | float = 0.5
+    clip: jax.Array | float = 0.2
+    max_kl: jax.Array | float = float("inf")
+    value_clip: jax.Array | float = float("inf")
+    strength: jax.Array | float = STRENGTH
+    total_updates: jax.Array | int = 3750
+    coefs: Mapping[str, jax.Array | float] = struct.field(default_factory=dict)
 
 
 def tabulate(spec: Spec, model: Model, params: Any) -> Finite | None:

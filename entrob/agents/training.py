@@ -2,11 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from entrob.agents.actor_critic import Agent
 from entrob.agents.spec import Hyper
@@ -23,7 +24,7 @@ class Swept(NamedTuple):
     """
 
     hyper: Hyper
-    weights: jax.Array | tuple[()]
+    weights: jax.Array | np.ndarray | tuple[()]
 
 
 class Trainer(NamedTuple):
@@ -38,14 +39,14 @@ class Trainer(NamedTuple):
     """
 
     width: int
-    init: Callable
-    chunk: Callable
+    init: jax.stages.Compiled
+    chunk: jax.stages.Compiled
     bytes: int
     compile_s: float
 
 
 def compile_trainer(
-    agent: Agent, env_params: Any, seeds: jax.Array, swept: Swept, updates: int
+    agent: Agent, env_params: Any, seeds: jax.Array | np.ndarray, swept: Swept, updates: int
 ) -> Trainer:
     """Compile what trains runs of an agent side by side.
 
@@ -73,16 +74,16 @@ def compile_trainer(
         return jax.vmap(one)(state, swept)
 
     with _user_code():
-        init = sharded(init, (True, True, False)).lower(seeds, swept, env_params).compile()
-        state = init.out_info
+        begin = sharded(init, (True, True, False)).lower(seeds, swept, env_params).compile()
+        state = begin.out_info
         lowered = sharded(chunk, (True, True, False)).lower(state, swept, env_params)
     compiled = lowered.compile()
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return Trainer(len(seeds), init, compiled, size, time.perf_counter() - start)
+    return Trainer(len(seeds), begin, compiled, size, time.perf_counter() - start)
 
 
-def _mixed(env_params: Any, weights: jax.Array | tuple[()]) -> Any:
+def _mixed(env_params: Any, weights: jax.Array | np.ndarray | tuple[()]) -> Any:
     """The params with one run's weights float32[C] of the mixture, if they have one."""
     if isinstance(weights, tuple):
         return env_params
@@ -98,11 +99,8 @@ def _user_code():
     except EntrobError as error:
         raise BrokenMethod(str(error)) from error
     except Exception as error:
-        last = error.__traceback__
-        while last.tb_next is not None:
-            last = last.tb_next
-        code = last.tb_frame.f_code
-        where = f"{code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno})"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.name} ({Path(last.filename).name}:{last.lineno})"
         text = (str(error).strip().splitlines() or [""])[0]
         raise BrokenMethod(
             f"user code does not trace: {type(error).__name__} in {where}: {text}"

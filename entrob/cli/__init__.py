@@ -4,7 +4,9 @@ import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -23,7 +25,7 @@ from entrob.cli.arguments import (
 )
 from entrob.errors import EntrobError
 
-COMMANDS = {
+COMMANDS: dict[type, Callable[..., None]] = {
     List: commands.list_names,
     Run: commands.run,
     Check: commands.check,
@@ -63,12 +65,12 @@ def setup() -> None:
     """Use every core as a device and keep compiled programs between processes."""
     import jax
 
-    if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
+    options: Any = jax.config  # whose type declares none of the options
+    undecided = options.jax_num_cpu_devices < 0
+    if undecided and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # JAX runs already: its devices stay as they are
             jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    if jax.config.jax_compilation_cache_dir is None:
+    if options.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

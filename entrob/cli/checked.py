@@ -19,12 +19,12 @@ def tables(task: str, found: Checked) -> None:
         table.add_column(column, justify="right")
     proofs = {proof.name: proof for proof in found.proofs}
     for name, rows in found.scores.groupby("perturbation", sort=False):
-        proof = proofs.get(name)
         for position, row in enumerate(rows.itertuples()):
             scores = [_number(row.random), _number(row.none), _number(row.optimum)]
             if name == NOMINAL:
                 table.add_row(name, *[""] * 5, *scores, "")
                 continue
+            proof = proofs[name]
             told = ["", "", ""]
             if not position:
                 told = [name, proof.category, "yes" if proof.identity else "NO"]

@@ -343,7 +343,7 @@ def test(command: Test, line: str) -> None:
         raise EntrobError("name a policy to be tested")
     policies = [load_policy(reference) for reference in command.policy]
     if command.tasks:
-        return _test_on_board(command, policies)
+        return _test_on_board(command, policies, command.tasks)
     if command.out and command.out.suffix not in (".csv", ".parquet"):
         raise EntrobError(f"--out must end in .csv or .parquet, not {command.out.name}")
     table = evaluate(
@@ -369,14 +369,14 @@ def test(command: Test, line: str) -> None:
             table.to_parquet(command.out, index=False)
 
 
-def _test_on_board(command: Test, policies: list) -> None:
+def _test_on_board(command: Test, policies: list, wanted: str) -> None:
     """Write a board's report with one more method."""
     from entrob.library.boards import with_tested
     from entrob.persistence.store import write_json
     from entrob.report.leaderboard import write_report
     from entrob.statistics.board import read_board, write_board
 
-    suite, _, tasks = command.tasks.partition(":")
+    suite, _, tasks = wanted.partition(":")
     folder = command.board or Path("results") / suite / "standard"
     board = read_board(folder)
     if board.manifest.get("suite") != suite:

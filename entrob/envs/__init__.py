@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from entrob.envs import adapters, classic, layouts, minatar
 from entrob.envs.environment import Environment, adopted, entropy_features
@@ -15,6 +15,8 @@ from entrob.envs.widening import Params
 from entrob.envs.wrappers import with_disturbance, with_noise
 from entrob.errors import EntrobError, unknown
 from entrob.registry import Registry, add_working_directory, imported
+
+B = TypeVar("B", bound=Callable[..., Any])
 
 __all__ = [
     "Environment",
@@ -31,7 +33,7 @@ __all__ = [
 ]
 
 #: Environment id -> a function that builds the environment, of options that all have defaults.
-environments: Registry[Callable] = Registry("environment")
+environments: Registry[Callable[..., Any]] = Registry("environment")
 environments.register("minigrid/empty-8x8", lambda: MiniGrid(10, 10))
 environments.register("minigrid/empty-16x16", lambda: MiniGrid(18, 18))
 environments.register("minigrid/two-paths", lambda: layouts.drawn(layouts.TWO_PATHS))
@@ -49,19 +51,19 @@ environments.register("gymnax:Asterix-MinAtar", minatar.Asterix)
 environments.register("gymnax:SpaceInvaders-MinAtar", minatar.SpaceInvaders)
 
 #: What stands before the colon of an id -> a function that opens another library's environment.
-libraries: Registry[Callable] = Registry("library of environments")
+libraries: Registry[Callable[..., Any]] = Registry("library of environments")
 libraries.register("gymnax", adapters.open_gymnax)
 libraries.register("brax", adapters.Brax)
 
 
-def _mujoco(module: str):
+def _mujoco(module: str) -> Any:
     """A module of `entrob.envs.mujoco`, imported when it is needed, which takes seconds."""
     # MJX prints that optional parts of its own are missing.
     with contextlib.redirect_stdout(io.StringIO()):
         return importlib.import_module(f"entrob.envs.mujoco.{module}")
 
 
-def _built(builder: Callable, options: dict[str, Any], *args: Any):
+def _built(builder: Callable[..., Any], options: dict[str, Any], *args: Any) -> Any:
     """What a builder makes of options; raises `EntrobError` for one that it does not take."""
     takes = list(inspect.signature(builder).parameters.values())[len(args) :]
     known = [p.name for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -73,7 +75,7 @@ def _built(builder: Callable, options: dict[str, Any], *args: Any):
     return builder(*args, **options)
 
 
-def register(name: str, builder: Callable) -> Callable:
+def register(name: str, builder: B) -> B:
     """Make an environment known by a name, on the command line, in experiment files and `make`.
 
     Args:
@@ -87,7 +89,8 @@ def register(name: str, builder: Callable) -> Callable:
     Raises:
       EntrobError: the name is taken by another builder.
     """
-    return environments.register(name, builder)
+    environments.register(name, builder)
+    return builder
 
 
 def build(id: str, **options: Any) -> Environment:

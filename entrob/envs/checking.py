@@ -114,11 +114,11 @@ def _table_faults(env: Environment, params: Params) -> list[str]:
 
 
 def _play_faults(env: Environment, params: Params) -> list[str]:
-    def play(key):
+    def play(key: jax.Array) -> Any:
         key_reset, key_steps = jax.random.split(key)
         obs, state = env.reset_env(key_reset, params)
 
-        def step(state, key):
+        def step(state: Any, key: jax.Array) -> tuple[Any, Any]:
             key_act, key_env = jax.random.split(key)
             action = env.action_space(params).sample(key_act)
             obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)

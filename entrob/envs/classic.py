@@ -73,8 +73,8 @@ class AcrobotParams(acrobot.EnvParams):
         which an episode ends.
     """
 
-    gravity: jax.Array = ACROBOT_GRAVITY
-    goal_height: jax.Array = 1.0
+    gravity: jax.Array | float = ACROBOT_GRAVITY
+    goal_height: jax.Array | float = 1.0
 
 
 class Acrobot(acrobot.Acrobot, Environment):
@@ -172,8 +172,8 @@ class PointRobotParams(point_robot.EnvParams):
         are drawn from. At 0 the goal is fixed, so that a policy without memory can know it.
     """
 
-    goal_rotation: jax.Array = 0.0
-    goal_spread: jax.Array = 1.0
+    goal_rotation: jax.Array | float = 0.0
+    goal_spread: jax.Array | float = 1.0
 
 
 class PointRobot(point_robot.PointRobot, Environment):

@@ -11,7 +11,7 @@ from gymnax.environments import environment
 from entrob.envs.widening import Params, wrap
 
 
-class Environment(environment.Environment):
+class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has no types
     """A gymnax environment, and its optional abilities with their defaults.
 
     One of ours, or a user's, derives from this class and overrides what it can do; any other gymnax
@@ -77,7 +77,11 @@ def _adopted_class(native: type) -> type:
 
 def adopted(env: Any) -> Environment:
     """Any gymnax environment as an `Environment`, with the defaults of what it does not have."""
-    return env if isinstance(env, Environment) else wrap(env, _adopted_class(type(env)))
+    if isinstance(env, Environment):
+        return env
+    native: type = type(env)
+    adoptee: Environment = wrap(env, _adopted_class(native))
+    return adoptee
 
 
 def offers(env: Environment, ability: str) -> bool:

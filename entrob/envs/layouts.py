@@ -75,6 +75,7 @@ def drawn(drawing: str, max_steps: int = 200) -> MiniGrid:
     if len({len(row) for row in rows}) != 1 or not set("".join(rows)) <= set("#~SG "):
         raise ValueError("a drawing has rows of one length, of the characters '#~SG '")
     cells = np.array([list(row) for row in rows]).T
+    width, height = cells.shape
     ends = {}
     for field, character in (("start_pos", "S"), ("goal_pos", "G")):
         found = np.argwhere(cells == character)
@@ -82,7 +83,7 @@ def drawn(drawing: str, max_steps: int = 200) -> MiniGrid:
             raise ValueError(f"a drawing has one {character}, not {len(found)}")
         ends[field] = jnp.asarray(found[0], jnp.int32)
     lava = cells == "~"
-    params: EnvParams = empty_params(*cells.shape, max_steps).replace(
+    params: EnvParams = empty_params(width, height, max_steps).replace(
         walls=jnp.asarray(cells == "#"), lava=jnp.asarray(lava) if lava.any() else None, **ends
     )
-    return MiniGrid(*cells.shape, nominal=params)
+    return MiniGrid(width, height, nominal=params)

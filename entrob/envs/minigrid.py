@@ -40,7 +40,7 @@ class EnvState(environment.EnvState):
     dir: jax.Array
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class EnvParams(environment.EnvParams):
     """One layout; every field is a traced leaf.
 
@@ -57,12 +57,12 @@ class EnvParams(environment.EnvParams):
         a wall. None in rooms that have none, whose programs then know nothing of it.
     """
 
-    walls: jax.Array = None
-    goal_pos: jax.Array = None
-    start_pos: jax.Array = None
-    start_dir: jax.Array = 0
-    reward_decay: jax.Array = 0.0
-    max_steps_in_episode: jax.Array = 200
+    walls: jax.Array
+    goal_pos: jax.Array
+    start_pos: jax.Array
+    start_dir: jax.Array | int = 0
+    reward_decay: jax.Array | float = 0.0
+    max_steps_in_episode: jax.Array | int = 200
     lava: jax.Array | None = None
 
 
@@ -172,7 +172,7 @@ class MiniGrid(Environment):
         observation = self.get_obs(state, params)
         return observation, state, reward.astype(jnp.float32), terminated, {}
 
-    def get_obs(self, state: EnvState, params: EnvParams | None = None, key=None) -> jax.Array:
+    def get_obs(self, state: EnvState, params: EnvParams, key: Any = None) -> jax.Array:
         """The egocentric window: uint8[view, view, 3]."""
         pad, view = self._pad, self.view
         floor = EMPTY_WORD if params.lava is None else jnp.where(params.lava, LAVA_WORD, EMPTY_WORD)

@@ -7,6 +7,7 @@ rows from y * tile and the columns from x * tile. The colors are those of Farama
 import subprocess
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -151,9 +152,9 @@ def save_mp4(path: str | PathLike, frames: Sequence[np.ndarray], fps: float = 20
         raise EntrobError("MP4 needs the program ffmpeg, which was not found; GIF does not")
     figure = Figure((width, height), dpi=1)
     image = figure.figimage(frames[0])
-    writer = FFMpegWriter(fps)
+    writer = FFMpegWriter(fps)  # type: ignore[arg-type]  # ffmpeg takes any number
     try:
-        with writer.saving(figure, path, dpi=1):
+        with writer.saving(figure, Path(path), dpi=1):
             for frame in frames:
                 image.set_data(frame)
                 writer.grab_frame()
@@ -163,7 +164,7 @@ def save_mp4(path: str | PathLike, frames: Sequence[np.ndarray], fps: float = 20
 
 def _render_layout(env: MiniGrid, params: EnvParams, tile: int) -> np.ndarray:
     """Walls, lava, goal and grid lines: uint8[H * tile, W * tile, 3]."""
-    floor = np.uint8(FLOOR) if params.lava is None else _either(params.lava, LAVA, FLOOR)
+    floor = np.array(FLOOR, np.uint8) if params.lava is None else _either(params.lava, LAVA, FLOOR)
     colors = _either(params.walls, WALL, floor)
     picture = _tiles(colors, tile)
     _cell(picture, params.goal_pos, tile)[:] = GOAL
@@ -172,7 +173,7 @@ def _render_layout(env: MiniGrid, params: EnvParams, tile: int) -> np.ndarray:
 
 def _either(cells: Any, yes: Any, no: Any) -> np.ndarray:
     """Colors uint8[W, H, 3] of the cells in bool[W, H] and of the others."""
-    return np.where(np.asarray(cells)[..., None], np.uint8(yes), np.uint8(no))
+    return np.where(np.asarray(cells)[..., None], np.array(yes, np.uint8), np.array(no, np.uint8))
 
 
 def _tiles(colors: np.ndarray, tile: int) -> np.ndarray:

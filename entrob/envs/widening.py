@@ -33,18 +33,18 @@ def widen(value: Any, prefix: str, **more: Any) -> Any:
       prefix: of the subclass's name.
       **more: the fields added, by name.
     """
-    native = type(value)
+    native: type = type(value)
     return _wider(native, prefix, tuple(more))(**_fields(native, value), **more)
 
 
 def narrow(value: Any) -> Any:
     """What `widen` began with: `value` without the fields that it added last."""
-    native = type(value).__base__
+    native: Any = type(value).__base__
     return native(**_fields(native, value))
 
 
 def wrap(env: Any, cls: type, **attributes: Any) -> Any:
     """A copy of an environment as an instance of a subclass of its class, with more attributes."""
-    new = object.__new__(cls)
+    new: Any = object.__new__(cls)
     vars(new).update(vars(env), **attributes)
     return new

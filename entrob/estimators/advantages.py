@@ -10,8 +10,8 @@ def gae(
     next_value: jax.Array,
     terminated: jax.Array,
     truncated: jax.Array,
-    gamma: jax.Array,
-    gae_lambda: jax.Array,
+    gamma: jax.Array | float,
+    gae_lambda: jax.Array | float,
 ) -> jax.Array:
     """Generalized advantage estimates (Schulman et al. 2016, eqs. 11-16).
 
@@ -41,7 +41,10 @@ def gae(
 
 
 def discounted(
-    reward: jax.Array, terminated: jax.Array, truncated: jax.Array, gamma: jax.Array
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    gamma: jax.Array | float,
 ) -> jax.Array:
     """Σ_k γ^k r_{t+k} up to the end of the episode or of the rollout: float32[T, N].
 

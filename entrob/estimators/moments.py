@@ -18,7 +18,7 @@ class Moments(NamedTuple):
       m2: float32[...], sum of squared deviations from the mean.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     mean: jax.Array
     m2: jax.Array
 

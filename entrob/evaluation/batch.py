@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from entrob.agents.model import Model
 from entrob.evaluation.exact import (
@@ -32,13 +33,13 @@ class Outcome(NamedTuple):
       optimum: int32[I], fewest steps to success, `UNREACHABLE` if none, or -1 where unknown.
     """
 
-    steps_to_success: jax.Array
-    episode_return: jax.Array
-    final_distance: jax.Array
-    exact: jax.Array
-    occupancy: jax.Array
-    trace: jax.Array | None
-    optimum: jax.Array
+    steps_to_success: jax.Array | np.ndarray
+    episode_return: jax.Array | np.ndarray
+    final_distance: jax.Array | np.ndarray
+    exact: jax.Array | np.ndarray
+    occupancy: jax.Array | np.ndarray
+    trace: jax.Array | np.ndarray | None
+    optimum: jax.Array | np.ndarray
 
 
 def _in_turn(f: Callable, xs: Any, at_once: int) -> Any:
@@ -89,7 +90,7 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
         *sampled, trace = jax.vmap(sample)(dist, instances, keys)
         return *sampled, exact, visits, _first(trace)
 
-    return Outcome(*_in_turn(run, params, at_once=8), jax.vmap(optimal_steps)(tables))
+    return Outcome._make([*_in_turn(run, params, at_once=8), jax.vmap(optimal_steps)(tables)])
 
 
 def _sampled_only(env, model, horizon, params, instances, keys):
@@ -106,7 +107,7 @@ def _sampled_only(env, model, horizon, params, instances, keys):
     *sampled, trace = _in_turn(run, params, at_once=8)
     unknown = jnp.full(sampled[0].shape, jnp.nan)
     optimum = jnp.full(unknown.shape[1], -1)
-    return Outcome(*sampled, unknown, unknown[:, :0], trace, optimum)
+    return Outcome._make([*sampled, unknown, unknown[:, :0], trace, optimum])
 
 
 def _first(trace):

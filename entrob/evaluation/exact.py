@@ -37,7 +37,8 @@ def transitions(env: Any, params: Any) -> Transitions:
     actions = jnp.arange(int(env.action_space(params).n))
     table = jax.vmap(jax.vmap(leads_to, (None, 0)), (0, None))(states, actions)
     _, start = env.reset_env(key, params)
-    return Transitions(*table, env.state_index(start))
+    after, terminated, success = table
+    return Transitions(after, terminated, success, env.state_index(start))
 
 
 def success_by_horizon(table: Transitions, probs: jax.Array, horizon: int) -> jax.Array:

@@ -35,9 +35,14 @@ def records(
     known = outcome.optimum >= 0
     solvable = ~known | (outcome.optimum <= horizon)
     rows = []
-    measured_of_runs = (outcome.steps_to_success, outcome.episode_return)
-    measured_of_runs += (outcome.final_distance, outcome.exact)
-    for steps, returns, distances, exact in zip(*measured_of_runs, strict=True):
+    measured_of_runs = zip(
+        outcome.steps_to_success,
+        outcome.episode_return,
+        outcome.final_distance,
+        outcome.exact,
+        strict=True,
+    )
+    for steps, returns, distances, exact in measured_of_runs:
         success = steps > 0
         taken = np.where(success, steps, horizon)
         measured = exact[solvable & ~np.isnan(exact)]

@@ -60,8 +60,8 @@ def play(
         done = done | terminated | (success & env.ends_at_success) | env.is_truncated(state, params)
         return (obs, state, memory, done, time + 1, steps, ret, distance), here
 
-    begin = (obs, state, memory, jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0))
-    begin += (env.goal_distance(state, params),)
+    zeros = jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0)
+    begin = (obs, state, memory, *zeros, env.goal_distance(state, params))
     end, path = jax.lax.scan(step, begin, jax.random.split(key_steps, horizon))
     if trace:
         path = jnp.concatenate([trace(state)[None], path])

@@ -11,7 +11,7 @@ from entrob.errors import EntrobError
 from entrob.gymnasium.instances import Params, short
 
 
-def observation_space(env: Any, nominal: Params, params: Params) -> gymnasium.Space:
+def observation_space(env: Any, nominal: Params, params: Params) -> gymnasium.Space[Any]:
     """Gymnasium's space of what one copy returns: its shape, dtype, and declared bounds.
 
     Bounds are dropped where the params of a copy or of all have noise of observations, and
@@ -36,7 +36,7 @@ def observation_space(env: Any, nominal: Params, params: Params) -> gymnasium.Sp
     return gymnasium.spaces.Box(low, high, seen.shape, seen.dtype)
 
 
-def action_space(env: Any, nominal: Params) -> gymnasium.Space:
+def action_space(env: Any, nominal: Params) -> gymnasium.Space[Any]:
     space = env.action_space(nominal)
     if isinstance(space, spaces.Discrete):
         return gymnasium.spaces.Discrete(int(space.n))
@@ -46,7 +46,7 @@ def action_space(env: Any, nominal: Params) -> gymnasium.Space:
     return gymnasium.spaces.Box(low, high, space.shape, np.dtype(space.dtype).type)
 
 
-def checked_action(space: gymnasium.Space, action: Any, batch: tuple[int, ...]) -> np.ndarray:
+def checked_action(space: gymnasium.Space[Any], action: Any, batch: tuple[int, ...]) -> np.ndarray:
     """Actions [*batch, ...] of one copy's space; boxes' are clipped to their bounds.
 
     Raises:
@@ -56,11 +56,13 @@ def checked_action(space: gymnasium.Space, action: Any, batch: tuple[int, ...]) 
         array = np.asarray(action)
     except ValueError:  # rows of several lengths
         array = np.empty(0)
-    if array.shape == (*batch, *space.shape):
+    if array.shape == (*batch, *(space.shape or ())):
         if isinstance(space, gymnasium.spaces.Box):
             if array.dtype.kind in "iuf" and np.isfinite(array).all():
-                return np.clip(array, space.low, space.high).astype(space.dtype)
-        elif array.dtype.kind in "iu" and ((array >= 0) & (array < space.n)).all():
+                return np.asarray(np.clip(array, space.low, space.high), space.dtype)
+        elif isinstance(space, gymnasium.spaces.Discrete) and (
+            array.dtype.kind in "iu" and ((array >= 0) & (array < space.n)).all()
+        ):
             return array.astype(np.int32)
     each = f"{batch[0]} actions" if batch else "an action"
     raise EntrobError(f"step takes {each} of {short(space)}, not {short(action)}")

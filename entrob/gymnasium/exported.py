@@ -20,6 +20,8 @@ GRID_FPS, PHYSICS_FPS = 10, 20
 class Exported:
     """What the scalar and the vector environment have in common."""
 
+    metadata: dict[str, Any]
+
     def _set_up(
         self,
         environment: str,
@@ -63,7 +65,9 @@ def artist(env: Any) -> tuple[Callable[[Params, Any], np.ndarray], int] | None:
     from entrob.envs.mujoco.render import draw_episode  # loads MuJoCo, as the environment has
 
     def draw(params: Params, state: Any) -> np.ndarray:
-        return draw_episode(env, params, jax.tree.map(lambda leaf: leaf[None], state))[0]
+        states = jax.tree.map(lambda leaf: leaf[None], state)
+        picture: np.ndarray = draw_episode(env, params, states)[0]
+        return picture
 
     return draw, PHYSICS_FPS
 

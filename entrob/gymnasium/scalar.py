@@ -13,7 +13,7 @@ from entrob.gymnasium.exported import COUNT, EVALUATION_SEED, GRID_FPS, Exported
 from entrob.gymnasium.stepping import Episode, advance_one, begin_one
 
 
-class Env(Exported, gymnasium.Env):
+class Env(Exported, gymnasium.Env[np.ndarray, Any]):
     """One copy of an environment, see `entrob.gymnasium`.
 
     Args:
@@ -115,7 +115,7 @@ class Env(Exported, gymnasium.Env):
 
     def render(self) -> np.ndarray | None:
         """The state as uint8[height, width, 3]; None without a render mode."""
-        if self.render_mode is None:
+        if self.render_mode is None or self._artist is None:
             return None
         return self._artist[0](self.params, self.state)
 

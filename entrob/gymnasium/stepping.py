@@ -79,10 +79,15 @@ def _advance_all(
     stepped = jax.vmap(functools.partial(_advance, env))(episodes, actions, params)
 
     def some_begin() -> tuple[Episode, Seen]:
-        either = lambda over, new, old: jax.tree.map(lambda n, o: jnp.where(over, n, o), new, old)
-        return jax.vmap(either)(over, _begin_all(env, seeds, params), stepped)
+        def either(over: jax.Array, new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(over, n, o), new, old)
 
-    return jax.lax.cond(over.any(), some_begin, lambda: stepped)
+        begun: tuple[Episode, Seen]
+        begun = jax.vmap(either)(over, _begin_all(env, seeds, params), stepped)
+        return begun
+
+    after: tuple[Episode, Seen] = jax.lax.cond(over.any(), some_begin, lambda: stepped)
+    return after
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0, compiler_options=compiler_options())

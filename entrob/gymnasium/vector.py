@@ -17,7 +17,7 @@ from entrob.gymnasium.instances import short, whole
 from entrob.gymnasium.stepping import Episode, Seen, advance_many, begin_many
 
 
-class VectorEnv(Exported, gymnasium.vector.VectorEnv):
+class VectorEnv(Exported, gymnasium.vector.VectorEnv[np.ndarray, Any, np.ndarray]):
     """Many copies of an environment in one compiled program, see `entrob.gymnasium`.
 
     A copy whose episode is over begins the next one in the following step, which reads no action of
@@ -75,7 +75,7 @@ class VectorEnv(Exported, gymnasium.vector.VectorEnv):
         self._episodes: Episode | None = None
         self._over = np.zeros(num_envs, bool)
 
-    def _choose(self, instances: Sequence[int]) -> None:
+    def _choose(self, instances: Iterable[int]) -> None:
         self.params = self._draw(self._numbers(self._each("instances", instances)))
 
     def _each(self, what: str, values: Any) -> list[Any]:
@@ -92,13 +92,14 @@ class VectorEnv(Exported, gymnasium.vector.VectorEnv):
             raise EntrobError("no episode has begun: call reset() first")
         return self._episodes.state
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:
+    # As gymnasium's own SyncVectorEnv overrides them: one for each copy, and read only.
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The copies' generators, which their episodes' keys are drawn from."""
         return tuple(generator for generator, _ in self._seeded)
 
     @property
-    def np_random_seed(self) -> tuple[int, ...]:
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """What each of them was seeded with."""
         return tuple(seed for _, seed in self._seeded)
 
@@ -178,7 +179,10 @@ class VectorEnv(Exported, gymnasium.vector.VectorEnv):
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The states as N pictures uint8[height, width, 3]; None without a render mode."""
-        if self.render_mode is None:
+        if self.render_mode is None or self._artist is None:
             return None
-        one = lambda i: jax.tree.map(lambda leaf: leaf[i], (self.params, self.state))
-        return tuple(self._artist[0](*one(i)) for i in range(self.num_envs))
+        draw, pictures = self._artist[0], []
+        for i in range(self.num_envs):
+            params, state = jax.tree.map(lambda leaf, i=i: leaf[i], (self.params, self.state))
+            pictures.append(draw(params, state))
+        return tuple(pictures)

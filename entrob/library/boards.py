@@ -1,13 +1,13 @@
 """Any policy on a leaderboard, beside the methods that were trained for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from entrob.errors import EntrobError, unknown
 from entrob.library.policy import Policy
-from entrob.library.testing import evaluate
+from entrob.library.testing import Act, evaluate
 from entrob.perturbations import NOMINAL
 from entrob.statistics.board import BASELINE, COLUMNS, Board, checked
 from entrob.suite.declaration import SuiteTask, load
@@ -18,7 +18,7 @@ FAMILY = "tested only"
 
 
 def with_tested(
-    board: Board, policies: Sequence[Policy | Callable], name: str, tasks: Sequence[str] = ()
+    board: Board, policies: Sequence[Policy | Act], name: str, tasks: Sequence[str] = ()
 ) -> Board:
     """The board with one more method, which was trained elsewhere and only tested here.
 
@@ -56,17 +56,17 @@ def with_tested(
     return checked(board._replace(scores=scores, manifest=manifest))
 
 
-def _fits(task: SuiteTask, policies: Sequence[Policy | Callable]) -> bool:
+def _fits(task: SuiteTask, policies: Sequence[Policy | Act]) -> bool:
     environment = task.experiment.environment
     return all(isinstance(p, Policy) and p.environment == environment for p in policies)
 
 
-def _origin(policy: Policy | Callable) -> Any:
+def _origin(policy: Policy | Act) -> Any:
     return dict(policy.provenance) if isinstance(policy, Policy) else repr(policy)
 
 
 def _scores(
-    board: Board, task: SuiteTask, policies: Sequence[Policy | Callable], name: str
+    board: Board, task: SuiteTask, policies: Sequence[Policy | Act], name: str
 ) -> pd.DataFrame:
     """Rows of ``scores.csv`` of one task."""
     experiment, facts = task.experiment, dict(board.manifest["tasks"][task.name]["scale"])

@@ -1,6 +1,5 @@
 """Policies by reference: a saved folder, one of a run's, a function, or Stable-Baselines3's."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,16 @@ import numpy as np
 from entrob.agents.adversarial.opponent import player
 from entrob.errors import EntrobError, unknown
 from entrob.library.policy import DESCRIPTION, Policy, read_policy
+from entrob.library.testing import Act
 from entrob.persistence.store import Store
 from entrob.registry import imported
 from entrob.sweep.experiment import Experiment, Method, load
-from entrob.sweep.groups import Run, RunBatch, group_methods
+from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import read_policies
 from entrob.sweep.program import program
 
 
-def load_policy(reference: str | Path) -> Policy | Callable:
+def load_policy(reference: str | Path) -> Policy | Act:
     """What can act, by reference.
 
     Args:
@@ -45,7 +45,8 @@ def load_policy(reference: str | Path) -> Policy | Callable:
     found = imported("policy", text)
     if not callable(found):
         raise EntrobError(f"policy {text!r} is no function")
-    return found
+    act: Act = found
+    return act
 
 
 def _of_run(folder: Path, method: str, seed: int) -> Policy:
@@ -71,9 +72,8 @@ def _read(manifest: dict[str, Any], path: Path, rows: Any, place: int) -> Policy
     name = rows.method.iloc[place]
     method = next((m for m in experiment.methods if m.name == name), Method(name))
     (group,) = group_methods((method,))
-    runs = tuple(Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples())
     prog = program(experiment, group)
-    weights = read_policies(path, RunBatch("", group, runs), prog)
+    weights = read_policies(path, len(rows), prog)
     if prog.agent.opponent:
         weights = player(weights, "protagonist")
     facts = {key: manifest[key] for key in ("experiment", "preset", "git_commit", "versions")}
@@ -122,7 +122,7 @@ class _StableBaselines:
         return action, carry
 
 
-def _of_stable_baselines(path: Path) -> Callable:
+def _of_stable_baselines(path: Path) -> Act:
     try:
         from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
     except ImportError as error:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,9 @@ class Policy:
         states, observations, actions, rewards, flags = play(params, key)
         ended = np.asarray(flags["terminated"] | flags["truncated"])
         steps = int(np.argmax(ended)) + 1 if ended.any() else horizon
-        head = lambda tree, n: jax.tree.map(lambda x: np.asarray(x)[:n], tree)
+        head: Callable[[Any, int], Any] = lambda tree, n: jax.tree.map(
+            lambda x: np.asarray(x)[:n], tree
+        )
         return Episode(
             env,
             params,
@@ -189,12 +191,14 @@ class Policy:
         )
 
 
-def _played(env: Environment, policy: Policy, params: Any, key: jax.Array, horizon: int):
+def _played(
+    env: Environment, policy: Policy, params: Any, key: jax.Array, horizon: int
+) -> tuple[Any, Any, jax.Array, jax.Array, dict[str, jax.Array]]:
     """States and observations [T + 1], actions, rewards and flags [T], also after the end."""
     key_reset, key_steps = jax.random.split(key)
     obs, state = env.reset_env(key_reset, params)
 
-    def step(carry, key):
+    def step(carry: Any, key: jax.Array) -> tuple[Any, Any]:
         obs, state, memory = carry
         key_act, key_env = jax.random.split(key)
         action, memory = policy.act(key_act, memory, obs)
@@ -207,7 +211,7 @@ def _played(env: Environment, policy: Policy, params: Any, key: jax.Array, horiz
     _, (states, seen, actions, rewards, flags) = jax.lax.scan(
         step, (obs, state, policy.initial()), keys
     )
-    whole = lambda first, rest: jax.tree.map(
+    whole: Callable[[Any, Any], Any] = lambda first, rest: jax.tree.map(
         lambda a, b: jax.numpy.concatenate([jax.numpy.asarray(a, b.dtype)[None], b]), first, rest
     )
     return whole(state, states), whole(obs, seen), actions, rewards, flags

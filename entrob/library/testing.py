@@ -23,10 +23,12 @@ from entrob.perturbations.base import check_magnitude
 
 #: ``(key, carry, obs) -> (action, carry)``.
 Act = Callable[[jax.Array, Any, Any], tuple[Any, Any]]
+#: ``(perturbation, magnitude) -> a record per policy``.
+Test = Callable[[str, float], list[dict[str, Any]]]
 
 
 def evaluate(
-    policies: Policy | Act | Iterable[Policy],
+    policies: Policy | Act | Iterable[Policy | Act],
     environment: str | None = None,
     perturbations: Mapping[str, float | Iterable[float]] | None = None,
     *,
@@ -58,8 +60,8 @@ def evaluate(
       EntrobError: an unknown environment or perturbation, a magnitude out of range, no policies, or
         a function without an environment.
     """
-    single = isinstance(policies, Policy) or callable(policies)
-    many = [policies] if single else list(policies)  # type: ignore[arg-type]
+    many: list[Policy | Act]
+    many = [policies] if isinstance(policies, Policy) or callable(policies) else list(policies)
     if not many:
         raise EntrobError("there are no policies to test")
     alike: dict[Any, list[int]] = {}
@@ -72,7 +74,8 @@ def evaluate(
         conditions = _conditions(task, perturbations or {})
         evaluator = Evaluator(instances, episodes, seed)
         if isinstance(first, Policy):
-            test = _of_policies(evaluator, task, [many[place] for place in places])
+            own = [policy for place in places if isinstance(policy := many[place], Policy)]
+            test = _of_policies(evaluator, task, own)
         else:
             test = _of_function(evaluator, task, first)
         nominal = test(NOMINAL, 0.0)
@@ -115,15 +118,15 @@ def _conditions(
     return pairs
 
 
-def _of_policies(evaluator: Evaluator, task: Task, policies: list[Policy]) -> Callable:
+def _of_policies(evaluator: Evaluator, task: Task, policies: list[Policy]) -> Test:
     """``(perturbation, magnitude) -> a record per policy``, of policies of a kind."""
     weights = jax.tree.map(lambda *x: np.stack(x), *(policy.weights for policy in policies))
-    heat = np.float32([policy.temperature for policy in policies])
+    heat = np.array([policy.temperature for policy in policies], np.float32)
     model = policies[0].model
     return lambda name, m: evaluator.records(task, model, weights, name, m, heat)
 
 
-def _of_function(evaluator: Evaluator, task: Task, act: Act) -> Callable:
+def _of_function(evaluator: Evaluator, task: Task, act: Act) -> Test:
     """As `_of_policies`, of one function."""
     initial = getattr(act, "initial", tuple)
 
@@ -136,7 +139,7 @@ def _of_function(evaluator: Evaluator, task: Task, act: Act) -> Callable:
     return test
 
 
-def _traces(act: Act, initial: Callable, task: Task) -> bool:
+def _traces(act: Act, initial: Callable[[], Any], task: Task) -> bool:
     """Whether JAX can trace a function."""
     obs, _ = jax.eval_shape(task.env.reset_env, jax.random.key(0), task.params)
     try:
@@ -146,10 +149,10 @@ def _traces(act: Act, initial: Callable, task: Task) -> bool:
     return True
 
 
-def _traced(act: Act, initial: Callable, condition: Condition) -> Outcome:
+def _traced(act: Act, initial: Callable[[], Any], condition: Condition) -> Outcome:
     env, params, keys, horizon = condition
 
-    def episode(params, key):
+    def episode(params: Any, key: jax.Array) -> Any:
         chosen = lambda key, carry, state, obs: act(key, carry, obs)
         return play(env, chosen, initial(), params, key, horizon)
 
@@ -158,7 +161,7 @@ def _traced(act: Act, initial: Callable, condition: Condition) -> Outcome:
     return _outcome(condition, *found)
 
 
-def _stepped(act: Act, initial: Callable, condition: Condition) -> Outcome:
+def _stepped(act: Act, initial: Callable[[], Any], condition: Condition) -> Outcome:
     """As `entrob.evaluation.sampled.play` does, the function called once per episode and step."""
     env, params, keys, horizon = condition
     count = len(keys)
@@ -168,7 +171,7 @@ def _stepped(act: Act, initial: Callable, condition: Condition) -> Outcome:
 
     @jax.jit
     @jax.vmap
-    def step(key, state, action, params):
+    def step(key: jax.Array, state: Any, action: jax.Array, params: Any) -> tuple[Any, ...]:
         obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
         ended = terminated | env.is_truncated(state, params)
         success = env.is_success(state, params)
@@ -199,7 +202,7 @@ def _stepped(act: Act, initial: Callable, condition: Condition) -> Outcome:
 
 def _outcome(condition: Condition, steps: Any, returns: Any, distance: Any) -> Outcome:
     """The outcome of one policy, whose success probabilities are unknown."""
-    one = lambda x: np.asarray(x)[None]
+    one: Callable[[Any], np.ndarray] = lambda x: np.asarray(x)[None]
     unknown = np.full((1, len(steps)), np.nan, np.float32)
     optimum = np.full(len(steps), -1)
     if condition.env.finite:

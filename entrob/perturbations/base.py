@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from entrob.envs.widening import Params
 from entrob.errors import EntrobError, unknown
-from entrob.registry import Registry
+from entrob.registry import Names
 
 Apply = Callable[[jax.Array, Params, jax.Array], Params]
 #: What a perturbation acts on; tables print it as its class.
@@ -86,7 +86,7 @@ def _has(params: Params, path: str) -> bool:
     return params is not None
 
 
-class Perturbations(Registry[Perturbation]):
+class Perturbations(Names[tuple[Perturbation, ...]]):
     """Perturbations by name, where one name may serve several families of params.
 
     A `wall` is a column of cells on a grid and a row of blocks on a table: two perturbations of one
@@ -121,7 +121,7 @@ class Perturbations(Registry[Perturbation]):
     def variants(self, name: str) -> tuple[Perturbation, ...]:
         """All perturbations of a name, in the order of registration; raises `EntrobError`."""
         self._load_plugins()  # they may bring a variant of a name that is known already
-        return super().get(name)
+        return self._entry(name)
 
     def get(self, name: str, params: Params | None = None) -> Perturbation:
         """The perturbation of a name that fits the params, without params the first one.
@@ -132,12 +132,15 @@ class Perturbations(Registry[Perturbation]):
         variants = self.variants(name)
         if params is None:
             return variants[0]
-        missing = [variant.lacks(params) for variant in variants]
-        if None not in missing:
-            fields = " or ".join(map(repr, missing))
-            remedy = REMEDIES.get(missing[0], "this environment has none")
-            raise EntrobError(f"perturbation {name!r} needs params with {fields}: {remedy}")
-        return variants[missing.index(None)]
+        missing: list[str] = []
+        for variant in variants:
+            field = variant.lacks(params)
+            if field is None:
+                return variant
+            missing.append(field)
+        fields = " or ".join(map(repr, missing))
+        remedy = REMEDIES.get(missing[0], "this environment has none")
+        raise EntrobError(f"perturbation {name!r} needs params with {fields}: {remedy}")
 
 
 #: What to say about a required field that params lack.
@@ -159,7 +162,7 @@ def needs_noise(name: str) -> bool:
     return any("noise" in variant.requires for variant in perturbations.variants(name))
 
 
-def perturbation(name: str, **declared) -> Callable[[Apply], Apply]:
+def perturbation(name: str, **declared: Any) -> Callable[[Apply], Apply]:
     """Register the decorated function as a perturbation and return it unchanged.
 
     The function need not treat magnitude 0 specially: `perturb` makes it the identity.
@@ -285,7 +288,7 @@ def check_magnitude(entry: Perturbation, params: Params, magnitude: Any) -> jax.
 def _check_same_form(entry: Perturbation, params: Params, perturbed: Params) -> None:
     """Raise unless structure, shapes and dtypes are those of the nominal params."""
 
-    def form(tree):
+    def form(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
 
     if form(params) != form(perturbed):

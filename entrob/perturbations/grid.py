@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from entrob.envs.shortest_path import UNREACHABLE, closed, optimal_steps, shortest_path
+from entrob.envs.widening import Params
 from entrob.errors import EntrobError
-from entrob.perturbations.base import Apply, Params, perturbation, perturbations, stratum
+from entrob.perturbations.base import Apply, perturbation, perturbations, stratum
 
 LAYOUT = ("walls", "goal_pos", "start_pos")
 # The L of the released code, (x, y) offsets from its corner, in the order in which it grows.
@@ -283,10 +284,10 @@ def _block_one(key: jax.Array, params: Params) -> jax.Array:
     route &= ~(_at(params, params.start_pos) | _at(params, params.goal_pos))
     order = jnp.argsort(jnp.where(route, _ranks(key, params), route.size).ravel())
 
-    def walled(i: jax.Array) -> jax.Array:
+    def walled(i: jax.Array | int) -> jax.Array:
         return params.walls.ravel().at[order[i]].set(True).reshape(route.shape)
 
-    def shut(i: jax.Array) -> jax.Array:
+    def shut(i: jax.Array | int) -> jax.Array:
         return optimal_steps(params.replace(walls=walled(i))) >= UNREACHABLE
 
     last = route.sum()

@@ -7,8 +7,9 @@ They act on environments made with ``entrob.make(id, noise=True)``, see
 import jax
 import jax.numpy as jnp
 
+from entrob.envs.widening import Params
 from entrob.envs.wrappers.noise import MAX_DELAY
-from entrob.perturbations.base import Params, perturbation
+from entrob.perturbations.base import perturbation
 
 
 def _set(params: Params, **noise: jax.Array) -> Params:

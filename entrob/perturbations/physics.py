@@ -9,7 +9,8 @@ Appendix B.3 and B.4, and what its authors prepared without reporting it (joint 
 import jax
 import jax.numpy as jnp
 
-from entrob.perturbations.base import Params, perturbation
+from entrob.envs.widening import Params
+from entrob.perturbations.base import perturbation
 
 TABLE = ("block_pos", "block_size", "block_on", "goal_pos")
 #: Angles tried for a goal that no block covers.

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from entrob.envs.environment import adopted
-from entrob.envs.widening import narrow, widen, wrap
+from entrob.envs.environment import Environment, adopted
+from entrob.envs.widening import Params, narrow, widen, wrap
 from entrob.errors import EntrobError
-from entrob.perturbations.base import Params, check_magnitude, perturb, perturbations
+from entrob.perturbations.base import check_magnitude, perturb, perturbations
 
 # Folded into the reset's key to draw the perturbation, for the reason that noise has one.
 SALT = 0x72616E64
@@ -61,7 +61,7 @@ class Mixture:
     weight: jax.Array
 
 
-class RandomizedEnvironment:
+class RandomizedEnvironment(Environment):
     """What `with_randomization` and `with_mixture` put before an environment's own class.
 
     `reset` draws magnitudes and instances from its key and keeps the perturbed params in the
@@ -163,10 +163,11 @@ def with_randomization(
     """
     env = adopted(env)
     entry = perturbations.get(name, params)
-    low, high = (check_magnitude(entry, params, magnitude) for magnitude in (low, high))
-    if low > high:
-        raise EntrobError(f"cannot draw {name!r} from {low:g} to {high:g}: the range is empty")
-    native, names, ranges = type(env), (), {}
+    least, most = (check_magnitude(entry, params, magnitude) for magnitude in (low, high))
+    if least > most:
+        raise EntrobError(f"cannot draw {name!r} from {least:g} to {most:g}: the range is empty")
+    native: type = type(env)
+    names, ranges = (), {}
     if "randomized" in vars(native):
         native, names, ranges = native.__bases__[1], env.randomized, params.randomization
         params = narrow(params)
@@ -174,7 +175,7 @@ def with_randomization(
         raise EntrobError(f"{env.name} must be given noise before it is randomized, not after")
     if name in names:
         raise EntrobError(f"{name!r} is randomized already")
-    ranges = {**ranges, name: Range(low, high)}
+    ranges = {**ranges, name: Range(least, most)}
     randomized = wrap(env, _randomized_class(native, (*names, name)), _ranges=ranges)
     return randomized, widen(params, "Randomized", randomization=ranges)
 
@@ -206,5 +207,6 @@ def with_mixture(
     magnitudes = [check_magnitude(perturbations.get(name, params), params, m) for name, m in cells]
     which = jnp.array([names.index(name) for name, _ in cells], jnp.int32)
     mixture = Mixture(which, jnp.stack(magnitudes), jnp.ones(len(cells)))
-    randomized = wrap(env, _randomized_class(type(env), names), _ranges=mixture)
+    native: type = type(env)
+    randomized = wrap(env, _randomized_class(native, names), _ranges=mixture)
     return randomized, widen(params, "Randomized", randomization=mixture)

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from entrob.envs.classic import consistent
-from entrob.perturbations.base import Category, Params, perturbation, stratum
+from entrob.envs.widening import Params
+from entrob.perturbations.base import Category, perturbation, stratum
 
 #: ``(params, by) -> params``, changed by a factor or by a shift.
 Change = Callable[[Params, jax.Array], Params]
@@ -55,7 +56,7 @@ def _both_ways(
                 high=high,
                 stratified=True,
                 requires=requires,
-                doc=f"{change.__doc__.partition(chr(10))[0].rstrip('.')} {more}.",
+                doc=f"{(change.__doc__ or '').partition(chr(10))[0].rstrip('.')} {more}.",
             )
             def perturbed(key, params, magnitude, side=side):
                 return change(params, by(side(key), magnitude))

@@ -142,7 +142,7 @@ def regularizer(
     hook: str = "loss",
     source: str = "",
     label: str = "faithful",
-) -> Callable:
+) -> Callable[[Callable[..., Any]], Callable[..., Regularizer]]:
     """Decorate one hook function to make it a registered regularizer.
 
     Args:
@@ -164,7 +164,7 @@ def regularizer(
         raise EntrobError(f"regularizer {name!r}: unknown hook {hook!r}, one of {', '.join(HOOKS)}")
     allowed = HOOKS[hook]
 
-    def decorate(function: Callable) -> Callable[..., Regularizer]:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Regularizer]:
         wanted = tuple(inspect.signature(function).parameters)
         extra = [w for w in wanted if w not in allowed]
         if extra:
@@ -172,13 +172,14 @@ def regularizer(
                 f"regularizer {name!r}: {hook} takes {', '.join(allowed)}; got {', '.join(extra)}"
             )
 
-        def adapted(*args):
+        def adapted(*args: Any) -> Any:
             given = dict(zip(allowed, args))
             return function(**{w: given[w] for w in wanted})
 
-        def factory(schedule=None) -> Regularizer:
+        def factory(schedule: schedules.Schedule | None = None) -> Regularizer:
             made = Regularizer(name, schedule=schedule, coef=coef, source=source, label=label)
-            return made._replace(**{hook: adapted})
+            hooks: dict[str, Any] = {hook: adapted}
+            return made._replace(**hooks)
 
         factory.__doc__ = function.__doc__
         factory.__name__ = function.__name__
@@ -218,7 +219,7 @@ def build(name: str, **options: Any) -> Regularizer:
     schedule = options.get("schedule")
     try:
         if isinstance(schedule, dict):
-            kind = schedules.SCHEDULES.get(schedule.get("kind"))
+            kind = schedules.SCHEDULES.get(schedule.get("kind", ""))
             if kind is None:
                 known = ", ".join(schedules.SCHEDULES)
                 raise EntrobError(f"regularizer {name!r}: schedule kind must be one of {known}")

@@ -6,12 +6,13 @@ A regularizer is to the agent's objective what an optax transformation is to a g
 
 import inspect
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from entrob.distributions import Distribution
 from entrob.errors import BrokenMethod, EntrobError
 from entrob.regularizers.domain import greatest
 from entrob.regularizers.guards import (
@@ -24,6 +25,12 @@ from entrob.regularizers.guards import (
 )
 from entrob.rollout import PolicyOutput, Rollout
 
+#: What `Chain` keeps by a regularizer's name: its state, any pytree, and its coefficient.
+States = Mapping[str, Any]
+Coefs = Mapping[str, jax.Array]
+Bonus = jax.Array | tuple[jax.Array, Any]
+Shaped = jax.Array | tuple[jax.Array, jax.Array]
+Weighed = tuple[jax.Array, jax.Array, jax.Array]
 Evidence = Literal["code", "paper", "secondary", "memory", ""]
 #: What the grades of `Regularizer.evidence` mean, as it is printed.
 EVIDENCE = {
@@ -68,15 +75,15 @@ class Regularizer(NamedTuple):
     """
 
     name: str
-    init: Callable | None = None
-    behavior: Callable | None = None
-    reward: Callable | None = None
-    advantage: Callable | None = None
-    prepare: Callable | None = None
-    surrogate: Callable | None = None
-    loss: Callable | None = None
-    update: Callable | None = None
-    schedule: Callable | None = None
+    init: Callable[[jax.Array, Any, Any], Any] | None = None
+    behavior: Callable[[Any, Any, jax.Array], Any] | None = None
+    reward: Callable[[jax.Array, Any, Rollout, jax.Array], Bonus] | None = None
+    advantage: Callable[[Any, Rollout, jax.Array], Shaped] | None = None
+    prepare: Callable[[Any, Rollout, jax.Array], Any] | None = None
+    surrogate: Callable[[jax.Array, Any, PolicyOutput, Rollout, jax.Array], Weighed] | None = None
+    loss: Callable[[jax.Array, Any, PolicyOutput, Rollout, jax.Array], jax.Array] | None = None
+    update: Callable[[jax.Array, Any, Rollout, dict[str, Any]], Any] | None = None
+    schedule: Callable[[jax.Array], jax.Array] | None = None
     coef: float = 0.0
     domain: tuple[float, float] = (0.0, math.inf)
     distinct: Callable[[float, int], Hashable] | None = None
@@ -137,7 +144,9 @@ class Chain(NamedTuple):
         keys = self._keys(key)
         return {r.name: r.init(k, spec, params) if r.init else () for r, k in zip(self.parts, keys)}
 
-    def coefs(self, coefs: dict[str, jax.Array], progress: jax.Array) -> dict[str, jax.Array]:
+    def coefs(
+        self, coefs: Mapping[str, jax.Array | float], progress: jax.Array
+    ) -> dict[str, jax.Array]:
         """Coefficients at this point of training: schedules applied, within their domains.
 
         A regularizer that `coefs` does not name has its own default.
@@ -150,14 +159,16 @@ class Chain(NamedTuple):
             for r in self.parts
         }
 
-    def behavior(self, states, dist, coefs):
+    def behavior(self, states: States, dist: Distribution, coefs: Coefs) -> Distribution:
         """The distribution that actions are sampled from."""
         for r in self.parts:
             if r.behavior:
                 dist = gate(coefs[r.name], r.behavior(states[r.name], dist, coefs[r.name]), dist)
         return dist
 
-    def reward(self, key, states, rollout: Rollout, coefs):
+    def reward(
+        self, key: jax.Array, states: States, rollout: Rollout, coefs: Coefs
+    ) -> tuple[jax.Array, dict[str, Any], jax.Array]:
         """Sum of bonuses: ``(float32[T, N], states, bad)``."""
         total, bad, states = jnp.zeros_like(rollout.reward), self._no_fault(), dict(states)
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
@@ -177,7 +188,9 @@ class Chain(NamedTuple):
                 total = total + bonus
         return total, states, bad
 
-    def advantage(self, states, rollout: Rollout, coefs):
+    def advantage(
+        self, states: States, rollout: Rollout, coefs: Coefs
+    ) -> tuple[Rollout, jax.Array]:
         """Rollout with shaped advantages and targets: ``(rollout, bad)``."""
         bad = self._no_fault()
         for i, r in enumerate(self.parts):
@@ -198,7 +211,7 @@ class Chain(NamedTuple):
                 rollout = rollout.replace(advantage=advantage, target=target)
         return rollout, bad
 
-    def prepare(self, states, rollout: Rollout, coefs) -> dict[str, Any]:
+    def prepare(self, states: States, rollout: Rollout, coefs: Coefs) -> dict[str, Any]:
         """Notes by name, leaves [T, N, ...]."""
         notes = {}
         for r in self.parts:
@@ -212,13 +225,22 @@ class Chain(NamedTuple):
                         )
         return notes
 
-    def behavior_faults(self, rollout: Rollout, coefs) -> jax.Array:
+    def behavior_faults(self, rollout: Rollout, coefs: Coefs) -> jax.Array:
         """bool[R]: whether actions were drawn from what is no distribution while one was on."""
         broken = ~jnp.isfinite(rollout.log_prob).all()
         on = [jnp.asarray(coefs[r.name] != 0) & (r.behavior is not None) for r in self.parts]
         return jnp.stack(on) & broken if on else self._no_fault()
 
-    def surrogate(self, key, states, policy, batch, coefs, clip: jax.Array, probes=None):
+    def surrogate(
+        self,
+        key: jax.Array,
+        states: States,
+        policy: PolicyOutput,
+        batch: Rollout,
+        coefs: Coefs,
+        clip: jax.Array | float,
+        probes: jax.Array | None = None,
+    ) -> tuple[Weighed, jax.Array]:
         """Weight and clip range of each sample's policy loss: ``(three float32[B], bad)``.
 
         A clip range may be infinite. By `probes`, float32[R], see `shielded_policy`.
@@ -244,7 +266,15 @@ class Chain(NamedTuple):
                 weight = weight * w
         return (weight, low, high), bad
 
-    def loss(self, key, states, policy: PolicyOutput, batch, coefs, probes=None):
+    def loss(
+        self,
+        key: jax.Array,
+        states: States,
+        policy: PolicyOutput,
+        batch: Rollout,
+        coefs: Coefs,
+        probes: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
         """Sum of loss terms: ``(float32[], bad)``; for `probes`, see `shielded_policy`."""
         probes = self._no_probes() if probes is None else probes
         total, bad = jnp.zeros(()), self._no_fault()
@@ -260,7 +290,14 @@ class Chain(NamedTuple):
                 total = total + term
         return total, bad
 
-    def update(self, key, states, rollout: Rollout, metrics, coefs):
+    def update(
+        self,
+        key: jax.Array,
+        states: States,
+        rollout: Rollout,
+        metrics: Mapping[str, Any],
+        coefs: Coefs,
+    ) -> tuple[dict[str, Any], jax.Array]:
         """States after an update: ``(states, bad)``."""
         bad, states = self._no_fault(), dict(states)
         for i, (r, k) in enumerate(zip(self.parts, self._keys(key))):
@@ -271,17 +308,17 @@ class Chain(NamedTuple):
                 bad = bad.at[i].set(self._spoiled(r, states, old, coefs))
         return states, bad
 
-    def _spoiled(self, r: "Regularizer", states, old, coefs) -> jax.Array:
+    def _spoiled(self, r: Regularizer, states: States, old: Any, coefs: Coefs) -> jax.Array:
         """bool[]: whether a state of one that is on became NaN; infinity may stand for none yet."""
         return (coefs[r.name] != 0) & has_nan(states[r.name]) & ~has_nan(old)
 
-    def _keys(self, key):
+    def _keys(self, key: jax.Array) -> list[jax.Array]:
         return [jax.random.fold_in(key, i) for i in range(len(self.parts))]
 
-    def _no_probes(self):
+    def _no_probes(self) -> jax.Array:
         return jnp.zeros(len(self.parts))
 
-    def _no_fault(self):
+    def _no_fault(self) -> jax.Array:
         return jnp.zeros(len(self.parts), bool)
 
 
@@ -305,7 +342,7 @@ def chain(*parts: "Regularizer | Chain") -> Chain:
     return Chain(tuple(flat))
 
 
-def _check_signature(name: str, hook: str, function, arguments: tuple[str, ...]) -> None:
+def _check_signature(name: str, hook: str, function: Any, arguments: tuple[str, ...]) -> None:
     """Raise `BrokenMethod` unless the hook is None or a function of its arguments, by position."""
     if function is None:
         return

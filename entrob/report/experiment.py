@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def write_report(
     runs: pd.DataFrame,
     curves: pd.DataFrame,
     evaluation: pd.DataFrame,
-    manifest: Mapping[str, object],
+    manifest: Mapping[str, Any],
     *,
     level: float = TEXT_LEVEL,
     occupancies: Mapping[str, np.ndarray] | None = None,
@@ -88,13 +89,13 @@ def write_report(
         "distance": distance_figure(runs, evaluation, paper),
     }
     if traces is not None and len(traces):
-        scenes = manifest.get("scenes", {}), manifest.get("trace_axes", ("x", "y"))
-        drawn["trajectories"] = trajectories(runs, evaluation, traces, paper, *scenes)
+        scenes, axes = manifest.get("scenes", {}), manifest.get("trace_axes", ("x", "y"))
+        drawn["trajectories"] = trajectories(runs, evaluation, traces, paper, scenes, axes)
     if "robustness" in frames:
         drawn["robustness"] = success_figures.robustness_curves(runs, evaluation, paper, level)
     if "difference" in frames:
         drawn["difference"] = success_figures.difference_figure(frames["difference"], paper)
-    if occupancies:
+    if occupancies and walls is not None:
         drawn["occupancy"] = success_figures.occupancy_heatmaps(occupancies, walls, paper)
     drawn = {name: figure for name, figure in drawn.items() if figure is not None}
     captions = CAPTIONS
@@ -106,8 +107,8 @@ def write_report(
         drawing.save(figure, folder / "figures", files[name])
     page = [f"# {manifest.get('experiment', 'experiment')}, preset {manifest.get('preset', '?')}"]
     page += [markup.markdown(_facts(manifest)), _diverged(runs)]
-    for names, title in SECTIONS.items():
-        names = [name for name in names if name in frames or name in drawn]
+    for wanted, title in SECTIONS.items():
+        names = [name for name in wanted if name in frames or name in drawn]
         page += [f"## {title}"] if names else []
         page += [_protocol(runs, evaluation, paper)] if "horizon" in names else []
         for name in names:
@@ -217,13 +218,13 @@ def _pairs(perturbation: str, scores: Mapping, paper: Paper) -> Iterator[tuple[C
     brackets = [name[len(tables.base_name(name)) :] for name in names]
     for bracket in dict.fromkeys(brackets):
         for claim in claims:
-            names = [
+            better, worse = (
                 base + bracket if base + bracket in scores else base
                 for base in (claim.better, claim.worse)
-            ]
-            fits = any(name.endswith(bracket) for name in names)
-            if fits and all(name in scores for name in names):
-                yield claim, *names
+            )
+            fits = better.endswith(bracket) or worse.endswith(bracket)
+            if fits and better in scores and worse in scores:
+                yield claim, better, worse
 
 
 def _protocol(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> str:
@@ -258,7 +259,7 @@ def _protocol(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> str
     return " ".join(part for part in parts if part)
 
 
-def _facts(manifest: Mapping[str, object]) -> pd.DataFrame:
+def _facts(manifest: Mapping[str, Any]) -> pd.DataFrame:
     rows = [(fact.replace("_", " "), _fact(manifest.get(fact))) for fact in FACTS]
     return pd.DataFrame(rows, columns=["fact", "value"])
 

@@ -386,8 +386,8 @@ def _summary(name: str, scores: pd.Series) -> dict[str, float]:
     values = scores.to_numpy(dtype=float)
     iqm = aggregate.interquartile_mean(values) if len(values) else np.nan
     low, high = aggregate.bootstrap_interval(values, aggregate.interquartile_mean)
-    interval = {f"{name}_iqm": iqm, f"{name}_iqm_low": low, f"{name}_iqm_high": high}
-    return _mean(name, scores, RATE) | interval
+    ends = {f"{name}_iqm_low": float(low), f"{name}_iqm_high": float(high)}
+    return _mean(name, scores, RATE) | {f"{name}_iqm": float(iqm), **ends}
 
 
 def _area(curves: pd.DataFrame) -> np.ndarray:

@@ -194,7 +194,8 @@ def paired_difference(
         return PairedDifference(np.nan, np.nan, np.nan, 0)
     pairs = np.array([x[seed] - y[seed] for seed in seeds], dtype=float)
     found = bootstrap_t(pairs[None, :, None], level=level)
-    return PairedDifference(*(float(part[0]) for part in found), len(seeds))
+    value, low, high = (float(part[0]) for part in found)
+    return PairedDifference(value, low, high, len(seeds))
 
 
 def _moments(

@@ -112,7 +112,7 @@ def specialists(
     All are one program: a mixture of all cells, of whose weights one is not 0.
     """
     all_cells = [[name, m] for name, values in cells.items() for m in values]
-    found = {}
+    found: dict[tuple[str, float], float] = {}
     for name, values in cells.items():
         desk.say(f"{task.name}: specialists for {name}")
         methods = [

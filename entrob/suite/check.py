@@ -20,8 +20,7 @@ from entrob.suite import declaration
 from entrob.sweep import runner
 from entrob.sweep.experiment import Experiment, Method, from_table
 from entrob.sweep.files import read
-from entrob.sweep.groups import Run, RunBatch
-from entrob.sweep.measure import Tester, policies
+from entrob.sweep.measure import Tester, read_policies
 from entrob.sweep.program import Program, program
 from entrob.sweep.select import select_perturbations
 from entrob.sweep.tune import BASELINE
@@ -164,9 +163,8 @@ def trained(store: Store, prog: Program) -> Any:
         rows = store.read(path)
         ours = (rows.method == BASELINE) & (rows.status != "diverged")
         if ours.any():
-            runs = tuple(Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples())
-            batch = RunBatch(path.stem.removeprefix("runs-"), None, runs)
-            held = policies(store, batch, prog)
+            batch = path.stem.removeprefix("runs-")
+            held = read_policies(store.part("policies", batch, ".msgpack"), len(rows), prog)
             found.append(jax.tree.map(lambda x, ours=ours: x[ours.to_numpy()], held))
     if not found:
         raise EntrobError(f"{store.root} holds no finished run of {BASELINE!r}")

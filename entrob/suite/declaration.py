@@ -267,8 +267,8 @@ def described(method: Method) -> dict[str, Any]:
     if method.name in CONTROLS:
         facts = {"label": "control", "source": "", "doc": CONTROLS[method.name]}
         return {"family": "controls", **facts}
-    if method.adversary:
-        adversary = adversary_of(method.name, method.adversary)
+    adversary = adversary_of(method.name, method.adversary)
+    if adversary:
         facts = KINDS[adversary.kind]._asdict()
         return {"family": "adversaries", **facts, "strength": strength_of(method.adversary)}
     name = next(iter(method.coefficients))

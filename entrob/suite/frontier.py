@@ -33,8 +33,9 @@ RATES = tuple(10 ** (k / 4) for k in range(-3, 4))
 TEMPERATURES = tuple(10 ** (k / 10) for k in range(1, 8))
 #: Learning rates whose nominal scores differ by less are as good: the nearest to the task's wins.
 AS_GOOD = 0.01
+COLUMNS: tuple[str, ...]
 COLUMNS = ("task", "method", "knob", "coefficient", "seed", "nominal", "activity", *CLASSES)
-COLUMNS += ("chosen", "taken", "passed", "open")
+COLUMNS = (*COLUMNS, "chosen", "taken", "passed", "open")
 
 
 class Tuned(NamedTuple):
@@ -181,7 +182,7 @@ def tune_none(
     Returns:
       The method, the table of learning rates, and that of temperatures: see `Tuned`.
     """
-    usual = task.experiment.hyper.get("learning_rate", Hyper().learning_rate)
+    usual = float(task.experiment.hyper.get("learning_rate", Hyper().learning_rate))
     rate = Knob("learning_rate", middle=usual)
     rates = tuple(float(f"{usual * factor:.3g}") for factor in RATES)
     desk.say(f"{task.name}: learning rates and temperatures of {method.name}")

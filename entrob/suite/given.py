@@ -1,5 +1,6 @@
 """What a preset takes from a finished board instead of finding it: cells and values."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,10 +14,16 @@ from entrob.sweep.experiment import Method
 from entrob.sweep.knobs import Knob
 
 
+def _board(task: SuiteTask) -> Path:
+    """The finished board's folder."""
+    if task.given is None:
+        raise ValueError(f"{task.name} takes nothing from a board")
+    return task.given
+
+
 def _rows(task: SuiteTask, name: str) -> pd.DataFrame:
-    table = pd.read_csv(
-        task.given / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""]
-    )
+    path = _board(task) / "tables" / f"{name}.csv"
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     rows = table[table.task == task.name]
     if not len(rows):
         raise EntrobError(f"{task.given} has no task {task.name!r}")
@@ -33,7 +40,7 @@ def given_calibration(task: SuiteTask) -> Calibration:
 
 def facts_of(task: SuiteTask) -> dict[str, Any]:
     """What the finished board's manifest says of the task; raises `EntrobError` if nothing."""
-    facts = read_json(task.given / "manifest.json")["tasks"].get(task.name)
+    facts = read_json(_board(task) / "manifest.json")["tasks"].get(task.name)
     if facts is None:
         raise EntrobError(f"{task.given} has no task {task.name!r}")
     return facts

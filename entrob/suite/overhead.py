@@ -63,8 +63,8 @@ def measure_overhead(experiment: Experiment, path: Path, broken: set[str], say) 
     """
     known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
     done = broken.union(known.method)
-    methods = [m for m in experiment.methods if m.coefficients or m.adversary]
-    methods = tuple(m for m in methods if m.name not in done)
+    able = [m for m in experiment.methods if m.coefficients or m.adversary]
+    methods = tuple(m for m in able if m.name not in done)
     if methods:
         new = overhead(dataclasses.replace(experiment, methods=methods), say=say)
         table = pd.concat([x for x in (known, new) if len(x)] or [known], ignore_index=True)

@@ -144,6 +144,7 @@ class Experiment:
     @property
     def training_settings(self) -> dict[str, Any]:
         """All that a trained policy depends on besides its method and seed."""
+        names: tuple[str, ...]
         names = ("name", "environment", "algorithm", "network", "normalize", "num_envs")
         names += ("num_steps", "epochs", "minibatches", "hyper", "updates", "chunk", "points")
         # Older runs know no choice of time limits.
@@ -177,6 +178,7 @@ _PAPER = {
     "threshold": float,
 }  # fmt: skip
 _CLAIM = ("perturbation", "better", "relation", "worse")
+_COUNTS: tuple[str, ...]
 _COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
 _COUNTS += ("instances", "episodes")
 _TOP = {*_TYPES, *_COUNTS}
@@ -234,6 +236,7 @@ def from_table(
     _typed(f"{where}: presets.{preset}", presets[preset], _TYPES)
     # A preset may test less than the file declares.
     tested = [table.get("perturbations", {}) for table in (data, *presets.values())]
+    empty: dict[str, Any]
     empty = {"name": name, "hyper": {}, "params": {}, "share": [], "tune": {}, "paper": {}}
     empty |= {"snapshots": 0, "snapshot_perturbations": {}}
     data = empty | _DEFAULTS | data | presets[preset]
@@ -246,9 +249,9 @@ def from_table(
     for key in _COUNTS:
         positive_int(f"{where}: {key}", data[key])
     choices = {"algorithm": ("a2c", "ppo"), "network": ("auto", *NETWORKS)}
-    for key, known in (choices | {"time_limit": TIME_LIMITS}).items():
-        if data[key] not in known:
-            raise unknown(key, data[key], known)
+    for key, offered in (choices | {"time_limit": TIME_LIMITS}).items():
+        if data[key] not in offered:
+            raise unknown(key, data[key], offered)
     recurrent = data["network"] in RECURRENT
     if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
         what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
@@ -388,11 +391,11 @@ def _method(
     _numbers(where, {f"temperature of {method.name!r}": method.temperature})
     if not 0 < method.temperature < math.inf:
         raise EntrobError(f"{where}: temperature of {method.name!r} must be finite and above 0")
-    for entry in method.mixture:
-        if not (isinstance(entry, list) and len(entry) == 3):
+    for part in method.mixture:
+        if not (isinstance(part, list) and len(part) == 3):
             raise EntrobError(f"{where}: mixture needs lists of name, magnitude and weight")
-        magnitudes_of(entry[0], entry[1:2], env_params)
-        coefficient(f"the weight of {entry[0]!r}", entry[2])
+        magnitudes_of(part[0], part[1:2], env_params)
+        coefficient(f"the weight of {part[0]!r}", part[2])
     for name, ends in method.randomize.items():
         if magnitudes_of(name, ends, env_params) != tuple(ends):
             raise EntrobError(f"{where}: randomize {name!r} needs [low, high] with low < high")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -36,6 +36,7 @@ class Knob:
 
     def turned(self, method: Method, value: float) -> Method:
         """The method with this value, and all else as it is."""
+        new: dict[str, Any]
         if self.kind == "coefficient":
             new = {"coefficients": {**method.coefficients, self.name: value}}
         elif self.kind == "strength":
@@ -83,7 +84,8 @@ def knob_of(method: Method, experiment: Experiment) -> Knob | None:
     low, high = made.domain
     middle = coef if math.isinf(high) else (low + high) / 2
     steps = experiment.num_envs * experiment.num_steps // experiment.minibatches
-    distinct = made.distinct and (lambda value: made.distinct(value, steps))
+    acts = made.distinct
+    distinct = (lambda value: acts(value, steps)) if acts else None
     return Knob("coefficient", name, middle, made.domain, distinct)
 
 
@@ -145,7 +147,7 @@ def center(knob: Knob, found: dict[float, float], target: float = 0.1) -> float:
 
 
 def largest_keeping(
-    knob: Knob, values: Sequence[float], scores: Sequence[float], keep: float
+    knob: Knob, values: Sequence[float], scores: Sequence[float] | np.ndarray, keep: float
 ) -> tuple[float, bool, bool]:
     """The largest value that keeps a share of the score, on a monotone curve through the scores.
 

@@ -1,5 +1,6 @@
 """Testing the policies of a batch under every perturbation and magnitude."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,14 @@ class Tester:
                 outcome, horizon = self.evaluator.outcome(
                     prog.task, prog.agent.actor, params, name, magnitude, heat
                 )
-                if name == NOMINAL and outcome.occupancy.size and prog.task.env.cell:
-                    visits = _visits(batch, prog.task, outcome.occupancy)
+                cell = prog.task.env.cell
+                if name == NOMINAL and outcome.occupancy.size and cell:
+                    visits = _visits(batch, prog.task, cell, np.asarray(outcome.occupancy))
                     write_frame(store.part("occupancy", batch.id), visits)
                 if outcome.trace is not None and magnitude == self._traced(name):
                     part = store.part("traces", f"{batch.id}-{name}-{magnitude:g}")
-                    traces = _traces(self.experiment, batch, name, magnitude, outcome.trace)
+                    path = np.asarray(outcome.trace)
+                    traces = _traces(self.experiment, batch, name, magnitude, path)
                     write_frame(part, traces)
                 found = self.evaluator.recorded(outcome, horizon)
                 rows += _rows(batch, name, magnitude, found)
@@ -118,29 +121,31 @@ def _rows(
 
 def _temperatures(batch: RunBatch) -> np.ndarray:
     """What each run's policy is tested at: float32[runs]."""
-    return np.float32([run.method.temperature for run in batch.runs])
+    return np.array([run.method.temperature for run in batch.runs], np.float32)
 
 
 def policies(store: Store, batch: RunBatch, prog: Program) -> Any:
     """What acts in each run of a trained batch, see `read_policies`."""
-    return read_policies(store.part("policies", batch.id, ".msgpack"), batch, prog)
+    return read_policies(store.part("policies", batch.id, ".msgpack"), len(batch.runs), prog)
 
 
-def read_policies(path: Path, batch: RunBatch, prog: Program) -> Any:
-    """The policies of a batch's runs from a file: `PolicyParams`, leaves [runs, ...].
+def read_policies(path: Path, count: int, prog: Program) -> Any:
+    """The policies of so many runs from a file: `PolicyParams`, leaves [runs, ...].
 
     Raises:
       Damaged: the file cannot be read, or holds policies of another network.
     """
     policy = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).policy
-    like = jax.tree.map(lambda x: np.zeros((len(batch.runs), *x.shape), x.dtype), policy)
+    like = jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), policy)
     return read_tree(path, like)
 
 
-def _visits(batch: RunBatch, task: Task, occupancy: np.ndarray) -> pd.DataFrame:
+def _visits(
+    batch: RunBatch, task: Task, cell: Callable[..., jax.Array], occupancy: np.ndarray
+) -> pd.DataFrame:
     """A row per run: expected visits to each cell of the nominal environment, NaN for a wall."""
     env, params = task.pair(noise=False)
-    pos = np.asarray(jax.vmap(env.cell)(env.states(params)))
+    pos = np.asarray(jax.vmap(cell)(env.states(params)))
     rows = []
     for run, visits in zip(batch.runs, occupancy):
         cells = np.where(params.walls, np.nan, 0).astype(np.float32)

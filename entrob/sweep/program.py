@@ -1,5 +1,6 @@
 """From a group of methods to what trains it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -87,18 +88,19 @@ def _check(experiment: Experiment, task: Task) -> None:
             env.check_params(perturb(key, params, name, magnitude))
 
 
-def hypers(experiment: Experiment, batch: RunBatch, width: int) -> tuple[jax.Array, Swept]:
+def hypers(experiment: Experiment, batch: RunBatch, width: int) -> tuple[np.ndarray, Swept]:
     """Seeds uint32[width] and what is swept; short batches repeat their last run."""
     runs = [*batch.runs, *[batch.runs[-1]] * (width - len(batch.runs))]
     names = batch.group.regularizers
-    coefs = {n: np.float32([r.method.coefficients.get(n, 0.0) for r in runs]) for n in names}
+    row: Callable[[list[Any]], np.ndarray] = lambda values: np.array(values, np.float32)
+    coefs = {n: row([r.method.coefficients.get(n, 0.0) for r in runs]) for n in names}
     default = jax.tree.map(lambda v: np.full(width, v, np.float32), Hyper())
     usual = {name: getattr(Hyper(), name) for run in runs for name in run.method.hyper}
     usual |= experiment.hyper
-    own = {k: np.float32([r.method.hyper.get(k, v) for r in runs]) for k, v in usual.items()}
-    own["strength"] = np.float32([strength_of(r.method.adversary) for r in runs])
+    own = {k: row([r.method.hyper.get(k, v) for r in runs]) for k, v in usual.items()}
+    own["strength"] = row([strength_of(r.method.adversary) for r in runs])
     hyper = default.replace(**own, total_updates=np.full(width, experiment.updates, np.int32))
-    weights = np.float32([[weight for *_, weight in r.method.mixture] for r in runs])
+    weights = row([[weight for *_, weight in r.method.mixture] for r in runs])
     seeds = np.array([r.seed for r in runs], np.uint32)
     return seeds, Swept(hyper.replace(coefs=coefs), weights if weights.size else ())
 

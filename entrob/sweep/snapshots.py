@@ -92,7 +92,7 @@ def test(store: Store, batch: RunBatch, tester: Tester, prog: Program, which: li
     frames = [store.read(path)] if path.exists() else []
     per_chunk = experiment.chunk * experiment.num_envs * experiment.num_steps
     for chunk in which:
-        policies = read_policies(path_of(store, batch, chunk), batch, prog)
+        policies = read_policies(path_of(store, batch, chunk), len(batch.runs), prog)
         rows = []
         for name, magnitude in {NOMINAL: 0.0, **experiment.snapshot_perturbations}.items():
             found = tester.rows(prog, batch, policies, name, magnitude)

@@ -203,12 +203,12 @@ def score_table(
     baseline = mean[BASELINE]
     rows = [_row(BASELINE, 0.0, BASELINE, mean, spread, count, measure)]
     for grid in of:
-        names = {value: method.name for value, method in grid.candidates().items()}
-        score = {v: mean[n] for v, n in names.items()} | (
+        tried = {value: method.name for value, method in grid.candidates().items()}
+        score = {v: mean[n] for v, n in tried.items()} | (
             {0.0: baseline} if 0.0 in grid.values else {}
         )
         chosen = select(grid, score, baseline)
-        for value, name in names.items():
+        for value, name in tried.items():
             row = _row(grid.name, value, name, mean, spread, count, measure)
             rows.append({**row, "chosen": value == chosen})
     table = pd.DataFrame(rows)

@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
     error: jax.Array
     violated: jax.Array
-    tightness: jax.Array = jnp.nan
+    tightness: jax.Array | float = jnp.nan
 
 
 def instance(key: jax.Array, states: int = STATES, actions: int = ACTIONS) -> Instance:

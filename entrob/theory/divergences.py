@@ -88,7 +88,7 @@ def _tv_penalty(p: jax.Array, v: jax.Array, penalty: jax.Array) -> WorstCase:
     return _moved(p, v, jnp.where(v - v.min() > penalty, p, 0), penalty)
 
 
-def _moved(p: jax.Array, v: jax.Array, taken: jax.Array, price: jax.Array) -> WorstCase:
+def _moved(p: jax.Array, v: jax.Array, taken: jax.Array, price: jax.Array | float) -> WorstCase:
     row = (p - taken).at[jnp.argmin(v)].add(taken.sum())
     cost = price * total_variation(row, p)
     return WorstCase(row @ v + cost, row, cost, jnp.zeros(()))

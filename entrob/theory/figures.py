@@ -1,6 +1,7 @@
 """The figures of the theory, each drawn from what was computed."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -124,7 +125,7 @@ def risk(folder: Path, risky: RiskyMDP, gap: float, beta: float, name: str, swee
         width = 0.05 * (good - bad)
         at = np.array([0, good, bad])
         middle.bar(at - width / 2, [1, 0, 0], width, color="0.55", label="no regularizer")
-        look = {"color": COLORS[name], "label": f"{LABELS[name]} entropy"}
+        look: dict[str, Any] = {"color": COLORS[name], "label": f"{LABELS[name]} entropy"}
         middle.bar(at + width / 2, mass, width, **look)
         middle.axvline(
             bad, color="k", lw=0.8, ls=":", label=rf"its mean over the lowest {beta:.0%}"
@@ -161,11 +162,12 @@ def _diagram(axis, risky: RiskyMDP) -> None:
         ((0, 0), (2, -1)): f"q = {risky.bad:.2f}",
     }
     for (start, end), text in arrows.items():
-        look = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 18, "shrinkB": 22}
-        axis.add_patch(FancyArrowPatch(start, end, color="k", **look))
-        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        look = {"ha": "center", "va": "center", "fontsize": 8}
-        axis.text(x, y, text, bbox={"fc": "white", "ec": "none", "pad": 1}, **look)
+        arrow: dict[str, Any]
+        arrow = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 18, "shrinkB": 22}
+        axis.add_patch(FancyArrowPatch(start, end, color="k", **arrow))
+        middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
+        axis.text(*middle, text, bbox={"fc": "white", "ec": "none", "pad": 1}, **look)
     axis.spines[:].set_visible(False)
     axis.set(xlim=(-0.5, 2.6), ylim=(-1.4, 1.4), xticks=[], yticks=[])
     axis.grid(False)

@@ -7,7 +7,7 @@ they found it.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,8 @@ def float64(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        outside = not jax.config.jax_enable_x64
+        options: Any = jax.config  # whose type declares none of the options
+        outside = not options.jax_enable_x64
         with jax.enable_x64(True):
             result = function(*args, **kwargs)
         return jax.tree.map(_to_numpy, result) if outside else result
@@ -140,7 +141,7 @@ def checked_policy(mdp: TabularMDP, policy) -> jax.Array:
     return policy
 
 
-def uniform_policy(mdp: TabularMDP) -> jax.Array:
+def uniform_policy(mdp: TabularMDP) -> np.ndarray:
     """Every action with the same probability: float64[S, A]."""
     return np.full(mdp.r.shape, 1 / mdp.r.shape[-1])
 

@@ -45,7 +45,7 @@ class Step(NamedTuple):
     bound: jax.Array
     Q: jax.Array
     rate: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
 
 
 @jax.jit

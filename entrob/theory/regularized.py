@@ -24,8 +24,8 @@ from entrob.theory.mdp import (
 class Weights(NamedTuple):
     """Coefficients of the two entropies, in units of reward per nat: float64[] each, >= 0."""
 
-    policy: jax.Array
-    state: jax.Array
+    policy: jax.Array | float
+    state: jax.Array | float
 
 
 REGULARIZERS: dict[str, Weights] = {
@@ -52,8 +52,8 @@ def weights(regularizer: str | Mapping[str, float], alpha) -> Weights:
     for name, share in mixture.items():
         if name not in REGULARIZERS:
             raise ValueError(f"unknown regularizer {name!r}: known are {', '.join(REGULARIZERS)}")
-        share = check_number(f"the share of {name}", share, strict=False)
-        total = Weights(*(t + share * w for t, w in zip(total, REGULARIZERS[name])))
+        part = check_number(f"the share of {name}", share, strict=False)
+        total = Weights._make((t + part * w for t, w in zip(total, REGULARIZERS[name])))
     return Weights(alpha * total.policy, alpha * total.state)
 
 
@@ -87,7 +87,7 @@ def upper_bound(mdp: TabularMDP, w: Weights, V: jax.Array, visited: jax.Array) -
     return (1 - mdp.gamma) * mdp.mu @ V + soft_max(y, w.state)
 
 
-def soft_max(x: jax.Array, temperature: jax.Array) -> jax.Array:
+def soft_max(x: jax.Array, temperature: jax.Array | float) -> jax.Array:
     """t log Σ exp(x / t) over the last axis, and its limit max x at t = 0."""
     top = x.max(-1)
     t = jnp.where(temperature > 0, temperature, 1.0)

@@ -176,9 +176,9 @@ def _row(statement: str, claim: str, found: checks.Outcome, claimed: bool = True
     if not np.isnan(tightness).all():
         spread = np.nanquantile(tightness, [0.5, 0.025, 0.975])
     violations = int(np.sum(found.violated))
-    return Row(
-        statement, claim, len(tightness), violations, float(np.max(found.error)), *spread, claimed
-    )
+    middle, low, high = spread
+    error = float(np.max(found.error))
+    return Row(statement, claim, len(tightness), violations, error, middle, low, high, claimed)
 
 
 @float64

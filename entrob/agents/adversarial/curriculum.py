@@ -38,7 +38,7 @@ class Curriculum(NamedTuple):
 
     shape: jax.Array
     bound: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     temperatures: jax.Array
     shapes: jax.Array
     returns: jax.Array
@@ -47,8 +47,8 @@ class Curriculum(NamedTuple):
 def start(bound: float | None) -> Curriculum:
     """The curriculum before training; bound None is that of the first window."""
     empty = jnp.zeros(WINDOW)
-    bound = jnp.float32(jnp.nan if bound is None else bound)
-    return Curriculum(jnp.float32(FIRST), bound, jnp.int32(0), empty, empty + FIRST, empty)
+    kept = jnp.float32(jnp.nan if bound is None else bound)
+    return Curriculum(jnp.float32(FIRST), kept, jnp.int32(0), empty, empty + FIRST, empty)
 
 
 def draw(key: jax.Array, shape: jax.Array, size: tuple[int, ...]) -> jax.Array:
@@ -56,7 +56,7 @@ def draw(key: jax.Array, shape: jax.Array, size: tuple[int, ...]) -> jax.Array:
     return jax.random.gamma(key, shape, size) / RATE
 
 
-def kl(p: jax.Array, q: jax.Array) -> jax.Array:
+def kl(p: jax.Array, q: jax.Array | float) -> jax.Array:
     """KL(Γ_p ‖ Γ_q) in nats, between gamma distributions of these shapes and one rate."""
     return (p - q) * digamma(p) - gammaln(p) + gammaln(q)
 

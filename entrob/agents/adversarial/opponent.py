@@ -51,7 +51,7 @@ class Game(NamedTuple):
     policy: PolicyParams
     opt_state: Any
     curriculum: Any
-    strength: jax.Array
+    strength: jax.Array | float
 
 
 class Standing(NamedTuple):
@@ -192,7 +192,8 @@ def interfere(
     else:
         # Together no more than the strength, which one axis may have for itself.
         shares = theirs / jnp.maximum(1.0, jnp.abs(theirs).sum(-1, keepdims=True))
-        env_state = env_state.replace(disturbance=strength * np.float32(opponent.unit) * shares)
+        unit = np.array(opponent.unit, np.float32)
+        env_state = env_state.replace(disturbance=strength * unit * shares)
     scored = action, dist.log_prob(action), dist, value, acted
     moves = Moves(view, *scored, standing.temperature, standing.shape, memory)
     return executed, env_state, standing._replace(memory=memory), moves

@@ -223,7 +223,7 @@ def _draw(stage: Stage, qpos: np.ndarray, size: Size) -> np.ndarray:
     def pixels(points):
         return [tuple(p) for p in middle + (points - center) * scale * np.array([1, -1])]
 
-    whole = tuple(OVERSAMPLING * side for side in size)
+    whole = (OVERSAMPLING * size[0], OVERSAMPLING * size[1])
     image = Image.new("RGB", whole, GROUND)
     draw = ImageDraw.Draw(image)
     if axes == [0, 2]:

@@ -13,24 +13,27 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
-from entrob.envs.environment import adopted
-from entrob.envs.forces import disturbance_of
+from entrob.envs.environment import Environment, adopted
+from entrob.envs.forces import Disturbance, disturbance_of
 from entrob.envs.widening import Params, narrow, widen, wrap
 from entrob.errors import EntrobError
 
 
-class DisturbedEnvironment:
+class DisturbedEnvironment(Environment):
     """What `with_disturbance` puts before an environment's own class.
 
     With no force it steps as the wrapped environment does, to the last bit but for the sign of 0.
     """
+
+    #: How its forces act.
+    _exerted: Disturbance
 
     def disturbance_space(self, params: Params | None = None) -> spaces.Box:
         """Forces of strength 1, in the units of `Disturbance.meaning`; stronger ones are allowed.
 
         The bounds do not depend on the params.
         """
-        unit = np.float32(disturbance_of(self).unit)
+        unit = np.array(self._exerted.unit, np.float32)
         return spaces.Box(-unit, unit, unit.shape)
 
     def reset_env(self, key: jax.Array, params: Params) -> tuple[Any, Any]:
@@ -40,7 +43,7 @@ class DisturbedEnvironment:
     def step_env(
         self, key: jax.Array, state: Any, action: jax.Array, params: Params
     ) -> tuple[Any, Any, jax.Array, jax.Array, dict[str, Any]]:
-        step, force = disturbance_of(self).step, state.disturbance
+        step, force = self._exerted.step, state.disturbance
         observation, after, *rest = step(
             super().step_env, key, narrow(state), action, force, params
         )
@@ -67,6 +70,8 @@ def with_disturbance(env: Any) -> Any:
       EntrobError: no forces can act on it.
     """
     env = adopted(env)
-    if disturbance_of(env) is None:
+    exerted = disturbance_of(env)
+    if exerted is None:
         raise EntrobError(f"no forces can act on {env.name}")
-    return wrap(env, _disturbed_class(type(env)))
+    native: type = type(env)
+    return wrap(env, _disturbed_class(native), _exerted=exerted)

@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
-from entrob.envs.environment import adopted
+from entrob.envs.environment import Environment, adopted
 from entrob.envs.widening import Params, narrow, widen, wrap
 from entrob.errors import EntrobError
 
@@ -53,14 +53,14 @@ class Noise:
         environments have no action that does nothing.
     """
 
-    slip: jax.Array = 0.0
-    sticky_action: jax.Array = 0.0
-    observation_dropout: jax.Array = 0.0
-    reward_noise: jax.Array = 0.0
+    slip: jax.Array | float = 0.0
+    sticky_action: jax.Array | float = 0.0
+    observation_dropout: jax.Array | float = 0.0
+    reward_noise: jax.Array | float = 0.0
     observation_noise: Any = 0.0
     observation_spread: Any = None
-    action_noise: jax.Array | None = 0.0
-    action_delay: jax.Array = 0.0
+    action_noise: jax.Array | float | None = 0.0
+    action_delay: jax.Array | float = 0.0
 
 
 def _off(env: Any, params: Params) -> Noise:
@@ -90,7 +90,7 @@ def _continuous(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-class NoisyEnvironment:
+class NoisyEnvironment(Environment):
     """What `with_noise` puts before an environment's own class.
 
     With all noise at zero, `reset` and `step` compute what the wrapped environment computes under
@@ -197,9 +197,8 @@ def _blur(key: jax.Array, observation: Any, stds: Any) -> Any:
         error = std * jax.random.normal(key, leaf.shape)
         return jnp.where(std > 0, (leaf + error).astype(leaf.dtype), leaf)
 
-    return tree.unflatten(
-        map(blur, jax.random.split(key, len(leaves)), leaves, tree.flatten_up_to(stds))
-    )
+    keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
+    return jax.tree.map(blur, keys, observation, stds)
 
 
 def with_noise(env: Any, params: Params) -> tuple[Any, Params]:
@@ -223,5 +222,6 @@ def with_noise(env: Any, params: Params) -> tuple[Any, Params]:
         return env, params
     env = adopted(env)
     off = _off(env, params)
-    noisy = wrap(env, _noisy_class(type(env)), _noise_off=off)
+    native: type = type(env)
+    noisy = wrap(env, _noisy_class(native), _noise_off=off)
     return noisy, widen(params, "Noisy", noise=off)

@@ -24,7 +24,7 @@ class Support(NamedTuple):
 
     points: jax.Array
     counts: jax.Array
-    index: jax.Array
+    index: jax.Array  # type: ignore[assignment]  # hides tuple.index
 
 
 def support(rollout: Rollout, field: str) -> Support:
@@ -36,7 +36,7 @@ def support(rollout: Rollout, field: str) -> Support:
     """
     shape, size = rollout.reward.shape, rollout.reward.size
     table = None if rollout.context.finite is None else getattr(rollout.context.finite, field)
-    if table is not None and len(table) <= size:
+    if table is not None and rollout.index is not None and len(table) <= size:
         counts = jnp.zeros(len(table)).at[rollout.index].add(1.0)
         return Support(_flat(table), counts, rollout.index)
     points = rollout.obs if field == "observations" else rollout.features

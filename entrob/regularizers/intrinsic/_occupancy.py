@@ -32,7 +32,7 @@ def cells(rollout: Rollout, moments: Moments, width: float) -> tuple[jax.Array, 
     A cell is a state where the environment is finite; else a box of the entropy features, `width`
     standard deviations of the first rollout wide in each.
     """
-    if rollout.context.finite is not None:
+    if rollout.context.finite is not None and rollout.index is not None:
         return rollout.index, len(rollout.context.finite.features)
     size = rollout.reward.size
     where = jnp.floor((rollout.features - moments.mean) / (width * moments.std))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from entrob.distributions import Categorical
 from entrob.errors import EntrobError
 from entrob.regularizers.intrinsic._perceptron import Auxiliary, feature_size
 from entrob.regularizers.intrinsic._pilot import reward_spread
@@ -178,16 +179,22 @@ def _counted(rollout: Rollout, with_actions: bool) -> bool:
 
 def _cells(rollout: Rollout, with_actions: bool) -> jax.Array:
     """Index of each step's state, or state and action: int32[T, N]."""
-    if not with_actions:
-        return rollout.index
-    return rollout.index * rollout.dist.logits.shape[-1] + rollout.action
+    if rollout.index is None:
+        raise ValueError("this rollout has no index of states")
+    return rollout.index * _num_actions(rollout) + rollout.action if with_actions else rollout.index
+
+
+def _num_actions(rollout: Rollout) -> int:
+    if not isinstance(rollout.dist, Categorical):
+        raise ValueError("actions that are not discrete have no number")
+    return rollout.dist.logits.shape[-1]
 
 
 def _inputs(rollout: Rollout, with_actions: bool) -> jax.Array:
     """What the discriminator sees of each step: float32[T * N, p]."""
     parts = [rollout.features]
     if with_actions and _discrete(rollout):
-        parts.append(jax.nn.one_hot(rollout.action, rollout.dist.logits.shape[-1]))
+        parts.append(jax.nn.one_hot(rollout.action, _num_actions(rollout)))
     elif with_actions:
         parts.append(rollout.dist.execute(rollout.action))
     return jnp.concatenate(parts, -1).reshape(rollout.reward.size, -1)

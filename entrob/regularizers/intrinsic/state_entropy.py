@@ -1,5 +1,7 @@
 """State entropy by nearest neighbors: visits spread over many paths."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +15,7 @@ from entrob.rollout import Rollout
 #: What the released code does where it differs from the paper's text. The bonus is added after
 #: GAE, the running mean moves by batch/total whatever the batch's mean is, and of the 8
 #: environments only the first one's position is seen to change.
-REFERENCE = {"injection": "advantage", "normalizer": "reference", "moving": 1}
+REFERENCE: dict[str, Any] = {"injection": "advantage", "normalizer": "reference", "moving": 1}
 
 
 NORMALIZERS = ("running_std", "batch_std", "reward_std", "reference", "none")
@@ -60,7 +62,7 @@ def state_entropy(
     Raises:
       EntrobError: an option is out of its range.
     """
-    options = {"injection": injection, "normalizer": normalizer, "moving": moving}
+    options: dict[str, Any] = {"injection": injection, "normalizer": normalizer, "moving": moving}
     if fidelity == "reference":
         options = REFERENCE
     injection, normalizer, moving = (options[x] for x in ("injection", "normalizer", "moving"))
@@ -77,10 +79,10 @@ def state_entropy(
         envs = rollout.reward.shape[1]
         if envs % groups:
             raise EntrobError(f"state_entropy: {groups} groups do not divide {envs} environments")
-        if rollout.context.finite is not None and features is None:
-            raw = _grouped(_from_counts(rollout.context.finite, k, statistic, log), groups)(
-                _still(rollout.index, moving)
-            )
+        finite, index = rollout.context.finite, rollout.index
+        if finite is not None and index is not None and features is None:
+            by_count = _grouped(_from_counts(finite, k, statistic, log), groups)
+            raw = by_count(_still(index, moving))
         else:
             x = rollout.features
             if features is not None:

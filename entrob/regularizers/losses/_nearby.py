@@ -89,7 +89,8 @@ def worst_cell(key: jax.Array, obs: jax.Array, score: Callable, cells: int | Non
       cells: how many are tried, at random without replacement; None for all V² - 1.
     """
     view = obs.shape[1]
-    places = np.argwhere(np.arange(view**2).reshape(view, view) != view // 2 * view + view - 1)
+    others = np.arange(view**2).reshape(view, view) != view // 2 * view + view - 1
+    places = jnp.asarray(np.argwhere(others))
     if cells is not None and cells < len(places):
         places = jax.random.choice(key, places, (cells,), replace=False)
     places, codes = jnp.repeat(places, len(CODES), 0), jnp.tile(CODES, (len(places), 1))

@@ -101,7 +101,7 @@ def log_overlap(dist: Any, reference: Any, alpha: float) -> jax.Array:
 
 def _are_probabilities(values: Sequence[float]) -> bool:
     try:
-        values = np.asarray(values, np.float64)
+        array = np.asarray(values, np.float64)
     except (TypeError, ValueError):
         return False
-    return values.ndim == 1 and (values > 0).all() and abs(values.sum() - 1) < 1e-6
+    return array.ndim == 1 and bool((array > 0).all()) and abs(array.sum() - 1) < 1e-6

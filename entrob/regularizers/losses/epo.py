@@ -63,7 +63,7 @@ def epo(
         entropy = policy.dist.entropy()
         step = jnp.minimum(batch.time, horizon - 1)
         usual, known = state.mean[step], state.updates[step] > 0
-        floor = 0.0
+        floor: jax.Array | float = 0.0
         if not hasattr(policy.dist, "logits"):
             least = jnp.minimum(entropy, jnp.where(known, usual, entropy)).min()
             floor = jax.lax.stop_gradient(least)

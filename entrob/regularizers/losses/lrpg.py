@@ -80,7 +80,7 @@ def lrpg(
         )
 
     def init(key, spec, params) -> Constraint:
-        return Constraint(*[jnp.zeros(())] * 4, jnp.zeros((), jnp.int32))
+        return Constraint._make([*[jnp.zeros(())] * 4, jnp.zeros((), jnp.int32)])
 
     def loss(key, state, policy, batch, coef) -> jax.Array:
         at = nearby.sites(policy, batch)

@@ -27,7 +27,7 @@ def pool(cov: jax.Array, bounds: tuple[float, float], absolute: bool) -> jax.Arr
     return (cov > low) & (cov <= high)
 
 
-def drawn(key: jax.Array, eligible: jax.Array, fraction: jax.Array) -> jax.Array:
+def drawn(key: jax.Array, eligible: jax.Array, fraction: jax.Array | float) -> jax.Array:
     """bool[B]: max(1, ⌊fraction · B⌋) of the eligible steps at random, or all if there are fewer.
 
     Args:
@@ -40,6 +40,6 @@ def drawn(key: jax.Array, eligible: jax.Array, fraction: jax.Array) -> jax.Array
     return eligible & (rank < count_of(fraction, eligible.size))
 
 
-def count_of(fraction: jax.Array, steps: int) -> jax.Array:
+def count_of(fraction: jax.Array | float, steps: int) -> jax.Array:
     """max(1, ⌊fraction · steps⌋): float32[]. `entrob.regularizers.domain.steps_of` is the same."""
     return jnp.maximum(1.0, jnp.floor(fraction * steps))

@@ -80,7 +80,8 @@ def sac_temperature(
             return jnp.clip(log_alpha + move, -FARTHEST, FARTHEST), optimizer
 
         now = state.log_alpha, state.optimizer
-        return Temperature(*jax.lax.fori_loop(0, state.steps, step, now), state.steps)
+        log_alpha, optimizer = jax.lax.fori_loop(0, state.steps, step, now)
+        return Temperature(log_alpha, optimizer, state.steps)
 
     return Regularizer(
         "sac_temperature",

@@ -1,6 +1,7 @@
 """Figures over all conditions at once: success as bars beside the paper's numbers, and training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -141,8 +142,9 @@ def training(
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for method in methods:
             rows = curves[curves["method"] == method].dropna(subset=[name])
-            x, *bands = over(rows, "frames", name, level, RATE if name == "success" else FREE)
-            line(axis, x / 1e6, *bands, style(method, methods) | {"marker": ""})
+            bounds = RATE if name == "success" else FREE
+            x, mean, low, high = over(rows, "frames", name, level, bounds)
+            line(axis, x / 1e6, mean, low, high, style(method, methods) | {"marker": ""})
         axis.set(xlabel="training frames (millions)", title=CURVES[name])
         if name == "success":
             axis.set_ylim(0, 1)
@@ -181,6 +183,7 @@ def _group(
                 axis.errorbar(x, mean, yerr=spread, color="0.15", elinewidth=1.1)
             # Left of the middle and spread a little, so that seeds which are alike can be counted.
             beside = x + width * np.linspace(-0.34, -0.12, len(scores))
+            dots: dict[str, Any]
             dots = {"s": 9, "color": "0.15", "edgecolor": "w", "lw": 0.4, "zorder": 3}
             axis.scatter(beside, np.sort(scores), clip_on=False, **dots)
         if number := paper.number(method, condition):
@@ -188,7 +191,7 @@ def _group(
             paper_mark(axis, x + 0.27 * width, number, style(method, methods)["color"], level)
 
 
-def _fill(method: str, methods: Sequence[str]) -> dict[str, object]:
+def _fill(method: str, methods: Sequence[str]) -> dict[str, Any]:
     """Color of a bar; a variant's is hatched."""
     look = {"facecolor": style(method, methods)["color"], "alpha": 0.75, "linewidth": 0}
     if not is_variant(method):
@@ -198,7 +201,7 @@ def _fill(method: str, methods: Sequence[str]) -> dict[str, object]:
 
 def _patch(method: str, methods: Sequence[str], runs: pd.DataFrame, paper: Paper) -> Patch:
     """The legend's entry of a method: how many seeds are ours and how many the paper's."""
-    text = handle(method, methods, runs).get_label()
+    text = str(handle(method, methods, runs).get_label())
     counts = sorted({number.n for number in paper.numbers.get(method, {}).values()})
     if counts:
         span = "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))

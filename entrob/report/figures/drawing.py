@@ -7,6 +7,7 @@ intervals over seeds, which end where rates do, at 0 and 1.
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,7 +23,8 @@ from entrob.report.paper import Number
 from entrob.report.tables import base_name, is_variant
 from entrob.statistics import aggregate, intervals
 
-RC = {
+# By matplotlib's names, whose type is younger than the oldest matplotlib that will do.
+RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -46,7 +48,12 @@ PALETTE = ("#009e73", "#cc79a7", "#56b4e9", "#b03a00", "#5b3a8c", "#a69b00", "#f
 
 MARKERS = "osD^vPX<>*"
 
-PAPER_MARK = {"marker": "d", "markerfacecolor": "white", "linestyle": "", "markersize": 6}
+PAPER_MARK: dict[str, Any] = {
+    "marker": "d",
+    "markerfacecolor": "white",
+    "linestyle": "",
+    "markersize": 6,
+}
 """How the paper's numbers are drawn: hollow, in the color of their method."""
 
 DASHES = {"[paper]": (0, (5, 2)), "[reference]": (0, (2, 1.2))}
@@ -56,7 +63,7 @@ HATCHES = {"[paper]": "////", "[reference]": "...."}
 """The same for bars; any other bracket is crossed."""
 
 
-def style(method: str, methods: Sequence[str]) -> dict[str, object]:
+def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
     """Color, marker and line style of one method among all of a run, in their order.
 
     A variant takes the color and the marker of its base; it is dashed and its marker hollow.
@@ -69,6 +76,7 @@ def style(method: str, methods: Sequence[str]) -> dict[str, object]:
     color = COLORS.get(base) or PALETTE[others.index(base) % len(PALETTE)]
     bracket = method[len(base) :]
     dashes = DASHES.get(bracket, (0, (5, 1.5, 1, 1.5))) if is_variant(method) else "-"
+    look: dict[str, Any]
     look = {"color": color, "marker": MARKERS[rank % len(MARKERS)], "linestyle": dashes}
     return look | ({"markerfacecolor": "white"} if is_variant(method) else {})
 
@@ -101,17 +109,23 @@ def save(figure: Figure, folder: Path, name: str, *, small: bool = False) -> Non
 
 def over(
     rows: pd.DataFrame, by: str, column: str, level: float, bounds: tuple[float, float]
-) -> tuple[np.ndarray, ...]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Positions, means and ends of t intervals of a column, over the runs at each value of `by`."""
     found = [
         (x, *intervals.t_interval(values.to_numpy(dtype=float), level, bounds=bounds))
         for x, values in rows.groupby(by)[column]
     ]
-    return tuple(np.array(found, dtype=float).reshape(-1, 4).T)
+    x, mean, low, high = np.array(found, dtype=float).reshape(-1, 4).T
+    return x, mean, low, high
 
 
 def line(
-    axis: Axes, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray, look: dict
+    axis: Axes,
+    x: np.ndarray,
+    mean: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    look: dict[str, Any],
 ) -> None:
     """A mean and the band around it; where there is no interval, there is no band."""
     # Not clipped, so that a mean at 0 or 1 keeps its whole width and marker.
@@ -122,16 +136,15 @@ def line(
 
 
 def error_bars(
-    axis: Axes, x: np.ndarray, y: np.ndarray, error: tuple, look: dict, flat: bool = False
+    axis: Axes, x: np.ndarray, y: np.ndarray, error: tuple, look: dict[str, Any], flat: bool = False
 ) -> None:
     """Points with (below, above) bars, flat or upright."""
     # Rounding may put an interval of no width past its point; NaN, of one seed, is no bar.
-    error = np.nan_to_num(np.maximum(error, 0))
+    lengths = np.nan_to_num(np.maximum(error, 0))
     dashed = look["linestyle"] != "-"
     look = look | {"linestyle": ""}
-    bars = axis.errorbar(
-        x, y, **{"xerr" if flat else "yerr": error}, elinewidth=1.2, clip_on=False, **look
-    )
+    look |= {"xerr" if flat else "yerr": lengths}
+    bars = axis.errorbar(x, y, elinewidth=1.2, clip_on=False, **look)
     for bar in bars[2] if dashed else ():
         bar.set_linestyle((0, (2, 1)))
 
@@ -146,6 +159,7 @@ def paper_mark(axis: Axes, x: float, number: Number, color: str, level: float) -
     z = aggregate.normal_quantile(level)
     # A NaN, of a number without a spread, is no bar.
     band = np.nan_to_num(z * number.std / np.sqrt(number.n)) if number.n else 0.0
+    look: dict[str, Any]
     look = {"color": color, "elinewidth": 0.9, "capsize": 1.5, "zorder": 4, **PAPER_MARK}
     ends = [[min(band, number.mean)], [min(band, 1 - number.mean)]]
     axis.errorbar(x, number.mean, yerr=ends if band else None, clip_on=False, **look)
@@ -182,6 +196,7 @@ def legend_below(
 
 def fit_legend(figure: Figure, handles: Sequence[Artist], note: str = "") -> None:
     """A legend under all panels with as many columns, at most five, as fit into the figure."""
+    look: dict[str, Any]
     look = {"handles": list(handles), "loc": "outside lower center", "handlelength": 3}
     if note:
         look |= {"title": note, "title_fontsize": 8}

@@ -1,5 +1,7 @@
 """The board's figures: gains under every perturbation, price against recovery, frontiers."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -97,13 +99,14 @@ def _separate(axis: Axes, families: list[str], classes: list[str]) -> None:
                 rule(i - 0.5, color="w", lw=3)
     for name in dict.fromkeys(families):
         at = [i for i, other in enumerate(families) if other == name]
+        place: dict[str, Any]
         place = {"transform": axis.get_yaxis_transform(), "va": "center", "ha": "left"}
         text = FAMILIES[name][0].replace(" ", "\n") if len(at) > 1 else FAMILIES[name][0]
-        axis.text(1.015, np.mean(at), text, fontsize=7, **place)
+        axis.text(1.015, float(np.mean(at)), text, fontsize=7, **place)
     for name in dict.fromkeys(classes):
         at = [i for i, other in enumerate(classes) if other == name]
         place = {"transform": axis.get_xaxis_transform(), "va": "bottom", "ha": "left"}
-        axis.text(np.mean(at) - 0.25, 1.01, name, fontsize=7.5, rotation=40, **place)
+        axis.text(float(np.mean(at)) - 0.25, 1.01, name, fontsize=7.5, rotation=40, **place)
 
 
 @matplotlib.rc_context(RC)
@@ -178,7 +181,8 @@ def _points(axis: Axes, rows: pd.DataFrame, color: str, marker: str) -> None:
 
 def _front(axis: Axes, rows: pd.DataFrame) -> None:
     """The Pareto front as steps, cheapest first, its methods named without covering each other."""
-    chosen, best = [], -np.inf
+    chosen: list[Any] = []
+    best = -np.inf
     for row in rows.sort_values(["price", "share"], ascending=[True, False]).itertuples():
         if row.share > best:
             chosen, best = [*chosen, row], row.share

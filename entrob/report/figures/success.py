@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from entrob.report.figures.drawing import (
     RC,
@@ -89,8 +90,7 @@ def horizon_figure(
     # A line which holds the legend alone is lower.
     alone = (len(shown) + 1) % columns == 0
     heights = [3.3] * (lines - 1) + [max(1.2, 0.27 * len(methods)) if alone else 3.3]
-    figure = Figure(figsize=(11.5, sum(heights)), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.07)
+    figure = Figure(figsize=(11.5, sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.07))
     cells = figure.add_gridspec(
         lines, 2 * columns, width_ratios=(5, 1) * columns, height_ratios=heights
     )
@@ -130,8 +130,8 @@ def horizon_figure(
         fontsize=6.5 if many else 8,
         labelspacing=0.2 if many else 0.5,
     )
-    place, align = ((1.2, 0.97), "top") if alone else ((-0.13, 0), "baseline")
-    note = last.text(*place, "\n".join(notes), fontsize=7.5, va=align, transform=last.transAxes)
+    x, y, align = (1.2, 0.97, "top") if alone else (-0.13, 0.0, "baseline")
+    note = last.text(x, y, "\n".join(notes), fontsize=7.5, va=align, transform=last.transAxes)
     for artist in (legend, note):  # or the layout would shrink the panels of this line for them
         artist.set_in_layout(False)
     return figure
@@ -276,8 +276,8 @@ def _training_panel(axis: Axes, methods: Sequence[str], curves: pd.DataFrame, le
     bounds = RATE if curves["return_mean"].dropna().between(0, 1).all() else FREE
     for method in methods:
         rows = curves[curves["method"] == method].dropna(subset=["return_mean"])
-        x, *bands = over(rows, "frames", "return_mean", level, bounds)
-        line(axis, x / 1e6, *bands, style(method, methods) | {"marker": ""})
+        x, mean, low, high = over(rows, "frames", "return_mean", level, bounds)
+        line(axis, x / 1e6, mean, low, high, style(method, methods) | {"marker": ""})
     axis.set(xlabel="training frames (millions)", ylabel="return per episode")
     axis.set_title("nominal, while training\n")
     axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))

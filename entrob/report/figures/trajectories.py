@@ -123,8 +123,8 @@ def _path(points: Any) -> np.ndarray:
 def _paths(axis: Axes, paths: Sequence[np.ndarray], color: str) -> None:
     axis.add_collection(LineCollection(paths, colors=color, linewidths=0.7, alpha=0.45, zorder=3))
     for at, fill in ((0, "white"), (-1, color)):
-        ends = np.array([path[at] for path in paths if len(path)]).reshape(-1, 2)
-        axis.scatter(*ends.T, s=9, facecolors=fill, edgecolors=color, linewidths=0.6, zorder=4)
+        x, y = np.array([path[at] for path in paths if len(path)]).reshape(-1, 2).T
+        axis.scatter(x, y, s=9, facecolors=fill, edgecolors=color, linewidths=0.6, zorder=4)
 
 
 def _scene(axis: Axes, scene: Mapping[str, Any]) -> None:
@@ -136,7 +136,8 @@ def _scene(axis: Axes, scene: Mapping[str, Any]) -> None:
     if len(goals) == 1:
         look = {"facecolor": "#b7e4c7", "edgecolor": "#2d6a4f", "linewidth": 0.8, "zorder": 1}
         axis.add_patch(Circle(goals[0], scene.get("radius", 0.0), **look))
-    axis.scatter(*goals.T, s=8, marker="+", color="#2d6a4f", linewidths=0.7, zorder=2)
+    x, y = goals.T
+    axis.scatter(x, y, s=8, marker="+", color="#2d6a4f", linewidths=0.7, zorder=2)
 
 
 def _limits(
@@ -151,8 +152,8 @@ def _limits(
         reach = scene.get("radius", 0.0)
         corners += [goals - reach, goals + reach]
         corners += [blocks[:, :2] - blocks[:, 2:], blocks[:, :2] + blocks[:, 2:]]
-    corners = np.concatenate(corners)
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    every = np.concatenate(corners)
+    low, high = every.min(axis=0), every.max(axis=0)
     margin = 0.05 * np.maximum(high - low, 1e-3)
     return low - margin, high + margin
 

@@ -42,13 +42,13 @@ class AntState(environment.EnvState):
     """
 
     time: jax.Array
-    qpos: jax.Array = None
-    qvel: jax.Array = None
-    warmstart: jax.Array = None
-    seen: jax.Array = None
+    qpos: jax.Array
+    qvel: jax.Array
+    warmstart: jax.Array
+    seen: jax.Array
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class AntParams(environment.EnvParams):
     """The task and the model; every field is a traced leaf.
 
@@ -68,16 +68,16 @@ class AntParams(environment.EnvParams):
       max_steps_in_episode: int32[], truncation.
     """
 
-    wall_pos: jax.Array = None
-    wall_depth: jax.Array = None
-    wall_height: jax.Array = None
-    friction: jax.Array = None
-    torso_mass: jax.Array = None
-    actuator_gain: jax.Array = None
-    torso_force: jax.Array = None
-    forward_weight: jax.Array = None
-    reset_noise: jax.Array = None
-    max_steps_in_episode: jax.Array = 1000
+    wall_pos: jax.Array
+    wall_depth: jax.Array
+    wall_height: jax.Array
+    friction: jax.Array
+    torso_mass: jax.Array
+    actuator_gain: jax.Array
+    torso_force: jax.Array
+    forward_weight: jax.Array
+    reset_noise: jax.Array
+    max_steps_in_episode: jax.Array | int = 1000
 
 
 class Ant(Environment):

@@ -320,7 +320,7 @@ def lightness(host: mujoco.MjModel, body: int) -> tuple[np.ndarray, np.ndarray, 
 
 def weights(lightness: tuple[np.ndarray, ...], extra: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``body_invweight0[:, 0]`` and ``dof_invweight0`` with so much more mass in kg."""
-    rise, bodies, dofs = (np.asarray(part, np.float32) for part in lightness)
+    rise, bodies, dofs = (jnp.asarray(part, jnp.float32) for part in lightness)
     light = 1 / (1 + extra * rise)
     return bodies @ light, dofs @ light
 

@@ -45,7 +45,7 @@ class Contacts(NamedTuple):
     pos: jax.Array
     frame: jax.Array
     friction: jax.Array
-    body: jax.Array
+    body: np.ndarray
 
 
 def floor(capsules: Capsules, friction: jax.Array) -> Contacts:

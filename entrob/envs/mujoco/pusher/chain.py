@@ -1,7 +1,7 @@
 """A chain of hinges and a sliding puck: what `chain_step` needs of such a MuJoCo model."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -104,8 +104,8 @@ class Chain:
 def build(
     host: mujoco.MjModel,
     pairs: Sequence[Pairs],
-    movable: Sequence[int],
-    watched: Sequence[int],
+    movable: Iterable[int],
+    watched: Iterable[int],
     iterations: int,
 ) -> Chain:
     """Read a chain from a model; for the arguments see `Chain`.
@@ -150,10 +150,10 @@ def build(
         movable=tuple(int(g) for g in movable),
         watched=tuple(int(b) for b in watched),
         iterations=iterations,
-        soft=_soft(*soft[0], host.opt.timestep),
+        soft=_soft(host.opt.timestep, *soft[0]),
         links=links,
         puck=int(host.jnt_bodyid[h]),
-        geoms=Shape(*map(last, shape)),
+        geoms=Shape._make(map(last, shape)),
         **{name: last(x) for name, x in numbers.items()},
     )
 
@@ -185,9 +185,10 @@ def _masses(host: mujoco.MjModel, rest: mujoco.MjData, links: np.ndarray, h: int
     return {"mass": mass, "center": center, "inertia": inertia}
 
 
-def _soft(timeconst, dampratio, least, most, width, middle, power, step) -> Soft:
+def _soft(step, timeconst, dampratio, least, most, width, middle, power) -> Soft:
     # MuJoCo lets no constraint be faster than two timesteps.
     timeconst = max(timeconst, 2 * step)
     stiffness = 1 / (most * timeconst * dampratio) ** 2
     numbers = (stiffness, 2 / (most * timeconst), least, most, width, middle)
-    return Soft(*map(float, numbers), int(power) if power == int(power) else float(power))
+    power = int(power) if power == int(power) else float(power)
+    return Soft._make([*map(float, numbers), power])

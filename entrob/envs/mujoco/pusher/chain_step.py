@@ -116,7 +116,7 @@ def _pose(chain: Chain, qpos: jax.Array) -> _Pose:
     unit = np.eye(3, dtype=np.float32)[..., None]
     skew = last(np.cross(chain.axis[:, None, :, 0], np.eye(3)).swapaxes(1, 2))
     angle = qpos[:h, None, None]
-    turn = unit + jnp.sin(angle) * skew + (1 - jnp.cos(angle)) * dense.matmul(skew, skew)
+    turn = jnp.sin(angle) * skew + unit + (1 - jnp.cos(angle)) * dense.matmul(skew, skew)
     # Products of the rotations up to each link, by doubling.
     reach = 1
     while reach < h:
@@ -211,7 +211,8 @@ def _contacts(chain: Chain, knobs: Knobs, pose: _Pose, state: State, pairs: Pair
     dist = dist.reshape(-1, dist.shape[-1])
     pos, normal = (jnp.moveaxis(x, 1, -2).reshape(-1, 3, x.shape[-1]) for x in (pos, normal))
 
-    jacobian, invweight = 0.0, 0.0
+    jacobian: dense.Array = 0.0
+    invweight: jax.Array | float = 0.0
     for geoms, way in ((one, -1.0), (two, 1.0)):
         body = host.geom_bodyid[geoms[0]]
         link, own = chain.links[body], host.body_invweight0[body, 0]
@@ -231,7 +232,7 @@ def _contacts(chain: Chain, knobs: Knobs, pose: _Pose, state: State, pairs: Pair
     return jacobian, *_row(chain.soft, dist - pairs.margin, speed, 1 / invweight)
 
 
-def _row(soft: Soft, pos: jax.Array, speed: jax.Array, light: jax.Array):
+def _row(soft: Soft, pos: jax.Array, speed: jax.Array, light: dense.Array):
     """Weight and aim of constraints that are violated by -pos and move at a speed."""
     impedance = soft.impedance(pos)
     weight = jnp.where(pos < 0, light * impedance / (1 - impedance), 0.0)
@@ -248,8 +249,8 @@ def _shape(chain: Chain, knobs: Knobs, pose: _Pose, geoms: list[int]) -> Shape:
         pos, size = (x[moved].swapaxes(0, 1) for x in (knobs.place, knobs.size))
     elif link >= 0:
         turn, offset = pose.turn[link][:, :, None], pos - chain.anchor[link][:, None]
-        pos = pose.anchor[link][:, None] + sum(turn[:, i] * offset[i] for i in range(3))
-        mat = sum(turn[:, None, i] * mat[i] for i in range(3))
+        pos = pose.anchor[link][:, None] + dense.total(turn[:, i] * offset[i] for i in range(3))
+        mat = dense.total(turn[:, None, i] * mat[i] for i in range(3))
     elif body == chain.puck:
         pos = pos + pose.shift[:, None]
     return Shape(pos, mat, size)

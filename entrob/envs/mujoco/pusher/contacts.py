@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from entrob.envs.mujoco.pusher.dense import Array, total
+
 # A slope is evaluated at so many points, twice: the second time between the two that bracket
 # its root. A finger of 20 cm is thus resolved to 1 mm, and the last step interpolates.
 POINTS = 15
@@ -40,20 +42,22 @@ class Shape(NamedTuple):
       size: float32[3], MuJoCo's sizes of the type.
     """
 
-    pos: jax.Array
-    mat: jax.Array
-    size: jax.Array
+    pos: Array
+    mat: Array
+    size: Array
 
 
 def plane_capsule(plane: Shape, capsule: Shape, margin: float = 0.0) -> Contacts:
     """Both ends of a capsule's axis against a plane: two contacts."""
     found = (_plane_ball(plane, end, capsule.size[0]) for end in ends(capsule))
-    return tuple(jnp.stack(x) for x in zip(*found))
+    dist, pos, normal = (jnp.stack(x) for x in zip(*found))
+    return dist, pos, normal
 
 
 def plane_sphere(plane: Shape, sphere: Shape, margin: float = 0.0) -> Contacts:
     """A sphere against a plane: one contact."""
-    return tuple(x[None] for x in _plane_ball(plane, sphere.pos, sphere.size[0]))
+    dist, pos, normal = _plane_ball(plane, sphere.pos, sphere.size[0])
+    return dist[None], pos[None], normal[None]
 
 
 def box_sphere(box: Shape, sphere: Shape, margin: float = 0.0) -> Contacts:
@@ -112,8 +116,8 @@ def box_puck(box: Shape, puck: Shape, margin: float = 0.0) -> Contacts:
 
 
 def dot(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Over the first axis; term by term, as a reduction would not be fused with its inputs."""
-    return sum(x[i] * y[i] for i in range(len(x)))
+    """Over the first axis."""
+    return total(x[i] * y[i] for i in range(len(x)))
 
 
 def norm(x: jax.Array) -> jax.Array:
@@ -126,13 +130,13 @@ def cross(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _turn(mat: jax.Array, x: jax.Array) -> jax.Array:
     """A matrix times a vector."""
-    return sum(mat[:, i] * x[i] for i in range(3))
+    return total(mat[:, i] * x[i] for i in range(3))
 
 
 def into(frame: Shape, point: jax.Array) -> jax.Array:
     """A point, from the world's coordinates to a shape's."""
     offset = point - frame.pos
-    return sum(frame.mat[i] * offset[i] for i in range(3))
+    return total(frame.mat[i] * offset[i] for i in range(3))
 
 
 def to_world(frame: Shape, dist: jax.Array, pos: jax.Array, normal: jax.Array) -> Contacts:

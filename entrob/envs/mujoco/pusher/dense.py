@@ -4,11 +4,15 @@ Sums are written term by term: XLA fuses those with what they are of, and reduct
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# Numpy's arrays at rest, JAX's in motion: numpy's types know nothing of their arithmetic.
+Array = Any
 
 #: A matrix times an array's first axis. GPUs would otherwise multiply with ten bits.
 dot = functools.partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
@@ -57,7 +61,7 @@ def in_blocks(f: Callable, size: int) -> Callable:
     return blocked
 
 
-def solve(a: jax.Array, b: jax.Array) -> jax.Array:
+def solve(a: Array, b: Array) -> jax.Array:
     """Solve symmetric positive definite systems [n, n, B] by Gauss-Jordan elimination."""
     n = len(a)
     a = jnp.concatenate([a, b[:, None]], 1)
@@ -70,41 +74,47 @@ def solve(a: jax.Array, b: jax.Array) -> jax.Array:
     return a[:, 0]
 
 
-def outer(weight: jax.Array, x: jax.Array) -> jax.Array:
+def total(terms: Iterable[Array]) -> jax.Array:
+    """The sum, term by term: a reduction would not be fused with its inputs."""
+    result: Any = sum(terms)  # which begins at 0, so its type is not an array's
+    return result
+
+
+def outer(weight: Array, x: Array) -> jax.Array:
     """Sum over c of weight[c] x[c, i] x[c, j]: [n, n, B]. Term by term: reductions are slower."""
-    return sum(w * row[:, None] * row for w, row in zip(weight, x))
+    return total(w * row[:, None] * row for w, row in zip(weight, x))
 
 
-def weigh(weight: jax.Array, x: jax.Array) -> jax.Array:
+def weigh(weight: Array, x: Array) -> jax.Array:
     """Sum over c of weight[c] x[c]."""
-    return sum(w * row for w, row in zip(weight, x))
+    return total(w * row for w, row in zip(weight, x))
 
 
-def along(x: jax.Array, y: jax.Array) -> jax.Array:
+def along(x: Array, y: Array) -> jax.Array:
     """Rows [c, n, B] times [n, B]."""
-    return sum(x[:, i] * y[i] for i in range(len(y)))
+    return total(x[:, i] * y[i] for i in range(len(y)))
 
 
-def pairwise(x: jax.Array, y: jax.Array) -> jax.Array:
+def pairwise(x: Array, y: Array) -> jax.Array:
     """Products of every vector [i, 3, B] with every other [j, 3, B]: [i, j, B]."""
-    return sum(x[:, None, m] * y[None, :, m] for m in range(3))
+    return total(x[:, None, m] * y[None, :, m] for m in range(3))
 
 
-def diagonal(x: jax.Array) -> jax.Array:
+def diagonal(x: Array) -> jax.Array:
     return np.eye(len(x), dtype=np.float32)[..., None] * x
 
 
-def cross(x: jax.Array, y: jax.Array) -> jax.Array:
+def cross(x: Array, y: Array) -> jax.Array:
     """Of vectors [..., 3, B]."""
     x, y = ([v[..., i, :] for i in range(3)] for v in (x, y))
     return jnp.stack([x[i - 2] * y[i - 1] - x[i - 1] * y[i - 2] for i in range(3)], -2)
 
 
-def rotate(mat: jax.Array, x: jax.Array) -> jax.Array:
+def rotate(mat: Array, x: Array) -> jax.Array:
     """Matrices [..., 3, 3, B] times vectors [..., 3, B]."""
-    return sum(mat[..., m, :] * x[..., m, None, :] for m in range(3))
+    return total(mat[..., m, :] * x[..., m, None, :] for m in range(3))
 
 
-def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+def matmul(x: Array, y: Array) -> jax.Array:
     """Matrices [..., 3, 3, B] times matrices."""
-    return sum(x[..., :, m, None, :] * y[..., None, m, :, :] for m in range(3))
+    return total(x[..., :, m, None, :] * y[..., None, m, :, :] for m in range(3))

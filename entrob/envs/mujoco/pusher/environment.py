@@ -82,14 +82,14 @@ class PusherState(environment.EnvState):
     """
 
     time: jax.Array
-    qpos: jax.Array = None
-    qvel: jax.Array = None
-    warmstart: jax.Array = None
-    tip: jax.Array = None
-    puck: jax.Array = None
+    qpos: jax.Array
+    qvel: jax.Array
+    warmstart: jax.Array
+    tip: jax.Array
+    puck: jax.Array
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class PusherParams(environment.EnvParams):
     """The task and the model; every field is a traced leaf.
 
@@ -117,23 +117,23 @@ class PusherParams(environment.EnvParams):
       max_steps_in_episode: int32[], truncation.
     """
 
-    goal_pos: jax.Array = None
-    fixed_start: jax.Array = None
-    block_pos: jax.Array = None
-    block_size: jax.Array = None
-    block_on: jax.Array = None
-    joint_damping: jax.Array = None
-    joint_range: jax.Array = None
-    puck_mass: jax.Array = None
-    contact_armature: jax.Array = None
-    puck_friction: jax.Array = None
-    puck_force: jax.Array = None
-    actuator_gain: jax.Array = None
-    near_weight: jax.Array = None
-    dist_weight: jax.Array = None
-    control_weight: jax.Array = None
-    success_radius: jax.Array = None
-    max_steps_in_episode: jax.Array = 100
+    goal_pos: jax.Array
+    fixed_start: jax.Array
+    block_pos: jax.Array
+    block_size: jax.Array
+    block_on: jax.Array
+    joint_damping: jax.Array
+    joint_range: jax.Array
+    puck_mass: jax.Array
+    contact_armature: jax.Array
+    puck_friction: jax.Array
+    puck_force: jax.Array
+    actuator_gain: jax.Array
+    near_weight: jax.Array
+    dist_weight: jax.Array
+    control_weight: jax.Array
+    success_radius: jax.Array
+    max_steps_in_episode: jax.Array | int = 100
 
 
 class Pusher(Environment):

@@ -30,6 +30,7 @@ from entrob.envs.mujoco.pusher.contacts import (
     norm,
     to_world,
 )
+from entrob.envs.mujoco.pusher.dense import total
 
 # MuJoCo's ``mpr_tolerance``: a portal is final when no point lies farther out than this (meters).
 TOLERANCE = 1e-6
@@ -57,7 +58,7 @@ class _Search(NamedTuple):
       hit: bool, and with a contact.
     """
 
-    corners: tuple[_Vertex, _Vertex, _Vertex]
+    corners: tuple[_Vertex, ...]
     tried: jax.Array
     closed: jax.Array
     over: jax.Array
@@ -97,7 +98,7 @@ def box_cylinder(box: Shape, cylinder: Shape, margin: float) -> Contacts:
 
     def support(way):
         first = _of_cylinder(way, radius, half) + margin / 2 * way
-        corner = sum(jnp.where(dot(way, edge) > 0, edge, -edge) for edge in edges)
+        corner = total(jnp.where(dot(way, edge) > 0, edge, -edge) for edge in edges)
         return _Vertex(first + corner + center + margin / 2 * way, first)
 
     depth, place, hit = penetration(support, _Vertex(center, jnp.zeros_like(center)))
@@ -114,7 +115,7 @@ def _of_cylinder(way: jax.Array, radius, half) -> jax.Array:
 
 def _turned(frame: Shape, way: jax.Array) -> jax.Array:
     """A direction, from the world's axes to a shape's."""
-    return sum(frame.mat[i] * way[i] for i in range(3))
+    return total(frame.mat[i] * way[i] for i in range(3))
 
 
 def _normal(place: jax.Array, a: jax.Array, b: jax.Array, radius, half) -> jax.Array:
@@ -157,7 +158,7 @@ def penetration(support: Callable[[jax.Array], _Vertex], center: _Vertex):
         ]
     )
     parts = parts / jnp.where(jnp.abs(jnp.sum(parts, 0)) > LEAST, jnp.sum(parts, 0), 1)
-    place = sum(part * vertex.first for part, vertex in zip(parts, vertices))
+    place = total(part * vertex.first for part, vertex in zip(parts, vertices))
     return depth, place, search.hit
 
 

@@ -8,6 +8,7 @@ which entrob itself does not.
 import functools
 import pathlib
 import tempfile
+from typing import Any
 
 import jax
 import mujoco
@@ -113,7 +114,7 @@ def gymnasium_pusher(params: PusherParams, contacts: str = "mujoco2"):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "pusher.xml"
         path.write_text(spec.to_xml())
-        env = gymnasium.make(
+        env: Any = gymnasium.make(
             "Pusher-v5",
             xml_file=str(path),
             frame_skip=FRAME_SKIP,
@@ -162,7 +163,9 @@ def play(act, memory, params: PusherParams, episodes: int, seed: int = 0, at_onc
     envs = [gymnasium_pusher(params) for _ in range(at_once)]
     start = np.r_[np.zeros(len(ARM)), PAPER_START, 0, 0]
     goal, key = np.asarray(params.goal_pos), jax.random.key(seed)
-    successes, returns, distances = [], [], []
+    successes: list[np.ndarray] = []
+    returns: list[np.ndarray] = []
+    distances: list[np.ndarray] = []
     for _ in range(-(-episodes // at_once)):
         for env in envs:
             env.reset(seed=0)
@@ -173,8 +176,8 @@ def play(act, memory, params: PusherParams, episodes: int, seed: int = 0, at_onc
         for _ in range(int(params.max_steps_in_episode)):
             key, key_act = jax.random.split(key)
             actions, memories = act(jax.random.split(key_act, at_once), memories, obs)
-            obs, rewards = zip(*(env.step(a)[:2] for env, a in zip(envs, np.asarray(actions))))
-            obs = np.stack(obs)
+            seen, rewards = zip(*(env.step(a)[:2] for env, a in zip(envs, np.asarray(actions))))
+            obs = np.stack(seen)
             total += np.where(success, 0, rewards)
             # The puck's (x, y) as it is observed.
             away = np.linalg.norm(obs[:, 17:19] - goal, axis=1)
