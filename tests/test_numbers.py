@@ -198,6 +198,51 @@ def test_the_fitted_slopes_are_the_exported_ones():
 # Speed.
 
 
+# Pusher.
+
+PUSHER = "results/pusher/README.md"
+
+
+def test_pushers_table_is_the_exported_one():
+    tables = RESULTS / "pusher" / "paper" / "tables"
+    read = lambda name: pd.read_csv(tables / f"{name}.csv")
+    numbers = read("numbers").set_index(["condition", "method"])
+    paper = numbers.paper
+    nominal = read("nominal").assign(perturbation="nominal")
+    both = pd.concat([nominal, read("success")])
+    success = both.set_index(["perturbation", "method"]).success
+    measures = read("measures").set_index(["measure", "condition", "method"])
+    methods = ("none", "state_entropy")
+    for condition in ("nominal", "wall"):
+        cells = [f"{success[condition, m]:.3f} | {paper[condition, m]:.3f}" for m in methods]
+        assert f"| {condition} | {' | '.join(cells)} |" in text(PUSHER)
+        rows = [measures.loc["return", condition, m] for m in methods]
+        cells = [f"{row['mean']:.1f} | {row.paper:.1f}" for row in rows]
+        assert f"| return, {condition} | {' | '.join(cells)} |" in text(PUSHER)
+    cells = [f"{success['goal_shift', m]:.3f} | –" for m in methods]
+    assert f"| goal shift, 0.15 m | {' | '.join(cells)} |" in text(PUSHER)
+    for name in ("action_delay", "puck_mass"):
+        state, none = (success[name, m] for m in reversed(methods))
+        assert re.search(rf"{state:.3f} against\s+{none:.3f}", text(PUSHER))
+    front = " ".join(text("README.md").split())
+    for method, pair in {
+        "none": "{:.3f} nominal and {:.3f} behind the wall",
+        "state_entropy": "{:.3f} and {:.3f}",
+    }.items():
+        assert pair.format(success["nominal", method], success["wall", method]) in front
+    assert numbers.ours_n.eq(1).all() and "**One seed of two methods so far**" in text(PUSHER)
+
+
+def test_pushers_policies_do_the_same_in_gymnasium():
+    found = json.loads((RESULTS / "pusher" / "transfer.json").read_text())
+    assert sum(found["intervals_with_0"].values()) == 11 and found["of"] == 4
+    rows = {(row["method"], row["wall"]): row for row in found["rows"]}
+    there, here = (rows["state_entropy", 1.0][f"success_{at}"] for at in ("gymnasium", "here"))
+    assert f"{there:.3f}\n  there and {here:.3f} here" in text(PUSHER)
+    none = rows["none", 1.0]
+    assert round(1e6 * (none["distance_here"] - none["distance_gymnasium"])) == 3
+
+
 def measured(name: str):
     return json.loads((RESULTS / "speed" / f"{name}.json").read_text())
 
