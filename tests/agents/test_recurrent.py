@@ -12,7 +12,7 @@ from entrob.agents.collect import collect
 from entrob.agents.model import PolicyParams, make_model
 from entrob.agents.networks import LSTM, MLP
 from entrob.agents.spec import Hyper, Spec
-from entrob.envs import make
+from entrob.envs import Environment, make
 from entrob.errors import EntrobError
 from entrob.regularizers import Regularizer, chain, policy_entropy
 
@@ -22,7 +22,7 @@ class RecallState(environment.EnvState):
     sign: jax.Array
 
 
-class Recall(environment.Environment):
+class Recall(Environment):
     """A sign is shown once; after `delay` blank steps the action has to name it: reward 1 or 0."""
 
     def __init__(self, delay=3):

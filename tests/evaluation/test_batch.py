@@ -11,6 +11,7 @@ import pytest
 from entrob.agents.model import Model
 from entrob.distributions import Categorical
 from entrob.envs import make
+from entrob.evaluation import evaluator
 from entrob.evaluation.batch import evaluate
 from entrob.persistence.store import Store, write_tree
 from entrob.perturbations import perturb
@@ -137,8 +138,8 @@ def tested(tiny, tmp_path_factory):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "evaluate", counted("evaluate", measure.evaluate))
-        patch.setattr(measure, "perturb", counted("perturb", measure.perturb))
+        patch.setattr(evaluator, "evaluate", counted("evaluate", evaluator.evaluate))
+        patch.setattr(evaluator, "perturb", counted("perturb", evaluator.perturb))
         tester = measure.Tester(experiment)
         assert tester.missing(store, batch) == NAMES
         tester.test(store, batch, prog, NAMES)

@@ -11,7 +11,7 @@ from gymnax.environments import environment, spaces
 
 from entrob.envs.wrappers import with_noise
 from entrob.evaluation import proofs
-from entrob.perturbations import NOMINAL, noise, perturbation, perturbations
+from entrob.perturbations import NOMINAL, perturbation, perturbations
 
 
 @struct.dataclass
@@ -125,7 +125,9 @@ def test_a_perturbation_that_is_not_off_at_0_is_found(prover, monkeypatch):
 def test_noise_that_is_not_off_at_0_is_found(monkeypatch):
     """Its params are as they should be; what is seen is not."""
     bare = Line(), Line().default_params
-    monkeypatch.setattr(noise, "_drop", lambda observation, hidden: observation + 0.01)
+    monkeypatch.setattr(
+        "entrob.envs.wrappers.noise._drop", lambda observation, hidden: observation + 0.01
+    )
     loud = proofs.Prover(*with_noise(*bare), bare, jax.random.key(0))
     assert not loud.quiet
     assert "0 is not the identity" in loud.prove("slip", (1.0,), 2).faults

@@ -127,6 +127,7 @@ def spec_of(kind: str) -> SimpleNamespace:
     )
     env = SimpleNamespace(
         default_params=None,
+        entropy_features=None,
         observation_space=lambda params: spaces.Box(-3, 3, (SIZE,)),
         reset_env=lambda key, params: (jnp.zeros(SIZE), jnp.zeros(())),
         step_env=lambda key, state, action, params: (
@@ -284,11 +285,14 @@ def numpy_rollout(case: Case, advantage=None) -> tuple[SimpleNamespace, SimpleNa
     rollout = case.rollout
     dist = rollout.dist
     fields = {name: getattr(rollout, name) for name in rollout.__dataclass_fields__}
-    fields = {k: v for k, v in fields.items() if k not in ("dist", "finite", "notes")}
+    fields = {k: v for k, v in fields.items() if k not in ("dist", "context", "notes")}
     fields = {k: None if v is None else np.asarray(v) for k, v in fields.items()}
     fields = {
         k: v if v is None or v.dtype == bool else v.astype(np.float64) for k, v in fields.items()
     }
+    shared = {k: np.float64(getattr(rollout.context, k)) for k in ("progress", "gamma")}
+    shared["reward_scale"] = np.float64(rollout.context.reward_scale)
+    context = SimpleNamespace(**shared)
     if advantage is not None:
         fields["advantage"] = np.asarray(advantage, np.float64)
     # What `log_std_of` would make of them.
@@ -296,10 +300,11 @@ def numpy_rollout(case: Case, advantage=None) -> tuple[SimpleNamespace, SimpleNa
     outputs = [dist.mean, (dist.log_std + 1.0) / 0.3] if continuous else [dist.logits]
     outputs = np.concatenate([*outputs, np.asarray(rollout.value)[..., None]], -1)
     outputs = outputs.astype(np.float64)
-    whole = SimpleNamespace(**fields, dist=NumPyPolicy(case.kind, None, None, outputs))
+    policy = NumPyPolicy(case.kind, None, None, outputs)
+    whole = SimpleNamespace(**fields, dist=policy, context=context)
     flat = {
         k: v.reshape(-1, *v.shape[2:]) if v is not None and v.ndim >= 2 else v
         for k, v in fields.items()
     }
     acted = NumPyPolicy(case.kind, None, None, outputs.reshape(-1, outputs.shape[-1]))
-    return whole, SimpleNamespace(**flat, dist=acted)
+    return whole, SimpleNamespace(**flat, dist=acted, context=context)

@@ -87,8 +87,8 @@ def test_lrpg_waits_for_the_first_phase_and_weighs_the_return_while_it_is_short(
     ends = (rollout.terminated | rollout.truncated).mean()
     unit = float(rollout.context.reward_scale / ends)  # of an episode, all of whose rewards are 1
     paid = lambda pay, progress: rollout.replace(
-        reward=jnp.full_like(rollout.reward, pay), progress=jnp.float32(progress)
-    )
+        reward=jnp.full_like(rollout.reward, pay)
+    ).with_context(progress=jnp.float32(progress))
     state = update(None, part.init(None, None, None), paid(-2.0, 0.0), {})
     state = update(None, state, paid(-1.0, 0.4), {})
     assert state.multiplier == 0

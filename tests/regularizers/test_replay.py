@@ -21,12 +21,12 @@ def rollouts(count, ends=0.05, seed=0):
     rng = np.random.default_rng(seed)
     for number in range(count):
         done = rng.random((T, N)) < ends
-        yield cases.make_case(number).rollout.replace(
+        rollout = cases.make_case(number).rollout.replace(
             reward=jnp.asarray(rng.normal(size=(T, N)), jnp.float32),
             terminated=jnp.asarray(done),
             truncated=jnp.zeros((T, N), bool),
-            reward_scale=jnp.float32(1 + number),
         )
+        yield rollout.with_context(reward_scale=jnp.float32(1 + number))
 
 
 def filled(capacity, played):
@@ -110,8 +110,7 @@ def test_a_success_of_long_ago_is_repeated():
     end = quiet.replace(
         terminated=jnp.ones((T, N), bool).at[:-1].set(False),
         reward=quiet.reward.at[-1, 1].set(1.0),
-        reward_scale=jnp.float32(1.0),
-    )
+    ).with_context(reward_scale=jnp.float32(1.0))
     for rollout in (end, *[quiet] * 5):
         state = part.update(None, state, rollout, {})
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]) if jnp.ndim(x) > 1 else x, quiet)

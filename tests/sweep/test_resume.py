@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
+from entrob.evaluation import evaluator
 from entrob.persistence.store import Store, read_frame
 from entrob.sweep import experiment as experiments
-from entrob.sweep import measure, program, runner, train
+from entrob.sweep import program, runner, train
 from entrob.sweep.experiment import Method
 from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
@@ -23,7 +24,7 @@ from entrob.sweep.runner import run
 @pytest.fixture
 def four_wide(monkeypatch):
     """Batches are padded to four runs, so that one compiled program serves several tests."""
-    for module in (program, runner, measure):
+    for module in (program, runner, evaluator):
         monkeypatch.setattr(module, "padded", lambda runs: -(-runs // 4) * 4)
 
 
@@ -65,7 +66,7 @@ def test_ctrl_c_while_testing_trains_nothing_again(
     tiny, whole, tmp_path, parts, monkeypatch, trained, interrupt_at
 ):
     with monkeypatch.context() as patch:
-        interrupt_at(patch, measure, "records", call=2)
+        interrupt_at(patch, evaluator, "records", call=2)
         with pytest.raises(KeyboardInterrupt):
             run(tiny, Store(tmp_path), "first")
     trained.runs.clear()

@@ -21,7 +21,7 @@ FAMILIES = {
     "others": ("others", "#56b4e9", "v"),
     "controls": ("controls", "#1a1a1a", "x"),
     "adversaries": ("adversaries", "#b03a00", "P"),
-    "tested only": ("tested only", "#7f7f7f", "h"),
+    "tested only": ("tested only", "#b8a1ff", "h"),
 }
 """Display name, color (told apart by the color-blind, after Okabe and Ito) and marker."""
 
