@@ -16,6 +16,22 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)  # before entrob: gymnax starts JAX's backend
 
+
+def pytest_configure(config):
+    """Programs are compiled without optimization, which takes half as long, but for slow tests."""
+    if "not slow" in config.option.markexpr:
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def optimized():
+    """Compile with optimization: for tests that run longer than they compile."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 #: Small enough to be trained and tested in seconds.
 TINY = """
 title = "Tiny"
