@@ -20,6 +20,9 @@ ROOM = empty_params(10, 10)
 SIZES = [(10, 10), (18, 18), (6, 9), (5, 4)]
 ROUTES = ("minigrid/two-paths", "minigrid/four-rooms", "minigrid/lava-crossing")
 
+# Thousands of layouts, each with its shortest routes.
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 @functools.partial(jax.jit, static_argnames="name")
 def draw_all(keys, params, name, magnitude):
