@@ -210,7 +210,7 @@ def self_imitation(
     fresh, rest = earned(seen.rollout)
     gain, left = gain + left * fresh[0], left * rest[0]
     whole = seen.rollout
-    new = [whole.obs, whole.action, whole.value * whole.reward_scale, fresh, rest]
+    new = [whole.obs, whole.action, whole.value * whole.context.reward_scale, fresh, rest]
     new += [np.ones(fresh.shape, bool)]
     updated = [x.copy() for x in (obs, action, value, gain, left, own)]
     for x, y in zip(updated, new):
