@@ -40,10 +40,10 @@ def evaluate(
     """Test policies nominally and under perturbations, all on the same instances and episodes.
 
     Args:
-      policies: a `Policy`, several, or any function ``(key, carry, obs) -> (action, carry)`` of one
-        environment; if it has a method ``initial``, an episode begins with ``initial()`` as its
-        carry, else with ``()``. One that JAX can trace is compiled; another one, such as a
-        wrapper of a PyTorch module, is called step by step.
+      policies: a `Policy`, a function ``(key, carry, obs) -> (action, carry)`` of one environment,
+        or several of them. If a function has a method ``initial``, an episode begins with
+        ``initial()`` as its carry, else with ``()``. One that JAX can trace is compiled; another
+        one, such as a wrapper of a PyTorch module, is called step by step.
       environment: id of the environment; by default the policies' own.
       perturbations: a magnitude, or several, by name.
       instances: of each perturbation at each magnitude.

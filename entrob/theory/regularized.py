@@ -53,7 +53,7 @@ def weights(regularizer: str | Mapping[str, float], alpha) -> Weights:
         if name not in REGULARIZERS:
             raise ValueError(f"unknown regularizer {name!r}: known are {', '.join(REGULARIZERS)}")
         part = check_number(f"the share of {name}", share, strict=False)
-        total = Weights._make((t + part * w for t, w in zip(total, REGULARIZERS[name])))
+        total = Weights._make(t + part * w for t, w in zip(total, REGULARIZERS[name]))
     return Weights(alpha * total.policy, alpha * total.state)
 
 
