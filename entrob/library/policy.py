@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import numpy as np
@@ -83,7 +84,8 @@ class Policy:
     Attributes:
       environment: id of the environment.
       weights: `PolicyParams`: the network's parameters and what observations are standardized by.
-      network: name of the network, see `entrob.agents.model.NETWORKS`; None: the environment's own.
+      network: name of the network, see `entrob.agents.model.NETWORKS`, or a module; None: the
+        environment's own.
       options: what the environment was built with.
       params: its params that differ from the nominal ones, by name.
       temperature: what the distribution over actions is tempered by.
@@ -92,7 +94,7 @@ class Policy:
 
     environment: str
     weights: PolicyParams
-    network: str | None = None
+    network: str | nn.Module | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
@@ -175,8 +177,10 @@ class Policy:
         """Write the policy: `WEIGHTS` (safetensors) and `DESCRIPTION` (JSON).
 
         Raises:
-          EntrobError: the folder cannot be written.
+          EntrobError: the folder cannot be written, or the network is a module, which has no name.
         """
+        if isinstance(self.network, nn.Module):
+            raise EntrobError("a policy of a network of your own cannot be saved: it has no name")
         folder, moments = Path(folder), self.weights.moments
         tree = {"network": self.weights.network}
         if moments:

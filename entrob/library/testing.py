@@ -94,7 +94,8 @@ def _kind(policy: Any) -> Any:
     """Policies of a kind are tested by one program."""
     if not isinstance(policy, Policy):
         return id(policy)
-    return json.dumps([policy.environment, policy.network, policy.options, policy.params])
+    facts = policy.environment, policy.network, policy.options, policy.params
+    return json.dumps(facts, default=repr)
 
 
 def _task(policy: Any, environment: str | None, params: Mapping[str, Any] | None) -> Task:

@@ -94,13 +94,12 @@ def train(
         rows.append(_point(found, numbered[:seeds], done * chunk * per_update))
     policy = jax.tree.map(np.asarray, state.policy)
     facts = {"regularizers": coefs, "frames": chunks * chunk * per_update, **provenance()}
-    network = agent.spec.network
     return Trained(
         [
             Policy(
                 environment,
                 jax.tree.map(lambda x, i=i: x[i], policy),
-                network if isinstance(network, str) else None,
+                agent.spec.network,
                 dict(options or {}),
                 dict(params or {}),
                 provenance={**facts, "seed": int(numbered[i])},

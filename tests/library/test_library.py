@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import entrob
+from entrob.agents.networks import MLP
 from entrob.errors import EntrobError
 from entrob.evaluation.evaluator import Evaluator
 from entrob.library.policy import DESCRIPTION, WEIGHTS
@@ -128,6 +129,16 @@ def test_a_normalized_recurrent_policy_survives_saving(tmp_path):
     assert action == same
     jax.tree.map(np.testing.assert_array_equal, carry, memory)
     assert any(np.any(x) for x in jax.tree.leaves(carry))  # it remembers
+
+
+def test_a_network_of_ones_own_acts_and_has_no_name(tmp_path):
+    small = MLP(2, hidden=(4,))
+    trained = entrob.train("gymnax:CartPole-v1", frames=16, chunk=1, num_steps=2, network=small)
+    (policy,) = trained.policies
+    action, _ = policy.act(jax.random.key(0), policy.initial(), jnp.ones(4))
+    assert action in (0, 1)
+    with pytest.raises(EntrobError, match="cannot be saved: it has no name"):
+        policy.save(tmp_path)
 
 
 def test_an_episode_is_the_test_instance_of_its_number(run, table, tmp_path):
