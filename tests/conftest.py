@@ -26,7 +26,7 @@ def pytest_configure(config):
 @pytest.fixture
 def optimized():
     """Compile with optimization: for tests that run longer than they compile."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

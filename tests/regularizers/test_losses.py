@@ -177,7 +177,7 @@ def test_spine_chooses_the_top_share_of_every_episode():
 def test_lp_reg_pulls_rare_sensible_actions_up_and_leaves_noise_alone():
     acted = jnp.log(jnp.array([[0.6, 0.38, 0.02]] * 3))
     _, _, batch = case_policy()
-    batch = jax.tree.map(lambda x: x[:3] if x.ndim else x, batch)
+    batch = jax.tree.map(lambda x: x[:3] if jnp.ndim(x) else x, batch)
     batch = batch.replace(
         dist=Categorical(acted),
         action=jnp.array([1, 2, 1]),  # rare, noise, and rare but good
@@ -199,7 +199,7 @@ def test_lp_reg_pulls_rare_sensible_actions_up_and_leaves_noise_alone():
 def lp_protected(acted, now, action, share):
     """Which steps, all bad, have their clip lifted."""
     _, _, batch = case_policy()
-    batch = jax.tree.map(lambda x: x[: len(action)] if x.ndim else x, batch)
+    batch = jax.tree.map(lambda x: x[: len(action)] if jnp.ndim(x) else x, batch)
     fill = jnp.ones(len(action))
     batch = batch.replace(
         dist=Categorical(acted), action=jnp.asarray(action), advantage=-fill,

@@ -86,6 +86,7 @@ def test_kill_9_and_the_same_command_again(tiny_file, tmp_path, parts, cache, tr
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_NUM_CPU_DEVICES": str(len(jax.devices())),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.values["jax_disable_most_optimizations"]),
     }
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
