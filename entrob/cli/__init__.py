@@ -1,6 +1,8 @@
 """The command line: ``entrob list | run | check | tune | report | ...``."""
 
 import contextlib
+import functools
+import operator
 import os
 import shlex
 import sys
@@ -10,43 +12,31 @@ from typing import Any
 
 import tyro
 
-from entrob.cli import commands
-from entrob.cli.arguments import (
-    Check,
-    List,
-    NewRegularizer,
-    Play,
-    Report,
-    Run,
-    Status,
-    Test,
-    Theory,
-    Tune,
-)
+from entrob.cli import arguments, commands
 from entrob.errors import EntrobError
 
 COMMANDS: dict[type, Callable[..., None]] = {
-    List: commands.list_names,
-    Run: commands.run,
-    Check: commands.check,
-    Tune: commands.tune,
-    Report: commands.report,
-    Status: commands.status,
-    Test: commands.test,
-    Play: commands.play,
-    Theory: commands.theory,
-    NewRegularizer: commands.new_regularizer,
+    arguments.List: commands.list_names,
+    arguments.Run: commands.run,
+    arguments.Check: commands.check,
+    arguments.Tune: commands.tune,
+    arguments.Report: commands.report,
+    arguments.Status: commands.status,
+    arguments.Test: commands.test,
+    arguments.Play: commands.play,
+    arguments.Theory: commands.theory,
+    arguments.NewRegularizer: commands.new_regularizer,
 }
 """What carries out each command."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
-    arguments = sys.argv[1:] if argv is None else argv
-    kinds = List | Run | Check | Tune | Report | Status | Test | Play | Theory | NewRegularizer
-    command = tyro.cli(kinds, prog="entrob", args=arguments)
+    given = sys.argv[1:] if argv is None else argv
+    kinds: Any = functools.reduce(operator.or_, COMMANDS)
+    command = tyro.cli(kinds, prog="entrob", args=given)
     # What is recorded is for other machines, where the folders of this one say nothing.
-    named = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    named = [Path(a).name if Path(a).is_absolute() else a for a in given]
     line = shlex.join(["entrob", *named])
     setup()
     try:

@@ -103,21 +103,8 @@ class Evaluator:
         cut = jax.tree.map(lambda x: x[:runs], found._replace(optimum=None))
         return cut._replace(optimum=found.optimum), horizon
 
-    def records(
-        self,
-        task: Task,
-        model: Model,
-        policies: Any,
-        name: str,
-        magnitude: float,
-        temperature: np.ndarray | None = None,
-    ) -> list[dict[str, Any]]:
-        """What became of policies under one condition, see `entrob.evaluation.records.records`."""
-        found = self.outcome(task, model, policies, name, magnitude, temperature)
-        return self.recorded(*found)
-
     def recorded(self, outcome: Outcome, horizon: int) -> list[dict[str, Any]]:
-        """A record per policy of an outcome."""
+        """A record per policy of an outcome, see `entrob.evaluation.records.records`."""
         return records(outcome._replace(trace=None), horizon, episodes=self.episodes)
 
     def random(self, task: Task, name: str, magnitude: float) -> dict[str, Any]:

@@ -124,7 +124,12 @@ def _of_policies(evaluator: Evaluator, task: Task, policies: list[Policy]) -> Te
     weights = jax.tree.map(lambda *x: np.stack(x), *(policy.weights for policy in policies))
     heat = np.array([policy.temperature for policy in policies], np.float32)
     model = policies[0].model
-    return lambda name, m: evaluator.records(task, model, weights, name, m, heat)
+
+    def test(name: str, magnitude: float) -> list[dict[str, Any]]:
+        found = evaluator.outcome(task, model, weights, name, magnitude, heat)
+        return evaluator.recorded(*found)
+
+    return test
 
 
 def _of_function(evaluator: Evaluator, task: Task, act: Act) -> Test:

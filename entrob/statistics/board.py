@@ -28,19 +28,11 @@ import pandas as pd
 
 from entrob.errors import EntrobError, unknown
 from entrob.persistence.store import write_bytes
-from entrob.perturbations.base import NOMINAL
+from entrob.perturbations.base import CATEGORIES, NOMINAL
 
 BASELINE = "none"
 
-CLASSES = (
-    "routes",
-    "random walls",
-    "shifts",
-    "action noise",
-    "observation noise",
-    "dynamics",
-    "attacks",
-)
+CLASSES = CATEGORIES
 """Classes of perturbations, in the order of tables and figures."""
 
 LOSS = 0.1

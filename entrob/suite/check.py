@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -181,16 +180,13 @@ def _actions(env: Any, params: Any, model: Model, policy: Any, key: jax.Array) -
         def step(carry, key):
             obs, state, memory = carry
             key_act, key_env = jax.random.split(key)
-            dist, _, memory = model.step(policy, memory, one(obs), jnp.zeros(1, bool))
-            action = first(dist.execute(dist.sample(key_act)))
+            action, memory = model.act(key_act, policy, memory, obs)
             obs, state, *_ = env.step_env(key_env, state, action, params)
             return (obs, state, memory), action
 
         keys = jax.random.split(key_steps, steps(params))
-        return jax.lax.scan(step, (obs, state, model.memory(1)), keys)[1]
+        return jax.lax.scan(step, (obs, state, model.start()), keys)[1]
 
-    one = lambda tree: jax.tree.map(lambda x: x[None], tree)
-    first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     # The keys of `Prover`'s own trajectories do not matter: what is compared shares its actions.
     return jax.jit(jax.vmap(episode))(jax.random.split(key, COPIES))
 

@@ -84,10 +84,10 @@ class Tester:
         self, prog: Program, batch: RunBatch, policies: Any, name: str, magnitude: float
     ) -> list[dict[str, Any]]:
         """A batch's policies, leaves [runs, ...], under one condition: a row per run."""
-        found = self.evaluator.records(
+        found = self.evaluator.outcome(
             prog.task, prog.agent.actor, policies, name, magnitude, _temperatures(batch)
         )
-        return _rows(batch, name, magnitude, found)
+        return _rows(batch, name, magnitude, self.evaluator.recorded(*found))
 
     def table(self, prog: Program, batch: RunBatch, policies: Any) -> pd.DataFrame:
         """A batch's policies, leaves [runs, ...], under everything: a row per run × condition."""
