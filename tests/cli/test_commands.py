@@ -70,7 +70,7 @@ def test_no_resume_starts_over_and_spares_what_is_not_its_own(tiny_file, whole, 
     arguments = ["run", str(tiny_file), "--no-resume", "--out"]
     root = shutil.copytree(whole, tmp_path / "out")
     (root / "mark").touch()
-    parsed = cli.Run(str(tiny_file), out=root, resume=False)
+    parsed = cli.arguments.Run(str(tiny_file), out=root, resume=False)
     assert cli.commands._store(parsed, root, "another").root.exists()
     assert not cli.commands._store(parsed, root, "tiny").root.exists()
     foreign = tmp_path / "foreign"
