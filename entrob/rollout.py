@@ -40,8 +40,8 @@ class Context(struct.PyTreeNode):
       finite: the tables that `Rollout.index` points into, or None.
     """
 
-    progress: jax.Array
-    gamma: jax.Array
+    progress: jax.Array | float
+    gamma: jax.Array | float
     reward_scale: jax.Array | float = 1.0
     trust: jax.Array | float = 1.0
     finite: Finite | None = None

@@ -26,6 +26,7 @@ from entrob.agents.collect import collect  # noqa: E402
 from entrob.agents.spec import Hyper, Spec, tabulate  # noqa: E402
 from entrob.compiling import padded, sharded  # noqa: E402
 from entrob.regularizers import chain, policy_entropy  # noqa: E402
+from entrob.rollout import Context  # noqa: E402
 from entrob.sweep.experiment import load  # noqa: E402
 from entrob.sweep.groups import group_methods  # noqa: E402
 from entrob.sweep.program import program  # noqa: E402
@@ -66,13 +67,13 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
         return state.replace(actors=state.actors._replace(env_state=env_state)), reward.sum()
 
     def rollouts(state, key, params, hyper, finite):
+        context = Context(0.0, hyper.gamma, finite=finite)
         actors, rollout, *_ = collect(
-            spec, agent.model, finite, params, lambda dist: dist, 0.0, hyper.gamma, state.policy,
-            state.actors, key,
-        )  # fmt: skip
+            agent.build, params, context, state.policy, lambda dist: dist, state.actors, key
+        )
         states, bonus = state.regularizers, rollout.reward
         if part == "bonus":
-            bonus, states, _ = regularizer.reward(key, states, rollout, hyper.coefs)
+            bonus, states = agent.build.chain.reward(key, states, rollout, hyper.coefs)
         # The network must seem to change, or its table would be computed once for all updates.
         still = 0.0 * (bonus + rollout.value).sum()
         network = jax.tree.map(lambda x: x + still, state.network)

@@ -1,5 +1,6 @@
 """How much of an update is a method's doing: its activity."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,23 +8,18 @@ import jax.numpy as jnp
 import optax
 
 from entrob.agents.estimate import estimate
-from entrob.agents.learn import first_gradient
-from entrob.agents.model import Model, PolicyParams
+from entrob.agents.learn import Learner, first_gradient
 from entrob.agents.sequential import one_at_a_time
-from entrob.agents.spec import Hyper, Spec
-from entrob.regularizers import protocol
+from entrob.agents.spec import Build, Hyper
 from entrob.rollout import Rollout
 
 
 def activity(
-    spec: Spec,
-    model: Model,
+    build: Build,
     hyper: Hyper,
-    coefs: dict[str, jax.Array],
-    reg_states: dict[str, Any],
-    policy: PolicyParams,
-    memory: Any,
+    learner: Learner,
     rollout: Rollout,
+    memory: Any,
     bonus: jax.Array,
     next_value: jax.Array,
     learned: Any,
@@ -41,29 +37,31 @@ def activity(
     actions of the rollout. At coefficients of 0 it is exactly 0.
 
     Args:
-      spec, model, hyper, policy, memory, key: as of `learn`.
-      coefs, reg_states: of this update, as `learn` has them.
-      rollout: what the policy learns from.
+      build, hyper, learner, rollout, memory, key: as of `learn`.
       bonus: float32[T, N], the sum of bonuses.
       next_value: float32[T, N], V of the true next observations.
       learned: the network's parameters after the update.
     """
-    chain = protocol.chain(spec.regularizer)
+    spec, chain = build.spec, build.chain
     shifts = any(part.behavior for part in chain.parts)
 
     several = spec.epochs * spec.minibatches > 1
 
-    def measure(hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, learned, key):
+    def measure(hyper, learner, rollout, memory, bonus, next_value, learned, key):
+        policy, _, states = learner
+
         # Once on and once off by the same instructions, so that what is equal has equal bits.
         def once(case):
             on, network = case
-            live, extra = jax.tree.map(lambda x: jnp.where(on, x, 0.0), (coefs, bonus))
+            live, extra = jax.tree.map(lambda x: jnp.where(on, x, 0.0), (hyper.coefs, bonus))
             own = estimate(rollout, extra, next_value, hyper)
-            own, _ = chain.advantage(reg_states, own, live)
-            own = own.replace(notes=chain.prepare(reg_states, own, live))
-            at = policy.replace(network=network)
-            grads = first_gradient(spec, model, hyper, live, reg_states, at, memory, own, key)
-            drawn = chain.behavior(reg_states, rollout.dist, live) if shifts else rollout.dist
+            own, _ = chain.advantage(states, own, live)
+            own = own.replace(notes=chain.prepare(states, own, live))
+            at = learner._replace(policy=policy.replace(network=network))
+            grads = first_gradient(
+                build, dataclasses.replace(hyper, coefs=live), at, own, memory, key
+            )
+            drawn = chain.behavior(states, rollout.dist, live) if shifts else rollout.dist
             return grads, drawn.log_prob(rollout.action)
 
         networks = (policy.network, learned) if several else (policy.network,)
@@ -80,6 +78,4 @@ def activity(
         shift = jnp.maximum(1.0 - jnp.exp(log_probs[1] - log_probs[0]), 0.0).mean()
         return jnp.maximum(ratio, shift)
 
-    return one_at_a_time(measure)(
-        hyper, coefs, reg_states, policy, memory, rollout, bonus, next_value, learned, key
-    )
+    return one_at_a_time(measure)(hyper, learner, rollout, memory, bonus, next_value, learned, key)

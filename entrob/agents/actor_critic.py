@@ -5,6 +5,7 @@ the network is evaluated once per distinct state and update instead of once per 
 look the result up. That changes the order of additions, nothing else.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,19 +15,20 @@ from flax import struct
 
 from entrob.agents.activity import activity
 from entrob.agents.adversarial import curriculum as curricula
-from entrob.agents.adversarial import opponent as rival
+from entrob.agents.adversarial import play
 from entrob.agents.adversarial.response import respond, take_turns
 from entrob.agents.collect import Actors, begin, collect
 from entrob.agents.estimate import estimate
-from entrob.agents.learn import learn, make_optimizer
+from entrob.agents.learn import Learner, learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
-from entrob.agents.spec import TIME_LIMITS, Hyper, Spec, tabulate
+from entrob.agents.spec import TIME_LIMITS, Build, Hyper, Spec, tabulate
 from entrob.envs import adopted
-from entrob.regularizers.protocol import blame, chain
+from entrob.regularizers.chaining import States, chain
+from entrob.rollout import Context, Finite
 
 #: `AgentState.cause` of a run that did not diverge, and of one whose own loss or weights did;
-#: a value of 2 + i blames entry i of `entrob.regularizers.protocol.faults`.
+#: a value of 2 + i blames entry i of `entrob.regularizers.chaining.faults`.
 HEALTHY, AGENT = 0, 1
 
 
@@ -40,7 +42,7 @@ class AgentState:
       opt_state: optimizer state, likewise.
       normalizer: `Normalizer`, or ``()`` if the spec does not normalize.
       actors: `Actors`, where the environments stand.
-      regularizers: per-regularizer states by name.
+      regularizers: `Guarded` states by name.
       update: int32[], updates done.
       diverged_at: int32[], the update at which the run was frozen, -1 if it was not.
       cause: int32[], why: `HEALTHY`, `AGENT`, or 2 + the index of the fault.
@@ -52,7 +54,7 @@ class AgentState:
     opt_state: Any
     normalizer: Any
     actors: Actors
-    regularizers: dict[str, Any]
+    regularizers: States
     update: jax.Array
     diverged_at: jax.Array
     cause: jax.Array
@@ -68,22 +70,30 @@ class Agent(NamedTuple):
     """Pure functions of one run.
 
     Attributes:
-      spec: the static part.
-      model: functions of the protagonist's policy, or of the only one.
+      build: the static part of the protagonist, or of the only player.
       actor: the same as functions of `AgentState.policy`, which may hold an adversary's too.
-      opponent: the adversary, or None.
+      adversary: its static part, or None.
       init: ``(key, hyper, env_params) -> AgentState``.
       train_chunk: ``(state, hyper, env_params, updates) -> (state, curves)``; curves are
         float32[updates] each. ``updates`` is static. ``activity`` (see `activity`) is measured in
         the last of these updates and NaN in the others, and in all of them with an adversary.
     """
 
-    spec: Spec
-    model: Model
+    build: Build
     actor: Model
-    opponent: rival.Opponent | None
+    adversary: play.AdversaryBuild | None
     init: Callable
     train_chunk: Callable
+
+    @property
+    def spec(self) -> Spec:
+        """What it was made of."""
+        return self.build.spec
+
+    @property
+    def model(self) -> Model:
+        """Functions of the protagonist's policy, or of the only one."""
+        return self.build.model
 
 
 def make_agent(spec: Spec) -> Agent:
@@ -98,32 +108,32 @@ def make_agent(spec: Spec) -> Agent:
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
     if spec.time_limit not in TIME_LIMITS:
         raise ValueError(f"unknown time limit {spec.time_limit!r}: {' or '.join(TIME_LIMITS)}")
-    regularizer = chain(spec.regularizer)
-    spec = spec._replace(env=adopted(spec.env), regularizer=regularizer)
+    spec = spec._replace(env=adopted(spec.env))
+    regularizers = chain(spec.regularizer)
     actor = model = make_model(spec.env, spec.network)
-    opponent = None
+    optimizer, adversary = make_optimizer(spec.algorithm), None
+    build = Build(spec, regularizers, model, optimizer)
     if spec.adversary:
-        actor = rival.protagonist(model)
-        opponent = rival.make_opponent(spec.env, spec.adversary, spec.network)
+        actor = play.protagonist(model)
+        adversary = play.build_adversary(spec.adversary, spec, optimizer)
     if (spec.num_envs if model.recurrent else spec.frames_per_update) % spec.minibatches:
         raise ValueError("minibatches must divide the rollout (its environments, if recurrent)")
-    optimizer = make_optimizer(spec.algorithm)
 
     def init(key: jax.Array, hyper: Hyper, env_params: Any) -> AgentState:
         """The state before training; hyper is not used but fixes the signature of `vmap`."""
         key, key_net, key_env, key_reg = jax.random.split(key, 4)
         finite = tabulate(spec, model, env_params)
-        actors, obs = begin(spec, model, finite, env_params, key_env, opponent)
+        actors, obs = begin(build, env_params, finite, key_env, adversary)
         network = model.init(key_net, obs)
-        regularizers = regularizer.init(key_reg, spec, network)
+        states = regularizers.init(key_reg, spec, network)
         opt_state = optimizer.init(network)
         curriculum: curricula.Curriculum | tuple[()] = ()
-        if opponent:
-            theirs = rival.init(opponent, actors.standing, obs, key_net)
+        if adversary:
+            theirs = play.init(adversary, actors.standing, obs, key_net)
             network = {"protagonist": network, "adversary": theirs}
             opt_state = {"protagonist": opt_state, "adversary": optimizer.init(theirs)}
-            if rival.is_quantal(opponent):
-                curriculum = curricula.start(opponent.adversary.bound)
+            if adversary.quantal:
+                curriculum = curricula.start(adversary.declared.bound)
         shape = obs.shape[1:]
         return AgentState(
             key=key,
@@ -131,7 +141,7 @@ def make_agent(spec: Spec) -> Agent:
             opt_state=opt_state,
             normalizer=Normalizer.empty(shape, spec.num_envs) if spec.normalize else (),
             actors=actors,
-            regularizers=regularizers,
+            regularizers=states,
             update=jnp.zeros((), jnp.int32),
             diverged_at=jnp.full((), -1, jnp.int32),
             cause=jnp.zeros((), jnp.int32),
@@ -143,84 +153,85 @@ def make_agent(spec: Spec) -> Agent:
         finite = tabulate(spec, model, env_params)
 
         def body(state, measure):
-            return _update(
-                spec, model, opponent, optimizer, finite, env_params, hyper, state, measure
-            )
+            return _update(build, adversary, env_params, finite, hyper, state, measure)
 
         # The same for all runs side by side, so that a `cond` on it stays one.
         last = jnp.arange(updates) == updates - 1
         return jax.lax.scan(body, state, last)
 
-    return Agent(spec, model, actor, opponent, init, train_chunk)
+    return Agent(build, actor, adversary, init, train_chunk)
 
 
 def _update(
-    spec, model, opponent, optimizer, finite, env_params, hyper, state: AgentState, measure
+    build: Build,
+    adversary: play.AdversaryBuild | None,
+    env_params: Any,
+    finite: Finite | None,
+    hyper: Hyper,
+    state: AgentState,
+    measure: jax.Array,
 ):
     """One update of one run: rollout, bonuses, advantages, gradient steps, regularizer states.
 
     Where `measure`, bool[], activity is measured.
     """
-    chain = spec.regularizer
+    chain = build.chain
     key, key_roll, key_reward, key_learn, key_reg = jax.random.split(state.key, 5)
     progress = state.update / hyper.total_updates
     coefs = chain.coefs(hyper.coefs, progress)
+    hyper = dataclasses.replace(hyper, coefs=coefs)
     behavior = lambda dist: chain.behavior(state.regularizers, dist, coefs)
 
     policy, opt_state, game = state.policy, state.opt_state, None
-    if opponent:
-        theirs = rival.player(policy, "adversary")
-        game = rival.Game(
-            opponent, theirs, opt_state["adversary"], state.curriculum, hyper.strength
-        )
-        policy, opt_state = rival.player(policy, "protagonist"), opt_state["protagonist"]
+    if adversary:
+        theirs = Learner(play.player(policy, "adversary"), opt_state["adversary"], {})
+        game = play.Game(adversary, theirs, state.curriculum, hyper.strength)
+        policy, opt_state = play.player(policy, "protagonist"), opt_state["protagonist"]
 
+    one = jnp.ones(())
+    context = Context(progress, hyper.gamma, one, one, finite)
     actors, rollout, next_value, episodes, moves = collect(
-        spec, model, finite, env_params, behavior, progress, hyper.gamma,
-        policy, state.actors, key_roll, game,
-    )  # fmt: skip
-    if spec.time_limit == "terminal":
+        build, env_params, context, policy, behavior, state.actors, key_roll, game
+    )
+    if build.spec.time_limit == "terminal":
         ended = rollout.terminated | rollout.truncated
         rollout = rollout.replace(terminated=ended, truncated=jnp.zeros_like(ended))
     normalizer, rollout = _normalize(state.normalizer, rollout, hyper.gamma)
-    bonus, reg_states, bad_bonus = chain.reward(key_reward, state.regularizers, rollout, coefs)
+    bonus, regularizers = chain.reward(key_reward, state.regularizers, rollout, coefs)
     rollout = estimate(rollout, bonus, next_value, hyper)
-    bad_behavior = chain.behavior_faults(rollout, coefs)
-    rollout, bad_advantage = chain.advantage(reg_states, rollout, coefs)
-    rollout = rollout.replace(notes=chain.prepare(reg_states, rollout, coefs))
-    network, opt_state, metrics, bad = learn(
-        spec, model, optimizer, hyper, coefs, reg_states, policy,
-        opt_state, state.actors.memory, rollout, key_learn,
-    )  # fmt: skip
+    rollout, regularizers = chain.advantage(regularizers, rollout, coefs)
+    rollout = rollout.replace(notes=chain.prepare(regularizers, rollout, coefs))
+    before, memory = Learner(policy, opt_state, regularizers), state.actors.memory
+    learner, metrics = learn(build, hyper, before, rollout, memory, key_learn)
+    network = learner.policy.network
     active = jnp.float32(jnp.nan)
     if not game:
         active = jax.lax.cond(
             measure,
             lambda: activity(
-                spec, model, hyper, coefs, reg_states, policy, state.actors.memory, rollout,
-                bonus, next_value, network, key_learn,
+                build, hyper, before, rollout, memory, bonus, next_value, network, key_learn
             ),
             lambda: active,
-        )  # fmt: skip
-    curriculum, learned = state.curriculum, {**metrics, "params": network}
-    if game:
-        network, opt_state, curriculum = respond(
-            game, spec, optimizer, hyper, state, (network, opt_state), rollout, moves, key_learn
         )
-    reg_states, bad_state = chain.update(
-        key_reg, reg_states, rollout.replace(notes=None), learned, coefs
+    metrics_of_all = {**metrics, "params": network}
+    regularizers = chain.update(
+        key_reg, learner.regularizers, rollout.replace(notes=None), metrics_of_all, coefs
     )
-
-    if game:
-        old_new = ({"protagonist": states} for states in (state.regularizers, reg_states))
-        reg_states = take_turns(opponent, state.update, *old_new)["protagonist"]
+    fault = chain.fault(regularizers)
+    opt_state, curriculum = learner.opt_state, state.curriculum
+    if adversary and game:
+        network, opt_state, curriculum = respond(
+            game, hyper, state, learner, rollout, moves, key_learn
+        )
+        old_new = ({"protagonist": states} for states in (state.regularizers, regularizers))
+        regularizers = take_turns(adversary, state.update, *old_new)["protagonist"]
     new = AgentState(
         key=key,
         network=network,
         opt_state=opt_state,
         normalizer=normalizer,
         actors=actors,
-        regularizers=reg_states,
+        regularizers=regularizers,
         update=state.update + 1,
         diverged_at=state.diverged_at,
         cause=state.cause,
@@ -233,9 +244,7 @@ def _update(
         **metrics,
         **episodes,
     }
-    bad |= {"behavior": bad_behavior, "reward": bad_bonus, "advantage": bad_advantage}
-    bad |= {"update": bad_state}
-    return _freeze_if_diverged(state, new, curves, blame(bad))
+    return _freeze_if_diverged(state, new, curves, fault)
 
 
 def _normalize(normalizer, rollout, gamma):
@@ -248,13 +257,12 @@ def _normalize(normalizer, rollout, gamma):
     return normalizer, rollout.replace(reward=reward).with_context(reward_scale=scale)
 
 
-def _freeze_if_diverged(old: AgentState, new: AgentState, curves: dict, bad: jax.Array):
+def _freeze_if_diverged(old: AgentState, new: AgentState, curves: dict, fault: jax.Array):
     """Keep the old state of a run that is, or now becomes, not finite; its curves read NaN."""
     leaves = jax.tree.leaves((new.policy, new.opt_state))
     finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
-    faulty = bad.any() | ~finite
-    frozen = (old.diverged_at >= 0) | faulty
-    cause = jnp.where(bad.any(), 2 + jnp.argmax(bad) if bad.size else AGENT, AGENT)
+    frozen = (old.diverged_at >= 0) | (fault > 0) | ~finite
+    cause = AGENT + fault
     first = frozen & (old.diverged_at < 0)
     state = jax.tree.map(lambda a, b: jnp.where(frozen, a, b), old, new).replace(
         diverged_at=jnp.where(first, old.update, old.diverged_at),

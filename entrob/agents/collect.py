@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from entrob.agents.adversarial import opponent as rival
+from entrob.agents.adversarial import play
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
-from entrob.agents.spec import Spec
+from entrob.agents.spec import Build
 from entrob.envs import entropy_features
 from entrob.rollout import Context, Finite, Rollout
 
@@ -35,45 +35,39 @@ class Actors(NamedTuple):
 
 
 def begin(
-    spec: Spec,
-    model: Model,
-    finite: Finite | None,
+    build: Build,
     env_params: Any,
+    finite: Finite | None,
     key: jax.Array,
-    opponent: rival.Opponent | None = None,
+    adversary: play.AdversaryBuild | None = None,
 ):
     """N environments at the start of an episode: ``(Actors, observations[N, ...])``."""
-    env, n = spec.env, spec.num_envs
+    env, n, model = build.spec.env, build.spec.num_envs, build.model
     obs, env_state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, n), env_params)
     stored = jax.vmap(env.state_index)(env_state) if finite else obs
-    standing = rival.begin(opponent, n, key) if opponent else ()
+    standing = play.begin(adversary, n, key) if adversary else ()
     time = jnp.zeros(n, jnp.int32)
     return Actors(env_state, stored, model.memory(n), jnp.zeros(n), time, standing), obs
 
 
 def collect(
-    spec: Spec,
-    model: Model,
-    finite: Finite | None,
+    build: Build,
     env_params: Any,
-    behavior: Callable,
-    progress: jax.Array,
-    gamma: jax.Array,
+    context: Context,
     policy: PolicyParams,
+    behavior: Callable,
     actors: Actors,
     key: jax.Array,
-    game: rival.Game | None = None,
+    game: play.Game | None = None,
 ):
     """Let the actors take T steps.
 
     Args:
-      spec, model: of the agent.
-      finite: tables, if the environment has them.
+      build: of the agent.
       env_params: nominal params.
-      behavior: ``dist -> dist`` that actions are sampled from.
-      progress: float32[], fraction of training done.
-      gamma: float32[], discount; both are noted in the rollout only.
+      context: of the rollout; its tables are used where the environment is finite.
       policy: what acts.
+      behavior: ``dist -> dist`` that actions are sampled from.
       actors: where the environments stand.
       key: PRNG key.
       game: the adversary that interferes, if any, with its policy.
@@ -83,10 +77,11 @@ def collect(
       float32[T, N], sums over the episodes that ended, float32[] each, and the adversary's `Moves`,
       None if there is none.
     """
+    spec, model, finite = build.spec, build.model, context.finite
     env, n = spec.env, spec.num_envs
     heads = _heads(model, finite, policy)
     if game:
-        their_heads = _heads(game.opponent.model, finite, game.policy)
+        their_heads = _heads(game.adversary.model, finite, game.learner.policy)
 
     def env_step(key, env_state, action):
         key_step, key_reset = jax.random.split(key)
@@ -117,7 +112,7 @@ def collect(
         action = sampled.sample(key_act)
         executed, moves = sampled.execute(action), None
         if game:
-            executed, env_state, standing, moves = rival.interfere(
+            executed, env_state, standing, moves = play.interfere(
                 game, their_heads, standing, obs, time == 0, executed, env_state, key
             )
         keys = jax.random.split(key_env, n)
@@ -135,7 +130,7 @@ def collect(
         acted = (obs, env_state, time, action, sampled.log_prob(action), dist, value, reward)
         came = (terminated, truncated, success, next_obs, memory, ended)
         if game and moves is not None:
-            standing = rival.redraw(game, standing, done, key)
+            standing = play.redraw(game, standing, done, key)
             moves = moves._replace(episode_return=ret)
         left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length), standing
         return Actors(new_env, new_obs, memory, *left), (*acted, *came, moves)
@@ -149,7 +144,7 @@ def collect(
     else:
         next_value = _next_value(heads, memories, next_obs)
     if game:
-        view = rival.seen(game.opponent, next_obs, moves.temperature)
+        view = play.seen(game.adversary, next_obs, moves.temperature)
         next_moves = _next_value(their_heads, moves.memory, view)
         moves = moves._replace(memory=None, next_value=next_moves)
 
@@ -173,7 +168,7 @@ def collect(
         advantage=zero,
         target=zero,
         dist=dist,
-        context=Context(progress, gamma, jnp.ones(()), jnp.ones(()), finite),
+        context=context,
         index=obs if finite is not None else None,
         acted=None if moves is None or moves.acted is None else ~moves.acted,
     )

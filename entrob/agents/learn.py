@@ -1,7 +1,7 @@
 """Gradient steps on one rollout: A2C's and PPO's losses plus the regularizers'."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import optax
 
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.sequential import one_at_a_time
-from entrob.agents.spec import Hyper, Spec
+from entrob.agents.spec import Build, Hyper
+from entrob.regularizers.chaining import States
 from entrob.rollout import Context, PolicyOutput, Rollout
 
 
@@ -20,48 +21,67 @@ def make_optimizer(algorithm: str) -> optax.GradientTransformation:
     return optax.scale_by_adam(eps=1e-5)
 
 
+class Learner(NamedTuple):
+    """What learning changes about one player.
+
+    Attributes:
+      policy: what acts.
+      opt_state: the optimizer's state.
+      regularizers: `Guarded` states by name.
+    """
+
+    policy: PolicyParams
+    opt_state: Any
+    regularizers: States
+
+
 def learn(
-    spec: Spec,
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    hyper: Hyper,
-    coefs: dict[str, jax.Array],
-    reg_states: dict[str, Any],
-    policy: PolicyParams,
-    opt_state: Any,
-    memory: Any,
-    rollout: Rollout,
-    key: jax.Array,
-):
+    build: Build, hyper: Hyper, learner: Learner, rollout: Rollout, memory: Any, key: jax.Array
+) -> tuple[Learner, dict[str, jax.Array]]:
     """Epochs of gradient steps on minibatches.
 
     Minibatches are cut from all T·N steps, or, for a recurrent policy, from the N environments with
-    their whole sequences, which begin with `memory` (leaves [N, ...]).
+    their whole sequences.
 
     No step is taken from where KL(π_rollout ‖ π), the mean over the minibatch, is above
     ``hyper.max_kl``. Clipping bounds the ratios of what was sampled; a policy that is all but
     deterministic can turn over within an update by what was not.
 
+    Args:
+      build: of the player.
+      hyper: with the coefficients at this point of training.
+      learner: the player before these steps.
+      rollout: [T, N], with advantages, targets and notes.
+      memory: the policy's where the rollout begins, leaves [N, ...].
+      key: PRNG key.
+
     Returns:
-      ``(network, opt_state, metrics, bad)``; bad holds the regularizers at fault, bool[R] by hook
-      and for ``"gradient"``, in the first minibatch in which anything went wrong.
+      ``(learner, metrics)``: of the regularizers' states only the faults have changed. They are
+      those of the first minibatch in which anything went wrong.
     """
+    optimizer, spec = build.optimizer, build.spec
 
     # A function that runs one at a time may close over nothing that is traced.
-    def optimize(network, opt_state, moments, reg_states, steps, context, memory, swept, key):
-        coefs, hyper = swept
-        loss_fn = _objective(spec, model, hyper, coefs, reg_states, moments, context)
+    def optimize(learner, hyper, steps, context, memory, key):
+        policy, opt_state, states = learner
+        loss_fn = _objective(build, hyper, states, policy.moments, context)
         rate = hyper.learning_rate * (1.0 - hyper.anneal * context.progress)
+        no_probes = {name: jnp.zeros(()) for name in states}
 
         def step(carry, inputs):
-            network, opt_state, sound = carry
+            network, opt_state, faults, sound = carry
             piece, key = inputs
-            (grads, probed), (metrics, bad) = jax.grad(loss_fn, (0, 1), has_aux=True)(
-                network, jnp.zeros(len(coefs)), piece, key
+            (grads, probed), (metrics, looked) = jax.grad(loss_fn, (0, 1), has_aux=True)(
+                network, no_probes, piece, key
             )
             # Where the agent's own loss is not finite, it is the one that spoils gradients.
             own = jnp.isfinite(metrics["policy_loss"] + metrics["value_loss"])
-            bad = jax.tree.map(lambda x: x & sound, bad | {"gradient": (probed > 0) & own})
+            found = {
+                name: state.caught("gradient", (probed[name] > 0) & own).fault
+                for name, state in looked.items()
+            }
+            # What follows a fault is nobody's.
+            faults = jax.tree.map(lambda new, old: jnp.where(sound, new, old), found, faults)
             norm = optax.tree.norm(grads)
             scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(norm, 1e-12))
             grads = jax.tree.map(lambda g: g * scale, grads)
@@ -73,65 +93,56 @@ def learn(
                 (network, opt_state),
                 (stepped, new_state),
             )
-            # What follows a fault is nobody's.
-            faultless = ~jnp.stack(jax.tree.leaves(bad)).any()
-            sound &= faultless & jnp.isfinite(optax.tree.norm(network))
-            return (network, opt_state, sound), (
-                {**metrics, "grad_norm": norm, "stopped": 1.0 * far},
-                bad,
-            )
+            sound &= jnp.isfinite(optax.tree.norm(network))
+            for fault in faults.values():
+                sound &= fault == 0
+            metrics = {**metrics, "grad_norm": norm, "stopped": 1.0 * far}
+            return (network, opt_state, faults, sound), metrics
 
-        start = network, opt_state, jnp.ones((), bool)
+        before = {name: jnp.asarray(state.fault) for name, state in states.items()}
+        start = policy.network, opt_state, before, jnp.ones((), bool)
 
         if spec.epochs == spec.minibatches == 1:
-            carry, (metrics, bad) = step(start, ((steps, memory), key))
-            return *carry[:2], metrics, bad
+            carry, metrics = step(start, ((steps, memory), key))
+        else:
 
-        def epoch(carry, key):
-            key_perm, key_loss = jax.random.split(key)
-            pieces = _cut(model, spec.minibatches, steps, memory, key_perm)
-            return jax.lax.scan(step, carry, (pieces, jax.random.split(key_loss, spec.minibatches)))
+            def epoch(carry, key):
+                key_perm, key_loss = jax.random.split(key)
+                pieces = _cut(build, steps, memory, key_perm)
+                keys = jax.random.split(key_loss, spec.minibatches)
+                return jax.lax.scan(step, carry, (pieces, keys))
 
-        keys = jax.random.split(key, spec.epochs)
-        carry, (metrics, bad) = jax.lax.scan(epoch, start, keys)
-        return (
-            *carry[:2],
-            jax.tree.map(jnp.mean, metrics),
-            jax.tree.map(lambda x: x.any((0, 1)), bad),
-        )
+            carry, metrics = jax.lax.scan(epoch, start, jax.random.split(key, spec.epochs))
+            metrics = jax.tree.map(jnp.mean, metrics)
+        network, opt_state, faults, _ = carry
+        states = {name: s._replace(fault=faults[name]) for name, s in states.items()}
+        return Learner(policy.replace(network=network), opt_state, states), metrics
 
     steps, context = rollout.replace(context=None), rollout.context
-    return one_at_a_time(optimize)(
-        policy.network, opt_state, policy.moments, reg_states, steps, context, memory,
-        (coefs, hyper), key,
-    )  # fmt: skip
+    return one_at_a_time(optimize)(learner, hyper, steps, context, memory, key)
 
 
 def first_gradient(
-    spec: Spec,
-    model: Model,
-    hyper: Hyper,
-    coefs: dict[str, jax.Array],
-    reg_states: dict[str, Any],
-    policy: PolicyParams,
-    memory: Any,
-    rollout: Rollout,
-    key: jax.Array,
+    build: Build, hyper: Hyper, learner: Learner, rollout: Rollout, memory: Any, key: jax.Array
 ) -> Any:
     """The gradient that `learn` begins with, of its first minibatch, before it is clipped."""
+    spec = build.spec
     steps, context = rollout.replace(context=None), rollout.context
-    loss_fn = _objective(spec, model, hyper, coefs, reg_states, policy.moments, context)
+    policy, states = learner.policy, learner.regularizers
+    loss_fn = _objective(build, hyper, states, policy.moments, context)
     piece = steps, memory
     if not spec.epochs == spec.minibatches == 1:
         key_perm, key_loss = jax.random.split(jax.random.split(key, spec.epochs)[0])
-        pieces = _cut(model, spec.minibatches, steps, memory, key_perm)
+        pieces = _cut(build, steps, memory, key_perm)
         piece = jax.tree.map(lambda x: x[0], pieces)
         key = jax.random.split(key_loss, spec.minibatches)[0]
-    return jax.grad(loss_fn, has_aux=True)(policy.network, jnp.zeros(len(coefs)), piece, key)[0]
+    no_probes = {name: jnp.zeros(()) for name in states}
+    return jax.grad(loss_fn, has_aux=True)(policy.network, no_probes, piece, key)[0]
 
 
-def _objective(spec, model, hyper, coefs, reg_states, moments, context: Context) -> Callable:
-    """``(network, probes, (steps, memory), key) -> (loss, (metrics, bad))`` of a minibatch."""
+def _objective(build: Build, hyper: Hyper, states: States, moments, context: Context) -> Callable:
+    """``(network, probes, (steps, memory), key) -> (loss, (metrics, states))`` of a minibatch."""
+    model = build.model
 
     def loss_fn(network, probes, piece, key):
         steps, memory = piece
@@ -143,7 +154,8 @@ def _objective(spec, model, hyper, coefs, reg_states, moments, context: Context)
             table = at(network, context.finite.observations)
             dist, value = jax.tree.map(lambda x: x[batch.index], table)
         policy = PolicyOutput(dist, value, network, at)
-        return _loss(spec, hyper, coefs, reg_states, policy, batch, key, probes)
+        probed = {name: state._replace(probe=probes[name]) for name, state in states.items()}
+        return _loss(build, hyper, probed, policy, batch, key)
 
     return loss_fn
 
@@ -168,10 +180,10 @@ def _evaluator(model: Model, moments: Any, memory: Any, start: jax.Array) -> Cal
     return at
 
 
-def _cut(model: Model, pieces: int, steps: Rollout, memory: Any, key: jax.Array):
+def _cut(build: Build, steps: Rollout, memory: Any, key: jax.Array):
     """Minibatches ``(steps [M, T', n', ...], memory [M, n', ...])`` in a random order."""
-    horizon, envs = steps.reward.shape
-    if model.recurrent:
+    pieces, (horizon, envs) = build.spec.minibatches, steps.reward.shape
+    if build.model.recurrent:
         order = jax.random.permutation(key, envs).reshape(pieces, -1)
         cut = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), steps)
         return cut, jax.tree.map(lambda x: x[order], memory)
@@ -179,19 +191,19 @@ def _cut(model: Model, pieces: int, steps: Rollout, memory: Any, key: jax.Array)
     return jax.tree.map(lambda x: x[order][:, None], _flat(steps)), ()
 
 
-def _loss(spec, hyper, coefs, reg_states, policy: PolicyOutput, batch: Rollout, key, probes):
-    """A2C's or PPO's loss plus the regularizers': ``(float32[], (metrics, bad))``."""
-    chain = spec.regularizer
+def _loss(build: Build, hyper: Hyper, states: States, policy: PolicyOutput, batch: Rollout, key):
+    """A2C's or PPO's loss plus the regularizers': ``(float32[], (metrics, states))``."""
+    chain, algorithm, coefs = build.chain, build.spec.algorithm, hyper.coefs
     key_surrogate, key_loss = jax.random.split(key)
     log_prob, old, advantage = policy.dist.log_prob(batch.action), batch.log_prob, batch.advantage
-    if spec.algorithm == "ppo":
+    if algorithm == "ppo":
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8) * batch.context.trust
         batch = batch.replace(advantage=advantage)
-    (weight, low, high), bad_surrogate = chain.surrogate(
-        key_surrogate, reg_states, policy, batch, coefs, hyper.clip, probes
+    (weight, low, high), states = chain.surrogate(
+        key_surrogate, states, policy, batch, coefs, hyper.clip
     )
     gain = log_prob * advantage
-    if spec.algorithm == "ppo":
+    if algorithm == "ppo":
         ratio = jnp.exp(log_prob - old)
         gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - low, 1.0 + high) * advantage)
     if batch.acted is not None:
@@ -200,7 +212,7 @@ def _loss(spec, hyper, coefs, reg_states, policy: PolicyOutput, batch: Rollout, 
     moved = jnp.clip(policy.value - batch.value, -hyper.value_clip, hyper.value_clip)
     errors = (policy.value - batch.target) ** 2, (batch.value + moved - batch.target) ** 2
     value_loss = jnp.mean(jnp.maximum(*errors))
-    extra, bad_loss = chain.loss(key_loss, reg_states, policy, batch, coefs, probes)
+    extra, states = chain.loss(key_loss, states, policy, batch, coefs)
     total = policy_loss + hyper.value_coef * value_loss + extra
     metrics = {
         "policy_loss": policy_loss,
@@ -209,4 +221,4 @@ def _loss(spec, hyper, coefs, reg_states, policy: PolicyOutput, batch: Rollout, 
         "policy_entropy": policy.dist.entropy().mean(),
         "kl": batch.dist.kl(policy.dist).mean(),  # type: ignore[arg-type]  # both of one kind
     }
-    return total, (metrics, {"surrogate": bad_surrogate, "loss": bad_loss})
+    return total, (metrics, states)

@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import optax
 from flax import struct
 
 from entrob.agents.adversarial.adversary import STRENGTH, Adversary
 from entrob.agents.model import Model
 from entrob.envs import entropy_features
 from entrob.estimators.counting import neighbors
-from entrob.regularizers.protocol import Chain, Regularizer, chain
+from entrob.regularizers.chaining import Chain, chain
+from entrob.regularizers.protocol import Regularizer
 from entrob.rollout import Finite
 
 #: What learning may make of an episode that the time limit cuts.
@@ -52,6 +54,22 @@ class Spec(NamedTuple):
     @property
     def frames_per_update(self) -> int:
         return self.num_envs * self.num_steps
+
+
+class Build(NamedTuple):
+    """What is made of a spec when an agent is compiled.
+
+    Attributes:
+      spec: with the environment adopted.
+      chain: its regularizers.
+      model: functions of its policy.
+      optimizer: without its learning rate.
+    """
+
+    spec: Spec
+    chain: Chain
+    model: Model
+    optimizer: optax.GradientTransformation
 
 
 @struct.dataclass

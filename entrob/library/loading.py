@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from entrob.agents.adversarial.opponent import player
+from entrob.agents.adversarial.play import player
 from entrob.errors import EntrobError, unknown
 from entrob.library.policy import DESCRIPTION, Policy, read_policy
 from entrob.library.testing import Act
@@ -74,7 +74,7 @@ def _read(manifest: dict[str, Any], path: Path, rows: Any, place: int) -> Policy
     (group,) = group_methods((method,))
     prog = program(experiment, group)
     weights = read_policies(path, len(rows), prog)
-    if prog.agent.opponent:
+    if prog.agent.adversary:
         weights = player(weights, "protagonist")
     facts = {key: manifest[key] for key in ("experiment", "preset", "git_commit", "versions")}
     return Policy(

@@ -14,6 +14,7 @@ from typing import Any
 from entrob.errors import EntrobError
 from entrob.registry import Registry, imported
 from entrob.regularizers import controls, intrinsic, losses, schedules, shaping, temperature
+from entrob.regularizers.chaining import Chain, chain
 from entrob.regularizers.controls import (
     placebo_loss,
     placebo_reward,
@@ -46,7 +47,7 @@ from entrob.regularizers.losses import (
     tsallis,
     value_gradient,
 )
-from entrob.regularizers.protocol import HOOKS, Chain, Regularizer, chain
+from entrob.regularizers.protocol import HOOKS, Regularizer
 from entrob.regularizers.shaping import (
     agentic_aepo,
     clip_cov,

@@ -15,6 +15,7 @@ from entrob.distributions import Categorical
 from entrob.envs import make
 from entrob.estimators.advantages import gae
 from entrob.regularizers import Regularizer, chain, policy_entropy, state_entropy
+from entrob.rollout import Context
 
 #: Actions drawn from logits that favor the first one by the coefficient.
 TILT = Regularizer(
@@ -57,10 +58,10 @@ def measured(agent, params, chunk, updates=1, **coefs):
 def by_hand(agent, params, state, bonus, entropy):
     """The first gradient of A2C with a bonus per angle and a coefficient of policy entropy."""
     hyper, key_roll = Hyper(), jax.random.split(state.key, 5)[1]
+    context = Context(0.0, hyper.gamma)
     _, rollout, next_value, *_ = collect(
-        agent.spec, agent.model, None, params, lambda dist: dist, jnp.float32(0),
-        jnp.float32(hyper.gamma), state.policy, state.actors, key_roll,
-    )  # fmt: skip
+        agent.build, params, context, state.policy, lambda dist: dist, state.actors, key_roll
+    )
     reward = rollout.reward + bonus * rollout.obs[..., 2]
     ends = rollout.terminated, rollout.truncated
     advantage = gae(reward, rollout.value, next_value, *ends, 0.99, 0.95)

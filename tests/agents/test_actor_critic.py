@@ -14,7 +14,7 @@ from entrob.agents.actor_critic import AGENT, HEALTHY, make_agent
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.regularizers import Regularizer, chain, policy_entropy, state_entropy
-from entrob.regularizers.protocol import faults
+from entrob.regularizers.chaining import faults
 
 
 @struct.dataclass
@@ -153,7 +153,7 @@ def test_regularizers_see_what_learning_makes_of_a_time_limit(time_limit):
     env = Probe(length=10**6, limit=4)
     spec = Spec(env, chain(seen), num_envs=2, num_steps=8, time_limit=time_limit)
     state = batch_of(make_agent(spec), env.default_params, [0], {"seen": [1.0]}, updates=1)[0]
-    assert state.regularizers["seen"][0].tolist() == (
+    assert state.regularizers["seen"].inner[0].tolist() == (
         [0, 4] if time_limit == "bootstrap" else [4, 0]
     )
 
@@ -247,7 +247,7 @@ def test_a_diverged_run_is_frozen_and_its_neighbors_unharmed(hook):
     sick, curves = batch_of(agent, params, [0, 1, 2], {**coefs, "spoiler": [1, 2, 1]}, updates=4)
     well, _ = batch_of(agent, params, [0, 1, 2], {**coefs, "spoiler": [1, 1, 1]}, updates=4)
     assert sick.diverged_at.tolist() == [-1, 2, -1]
-    fault = faults(agent.spec.regularizer.names).index(f"spoiler: {hook}")
+    fault = faults(agent.build.chain.names).index(f"spoiler: {hook}")
     assert sick.cause.tolist() == [HEALTHY, 2 + fault, HEALTHY]
     assert sick.update.tolist() == [4, 2, 4]
     assert (

@@ -15,6 +15,7 @@ from entrob.agents.spec import Hyper, Spec
 from entrob.envs import Environment, make
 from entrob.errors import EntrobError
 from entrob.regularizers import Regularizer, chain, policy_entropy
+from entrob.rollout import Context
 
 
 @struct.dataclass
@@ -153,10 +154,10 @@ def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
     spec = Spec(env, chain(), "lstm", "ppo", num_envs=2, num_steps=6)
     agent, hyper = make_agent(spec), Hyper()
     state = agent.init(jax.random.PRNGKey(0), hyper, params)
+    key, context = jax.random.PRNGKey(1), Context(0.0, 0.9)
     _, rollout, next_value, *_ = collect(
-        spec, agent.model, None, params, lambda d: d, jnp.float32(0), jnp.float32(0.9),
-        state.policy, state.actors, jax.random.PRNGKey(1),
-    )  # fmt: skip
+        agent.build, params, context, state.policy, lambda d: d, state.actors, key
+    )
     # Within an episode the next value is the value at the next step.
     assert not (rollout.terminated | rollout.truncated)[:-1].any()
     np.testing.assert_allclose(next_value[:-1], rollout.value[1:], atol=1e-5)
@@ -170,13 +171,11 @@ def test_an_episode_that_ends_within_a_rollout_has_the_value_of_its_own_last_obs
         spec = Spec(env, chain(), LSTM(2, width=8), "ppo", num_envs=2, num_steps=steps)
         agent = make_agent(spec)
 
-        def run(key, agent=agent, spec=spec):
-            state = agent.init(key, Hyper(), params)
-            out = collect(
-                spec, agent.model, None, params, lambda d: d, jnp.float32(0), jnp.float32(0.9),
-                state.policy, state.actors, key,
-            )  # fmt: skip
-            _, rollout, next_value, *_ = out
+        def run(key, agent=agent):
+            state, context = agent.init(key, Hyper(), params), Context(0.0, 0.9)
+            _, rollout, next_value, *_ = collect(
+                agent.build, params, context, state.policy, lambda d: d, state.actors, key
+            )
             # What follows the last observation of an episode of four: a blank one.
             obs = jnp.concatenate([rollout.obs[:4], jnp.zeros((1, 2, 2))])
             start = (jnp.arange(5) == 0)[:, None] & jnp.ones((5, 2), bool)

@@ -16,7 +16,9 @@ from gymnax.environments import spaces
 
 from entrob.distributions import Categorical, TanhNormal
 from entrob.estimators.counting import neighbors
-from entrob.regularizers.protocol import Regularizer, chain
+from entrob.regularizers.chaining import chain
+from entrob.regularizers.guards import Guarded
+from entrob.regularizers.protocol import Regularizer
 from entrob.rollout import Context, Finite, PolicyOutput, Rollout
 
 STEPS, ENVS, SIZE, ACTIONS, DIMENSIONS, HIDDEN, STATES = 12, 4, 3, 4, 2, 5, 20
@@ -153,8 +155,8 @@ def _look(part: Regularizer, kind, params, rollout, state, coefs):
     alone = rollout.replace(context=None)
 
     def one(coef):
-        states, named = {part.name: state}, {part.name: coef}
-        bonus, states, _ = whole.reward(keys[0], states, rollout, named)
+        states, named = {part.name: Guarded(state)}, {part.name: coef}
+        bonus, states = whole.reward(keys[0], states, rollout, named)
         shaped, _ = whole.advantage(states, rollout, named)
         notes = whole.prepare(states, shaped, named)
         steps = alone.replace(advantage=shaped.advantage, target=shaped.target, notes=notes)
@@ -179,7 +181,7 @@ def _look(part: Regularizer, kind, params, rollout, state, coefs):
         (value, out), gradient = jax.value_and_grad(objective, has_aux=True)(params)
         behavior = whole.behavior(states, rollout.dist, named)
         metrics = {"policy_entropy": jnp.float32(1.0), "params": params}
-        new, _ = whole.update(keys[3], states, rollout, metrics, named)
+        new = whole.update(keys[3], states, rollout, metrics, named)
         return {
             **out,
             "bonus": bonus,
@@ -188,7 +190,7 @@ def _look(part: Regularizer, kind, params, rollout, state, coefs):
             "behavior": behavior,
             "objective": value,
             "gradient": gradient,
-            "updated": new[part.name],
+            "updated": new[part.name].inner,
         }
 
     return jax.vmap(one)(coefs)

@@ -85,7 +85,11 @@ def train():
         keys = jnp.stack([jax.random.PRNGKey(0)] * width)
         params = env.default_params
         state = jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
-        state = state.replace(regularizers={**state.regularizers, **(states or {})})
+        inner = {
+            name: state.regularizers[name]._replace(inner=own)
+            for name, own in (states or {}).items()
+        }
+        state = state.replace(regularizers={**state.regularizers, **inner})
         chunk = lambda s, h: agent.train_chunk(s, h, params, updates)
         return jax.jit(jax.vmap(chunk))(state, hyper)
 

@@ -10,10 +10,11 @@ from entrob.agents.actor_critic import AGENT
 from entrob.distributions import Categorical
 from entrob.errors import EntrobError
 from entrob.regularizers import Regularizer, chain, policy_entropy, schedules
-from entrob.regularizers.protocol import WATCHED, faults
+from entrob.regularizers.chaining import faults
+from entrob.regularizers.guards import FAULTS, Guarded
 from entrob.rollout import PolicyOutput
 
-MEDDLING = tuple(hook for hook in WATCHED if hook != "update")
+MEDDLING = ("behavior", "reward", "advantage", "surrogate", "loss")
 
 
 def meddler(*hooks) -> Regularizer:
@@ -109,7 +110,7 @@ def test_wrong_advantages_are_named_in_one_line(make_rollout, returned, message)
         Regularizer("odd", advantage=lambda state, rollout, coef: returned(rollout.reward))
     )
     with pytest.raises(EntrobError, match=message) as error:
-        part.advantage({"odd": ()}, make_rollout(0), {"odd": 1.0})
+        part.advantage({"odd": Guarded()}, make_rollout(0), {"odd": 1.0})
     assert "'odd'" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -124,11 +125,17 @@ def test_only_the_one_that_did_it_is_blamed(make_rollout):
 
     names = ("good", "guilty", "after", "off")
     part = chain(*(Regularizer(name, reward=reward, advantage=advantage) for name in names))
-    states = {"good": "well", "guilty": "ill", "after": "well", "off": "ill"}
+    inner = {"good": "well", "guilty": "ill", "after": "well", "off": "ill"}
+    states = {name: Guarded(own) for name, own in inner.items()}
     coefs = {"good": 1.0, "guilty": 1.0, "after": 1.0, "off": 0.0}
-    guilty = [False, True, False, False]
-    assert part.reward(key, states, make_rollout(0), coefs)[2].tolist() == guilty
-    assert part.advantage(states, make_rollout(0), coefs)[1].tolist() == guilty
+    for hook, (_, after) in {
+        "reward": part.reward(key, states, make_rollout(0), coefs),
+        "advantage": part.advantage(states, make_rollout(0), coefs),
+    }.items():
+        caught = {name: int(state.fault) for name, state in after.items()}
+        assert caught == {**dict.fromkeys(names, 0), "guilty": 1 + FAULTS.index(hook)}
+        assert faults(names)[part.fault(after) - 1] == f"guilty: {hook}"
+    assert part.fault(states) == 0
 
 
 def test_bonuses_add_up_and_states_stay_apart(make_rollout):
@@ -143,11 +150,12 @@ def test_bonuses_add_up_and_states_stay_apart(make_rollout):
         )
 
     part = chain(counting("a"), counting("b"))
-    states = {**part.init(key, None, None), "b": 5}
-    total, states, _ = part.reward(key, states, rollout, {"a": 2.0, "b": 0.5})
+    states = {**part.init(key, None, None), "b": Guarded(5)}
+    total, states = part.reward(key, states, rollout, {"a": 2.0, "b": 0.5})
     np.testing.assert_allclose(total, 2.5 * rollout.reward, rtol=1e-6)
-    states, bad = part.update(key, states, rollout, {"step": 10}, {"a": 2.0, "b": 0.5})
-    assert states == {"a": 11, "b": 16} and not bad.any()
+    states = part.update(key, states, rollout, {"step": 10}, {"a": 2.0, "b": 0.5})
+    assert {name: state.inner for name, state in states.items()} == {"a": 11, "b": 16}
+    assert part.fault(states) == 0
 
 
 def test_weights_multiply_and_the_last_clip_range_holds(make_rollout):
@@ -158,7 +166,7 @@ def test_weights_multiply_and_the_last_clip_range_holds(make_rollout):
         return Regularizer(name, surrogate=surrogate)
 
     part = chain(fixed("a", 2.0, 0.1, 0.3), fixed("b", 3.0, 0.2, 0.4), fixed("off", 9.0, 9.0, 9.0))
-    states = dict.fromkeys(part.names, ())
+    states = dict.fromkeys(part.names, Guarded())
     policy = PolicyOutput(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), None)
     for coefs, wanted in [((1.0, 1.0, 0.0), [6.0, 0.2, 0.4]), ((0.0, 0.0, 0.0), [1.0, 0.5, 0.5])]:
         named = dict(zip(part.names, coefs))
@@ -173,7 +181,7 @@ def test_a_surrogate_sees_the_clip_range_so_far(make_rollout):
 
     part = chain(*(Regularizer(name, surrogate=double) for name in ("a", "off", "b")))
     policy, coefs = PolicyOutput(*[jnp.zeros(())] * 3, None), {"a": 1.0, "off": 0.0, "b": 1.0}
-    states = dict.fromkeys(part.names, ())
+    states = dict.fromkeys(part.names, Guarded())
     out, _ = part.surrogate(jax.random.PRNGKey(0), states, policy, make_rollout(0), coefs, 0.5)
     assert [float(x.mean()) for x in out] == pytest.approx([1.0, 0.5, 2.0])
 
@@ -216,7 +224,7 @@ def broken(hook) -> Regularizer:
     return Regularizer("broken", lambda *args: jnp.ones(2), **{hook: spoil[hook]})
 
 
-@pytest.mark.parametrize("hook", WATCHED)
+@pytest.mark.parametrize("hook", [*MEDDLING, "update"])
 def test_the_hook_that_returned_nan_is_named(train, hook):
     parts = [policy_entropy(), broken(hook)]
     state, _ = train(parts, {"policy_entropy": [0.1, 0.1], "broken": [0.0, 1.0]}, algorithm="ppo")
@@ -259,7 +267,7 @@ def test_notes_go_with_their_steps(train, algorithm):
 def test_notes_of_another_shape_are_named(make_rollout):
     part = chain(Regularizer("short", prepare=lambda state, rollout, coef: rollout.reward[0]))
     with pytest.raises(EntrobError, match=r"'short': prepare .* \[12, 4, '...'\], got \[4\]"):
-        part.prepare({"short": ()}, make_rollout(0), {"short": 1.0})
+        part.prepare({"short": Guarded()}, make_rollout(0), {"short": 1.0})
 
 
 @pytest.mark.parametrize("hook", ["reward", "update"])
@@ -269,7 +277,12 @@ def test_a_state_that_changes_shape_is_named(make_rollout, hook):
         "update": lambda key, state, rollout, metrics: jnp.append(state, 1.0),
     }
     part = chain(Regularizer("grows", **{hook: grow[hook]}))
-    args = (jax.random.PRNGKey(0), {"grows": jnp.zeros(2)}, make_rollout(0), {"grows": 1.0})
+    args = (
+        jax.random.PRNGKey(0),
+        {"grows": Guarded(jnp.zeros(2))},
+        make_rollout(0),
+        {"grows": 1.0},
+    )
     with pytest.raises(EntrobError, match=rf"'grows': {hook} .*float32\[2\], got float32\[3\]"):
         getattr(part, hook)(*args[:3], *([{}] if hook == "update" else []), args[3])
 

@@ -10,7 +10,7 @@ import entrob
 from entrob.distributions import Categorical
 from entrob.errors import EntrobError
 from entrob.regularizers import Regularizer, load, policy_entropy, schedules
-from entrob.regularizers.protocol import chain
+from entrob.regularizers.chaining import chain
 from entrob.rollout import PolicyOutput
 
 

@@ -54,7 +54,7 @@ def test_the_temperature_moves_within_a_short_run_toward_its_target(train):
     part = build("sac_temperature", initial=1.0, learning_rate=0.02)
     settings = {"algorithm": "ppo", "epochs": 4, "minibatches": 4}
     state, curves = train([part], {"sac_temperature": shares}, updates=40, **settings)
-    alpha = np.asarray(state.regularizers["sac_temperature"].log_alpha)
+    alpha = np.asarray(state.regularizers["sac_temperature"].inner.log_alpha)
     assert alpha[0] < -2  # nearly uniform, far above its target
     entropy = np.asarray(curves["policy_entropy"])[:, -5:].mean(1) / np.log(3)
     assert entropy[1] > 0.9 and entropy[1] > entropy[0]

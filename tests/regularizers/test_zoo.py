@@ -180,7 +180,7 @@ def test_a_family_trains_in_one_program_and_zero_is_none(train, name):
     start, _ = train(parts, coefs, updates=0, **settings)
     # While they are off, whatever their states hold does no harm.
     spoil = lambda x: x.at[1].set(jnp.nan) if x.dtype.kind == "f" else x
-    states = {member: jax.tree.map(spoil, start.regularizers[member]) for member in members}
+    states = {member: jax.tree.map(spoil, start.regularizers[member].inner) for member in members}
     state, _ = train(parts, coefs, states=states, **settings)
     assert state.diverged_at.tolist() == [-1] * width
     alone, _ = train(parts[:2], {other: [coef] for other, coef in entropies.items()}, **settings)

@@ -1,6 +1,6 @@
 """Adversaries: what a second player may do against the one that learns to act, the protagonist.
 
-Testing lets the protagonist act alone, as in all the sources. How it plays is in `opponent`,
+Testing lets the protagonist act alone, as in all the sources. How it plays is in `play`,
 how it learns in `response`.
 """
 

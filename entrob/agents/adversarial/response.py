@@ -13,22 +13,21 @@ import jax.numpy as jnp
 
 from entrob.agents.adversarial import curriculum as curricula
 from entrob.agents.adversarial.adversary import FORCES
-from entrob.agents.adversarial.opponent import SALT, Game, Moves, Opponent, is_quantal
+from entrob.agents.adversarial.play import SALT, AdversaryBuild, Game, Moves
 from entrob.agents.estimate import estimate
-from entrob.agents.learn import learn
-from entrob.agents.spec import Hyper, Spec
-from entrob.regularizers.protocol import Chain
+from entrob.agents.learn import Learner, learn
+from entrob.agents.spec import Hyper
 from entrob.rollout import Rollout
 
 
-def rollout_of(opponent: Opponent, rollout: Rollout, moves: Moves) -> Rollout:
+def rollout_of(adversary: AdversaryBuild, rollout: Rollout, moves: Moves) -> Rollout:
     """The rollout as the adversary has it: its reward is the negative of the protagonist's.
 
     That of ``"qarl"`` is more by -τ log π(b|s), whose mean is τ times the entropy; τ is in the
     unit of the rewards of the rollout, which `reward_scale` may have divided.
     """
     reward = -rollout.reward
-    if is_quantal(opponent):
+    if adversary.quantal:
         reward -= moves.temperature * moves.log_prob
     names = ("obs", "action", "log_prob", "dist", "value", "acted")
     own = {name: getattr(moves, name) for name in names}
@@ -37,11 +36,9 @@ def rollout_of(opponent: Opponent, rollout: Rollout, moves: Moves) -> Rollout:
 
 def respond(
     game: Game,
-    spec: Spec,
-    optimizer: Any,
     hyper: Hyper,
     state: Any,
-    learned: tuple[Any, Any],
+    learner: Learner,
     rollout: Rollout,
     moves: Moves,
     key: jax.Array,
@@ -50,9 +47,9 @@ def respond(
 
     Args:
       game: who it played against.
-      spec, optimizer, hyper: as the protagonist's.
+      hyper: as the protagonist's.
       state: `AgentState` before the update.
-      learned: the protagonist's network and optimizer state after its gradient steps.
+      learner: the protagonist after its gradient steps.
       rollout: what it learned from.
       moves: what the adversary did in it.
       key: PRNG key of these steps; folded before use.
@@ -60,19 +57,18 @@ def respond(
     Returns:
       ``(network, opt_state, curriculum)``, the first two by player.
     """
-    opponent, theirs, opt_state, curriculum, _ = game
-    own = rollout_of(opponent, rollout, moves)
+    adversary, before, curriculum, _ = game
+    own = rollout_of(adversary, rollout, moves)
     own = estimate(own, jnp.zeros_like(own.reward), moves.next_value, hyper)
-    network, opt_state, *_ = learn(
-        spec._replace(regularizer=Chain(())), opponent.model, optimizer, hyper, {}, {}, theirs,
-        opt_state, state.actors.standing.memory, own, jax.random.fold_in(key, SALT),
-    )  # fmt: skip
-    both = (
-        {"protagonist": ours, "adversary": other}
-        for ours, other in zip(learned, (network, opt_state))
-    )
-    olds = state.network, state.opt_state
-    kept = [take_turns(opponent, state.update, old, new) for old, new in zip(olds, both)]
+    memory = state.actors.standing.memory
+    learned, _ = learn(adversary.build, hyper, before, own, memory, jax.random.fold_in(key, SALT))
+    sides = {"protagonist": learner, "adversary": learned}
+    networks = {side: one.policy.network for side, one in sides.items()}
+    opt_states = {side: one.opt_state for side, one in sides.items()}
+    kept = [
+        take_turns(adversary, state.update, old, new)
+        for old, new in ((state.network, networks), (state.opt_state, opt_states))
+    ]
     if curriculum:
         ended = rollout.terminated | rollout.truncated
         episodes = moves.temperature, moves.shape, moves.episode_return
@@ -80,15 +76,15 @@ def respond(
     return *kept, curriculum
 
 
-def take_turns(opponent: Opponent, update: jax.Array, old: dict, new: dict) -> dict:
+def take_turns(adversary: AdversaryBuild, update: jax.Array, old: dict, new: dict) -> dict:
     """What both players keep of an update: all, or with forces only the one whose turn it is.
 
     Args:
-      opponent: the adversary.
+      adversary: its static part.
       update: int32[]; even ones are the protagonist's.
       old, new: anything by player, before and after.
     """
-    if opponent.adversary.kind not in FORCES:
+    if adversary.declared.kind not in FORCES:
         return new
     turns = {"protagonist": update % 2 == 0, "adversary": update % 2 == 1}
 

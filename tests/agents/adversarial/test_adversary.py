@@ -13,9 +13,10 @@ from gymnax.environments.classic_control import cartpole
 
 from entrob.agents.actor_critic import make_agent
 from entrob.agents.adversarial import curriculum as curricula
-from entrob.agents.adversarial import opponent as rival
+from entrob.agents.adversarial import play
 from entrob.agents.adversarial.adversary import Adversary, check_adversary, misfit
 from entrob.agents.adversarial.response import rollout_of
+from entrob.agents.learn import make_optimizer
 from entrob.agents.networks import LSTM, MLP
 from entrob.agents.spec import Hyper, Spec
 from entrob.distributions import Categorical, TanhNormal
@@ -23,6 +24,7 @@ from entrob.envs import make
 from entrob.envs.wrappers import with_disturbance
 from entrob.errors import EntrobError
 from entrob.regularizers import Regularizer, chain
+from entrob.rollout import Context
 
 N = 5000
 
@@ -61,21 +63,22 @@ def normal(mean, size=1):
 
 
 def interfere(adversary, strength, theirs, executed, env=None, state=None):
-    """One move of an adversary whose distribution is `theirs`: see `rival.interfere`."""
-    opponent = rival.make_opponent(env or Push(), adversary, MLP(2, hidden=(4,)))
+    """One move of an adversary whose distribution is `theirs`: see `play.interfere`."""
+    spec = Spec(env or Push(), network=MLP(2, hidden=(4,)))
+    built = play.build_adversary(adversary, spec, make_optimizer("ppo"))
     shape, key = jnp.float32(4.0), jax.random.key(0)
     quantal = adversary.kind == "qarl"
-    standing = rival.Standing((), jnp.full(N, 0.01), jnp.full(N, shape)) if quantal else None
+    standing = play.Standing((), jnp.full(N, 0.01), jnp.full(N, shape)) if quantal else None
     seen = []
 
     def heads(memory, obs, start):
         seen.append(obs)
         return theirs, jnp.zeros(N), memory
 
-    game = rival.Game(opponent, None, None, curricula.start(None)._replace(shape=shape), strength)
+    game = play.Game(built, None, curricula.start(None)._replace(shape=shape), strength)
     obs = jnp.ones((N, 1))
-    out = rival.interfere(
-        game, heads, standing or rival.Standing(()), obs, None, executed, state, key
+    out = play.interfere(
+        game, heads, standing or play.Standing(()), obs, None, executed, state, key
     )
     return *out, seen[0], game
 
@@ -166,7 +169,7 @@ def test_the_quantal_one_sees_its_temperature_and_draws_a_new_one_for_a_new_epis
     )
     np.testing.assert_allclose(seen, np.stack([np.ones(N), np.full(N, 0.2)], 1), rtol=1e-6)
     done = jnp.arange(N) % 2 == 0
-    after = rival.redraw(game, standing, done, jax.random.key(1))
+    after = play.redraw(game, standing, done, jax.random.key(1))
     np.testing.assert_array_equal(after.temperature[~done], standing.temperature[~done])
     drawn = np.asarray(after.temperature[done])
     assert scipy.stats.kstest(drawn, scipy.stats.gamma(4.0, scale=1e-3).cdf).pvalue > 0.01
@@ -210,7 +213,7 @@ def test_players_take_turns_bit_for_bit(quantal):
                 same = jax.tree.map(lambda a, b: bool((a == b).all()), old[side], new[side])
                 assert all(jax.tree.leaves(same)) == (side != learner), (field, side)
     # What adapts to the protagonist's steps waits for them.
-    assert [float(state.regularizers["bonus"]) for state in states] == [0, 1, 1]
+    assert [float(state.regularizers["bonus"].inner) for state in states] == [0, 1, 1]
 
 
 def test_nothing_recompiles_while_the_curriculum_goes_on(quantal):
@@ -223,18 +226,18 @@ def test_nothing_recompiles_while_the_curriculum_goes_on(quantal):
 
 
 def test_the_adversary_gains_what_the_protagonist_loses_and_its_entropy():
-    opponent = rival.Opponent(Adversary("rarl"), None, ())
-    quantal = rival.Opponent(Adversary("qarl"), None, ())
+    plain = play.AdversaryBuild(Adversary("rarl"), None, ())
+    quantal = play.AdversaryBuild(Adversary("qarl"), None, ())
     env = Push()
     agent = make_agent(Spec(env, chain(), MLP(2, hidden=(4,)), num_envs=2, num_steps=3))
     rollout = roll(agent, env)
     rewards = jnp.arange(6.0).reshape(3, 2)
     rollout = rollout.replace(reward=rewards)
-    moves = rival.Moves(
+    moves = play.Moves(
         rollout.obs, rollout.action, rewards - 3.0, rollout.dist, rollout.value, None,
         rewards / 10, None, None,
     )  # fmt: skip
-    np.testing.assert_array_equal(rollout_of(opponent, rollout, moves).reward, -rewards)
+    np.testing.assert_array_equal(rollout_of(plain, rollout, moves).reward, -rewards)
     expected = -rewards - rewards / 10 * (rewards - 3.0)
     soft = rollout_of(quantal, rollout, moves)
     np.testing.assert_allclose(soft.reward, expected, rtol=1e-6)
@@ -245,11 +248,9 @@ def roll(agent, env):
     """A rollout of an untrained agent."""
     from entrob.agents.collect import collect
 
-    state = agent.init(jax.random.PRNGKey(0), Hyper(), env.default_params)
-    return collect(
-        agent.spec, agent.model, None, env.default_params, lambda d: d, jnp.float32(0),
-        jnp.float32(0.9), state.policy, state.actors, jax.random.key(0),
-    )[1]  # fmt: skip
+    params, key, context = env.default_params, jax.random.key(0), Context(0.0, 0.9)
+    state = agent.init(jax.random.PRNGKey(0), Hyper(), params)
+    return collect(agent.build, params, context, state.policy, lambda d: d, state.actors, key)[1]
 
 
 def train(adversary, strength, network, env=None, updates=100):

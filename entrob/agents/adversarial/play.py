@@ -10,46 +10,58 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from gymnax.environments import spaces
 
 from entrob.agents.adversarial import curriculum as curricula
 from entrob.agents.adversarial.adversary import FORCES, Adversary, check_adversary, misfit
+from entrob.agents.learn import Learner
 from entrob.agents.model import Model, PolicyParams, make_model
+from entrob.agents.spec import Build, Spec
 from entrob.envs.wrappers.disturbance import DisturbedEnvironment
 from entrob.errors import EntrobError
+from entrob.regularizers.chaining import Chain
 
 # Folded into keys, so that the protagonist draws what it would draw alone.
 SALT = 0x72697661
 
 
-class Opponent(NamedTuple):
+class AdversaryBuild(NamedTuple):
     """The adversary's static part.
 
     Attributes:
-      adversary: what it may do.
-      model: its policy's functions.
+      declared: what it may do.
+      build: its spec, which has no regularizers, its policy's functions and its optimizer.
       unit: k numbers, what a force of strength 1 is along each axis; empty if it exerts none.
     """
 
-    adversary: Adversary
-    model: Model
+    declared: Adversary
+    build: Build
     unit: tuple[float, ...]
+
+    @property
+    def model(self) -> Model:
+        """Functions of its policy."""
+        return self.build.model
+
+    @property
+    def quantal(self) -> bool:
+        """Whether it has a temperature."""
+        return self.declared.kind == "qarl"
 
 
 class Game(NamedTuple):
     """Who the protagonist plays against at the moment.
 
     Attributes:
-      opponent: the adversary.
-      policy: `PolicyParams` that it acts by.
-      opt_state: its optimizer's.
+      adversary: its static part.
+      learner: its policy and its optimizer's state.
       curriculum: `Curriculum` of its temperatures, or ().
       strength: float32[], see `check_adversary`.
     """
 
-    opponent: Opponent
-    policy: PolicyParams
-    opt_state: Any
+    adversary: AdversaryBuild
+    learner: Learner
     curriculum: Any
     strength: jax.Array | float
 
@@ -94,59 +106,58 @@ class Moves(NamedTuple):
     next_value: Any = None
 
 
-def make_opponent(env: Any, adversary: Adversary, network: Any) -> Opponent:
+def build_adversary(
+    adversary: Adversary, spec: Spec, optimizer: optax.GradientTransformation
+) -> AdversaryBuild:
     """Build the adversary's side of a game.
 
     Args:
-      env: what is played in; for forces, one made with ``disturbed=True``.
       adversary: what it may do.
-      network: as of `make_model`, the protagonist's.
+      spec, optimizer: the protagonist's; for forces, the environment is one made with
+        ``disturbed=True``.
 
     Raises:
       EntrobError: the adversary is none, or does not fit the environment.
     """
-    reason = misfit(env, check_adversary(adversary))
-    if reason:
+    env, declared = spec.env, check_adversary(adversary)
+    if reason := misfit(env, declared):
         raise EntrobError(reason)
-    if adversary.kind not in FORCES:
-        return Opponent(adversary, make_model(env, network), ())
+    spec = spec._replace(regularizer=Chain(()))
+    made = lambda model: Build(spec, Chain(()), model, optimizer)
+    if declared.kind not in FORCES:
+        return AdversaryBuild(declared, made(make_model(env, spec.network)), ())
     if not isinstance(env, DisturbedEnvironment):
         raise EntrobError(f"make {env.name} with entrob.make(id, disturbed=True): forces act on it")
     unit = env.disturbance_space().high
     # In shares of the strength, so that the density of a strength of 0 is finite.
-    model = make_model(env, network, spaces.Box(-1.0, 1.0, unit.shape))
-    return Opponent(adversary, model, tuple(unit.tolist()))
+    model = make_model(env, spec.network, spaces.Box(-1.0, 1.0, unit.shape))
+    return AdversaryBuild(declared, made(model), tuple(unit.tolist()))
 
 
-def is_quantal(opponent: Opponent) -> bool:
-    """Whether it has a temperature."""
-    return opponent.adversary.kind == "qarl"
-
-
-def begin(opponent: Opponent, n: int, key: jax.Array) -> Standing:
+def begin(adversary: AdversaryBuild, n: int, key: jax.Array) -> Standing:
     """N episodes that begin."""
-    memory = opponent.model.memory(n)
-    if not is_quantal(opponent):
+    memory = adversary.model.memory(n)
+    if not adversary.quantal:
         return Standing(memory)
     shape = jnp.float32(curricula.FIRST)
     fresh = curricula.draw(jax.random.fold_in(key, SALT), shape, (n,))
     return Standing(memory, fresh, jnp.full(n, shape))
 
 
-def init(opponent: Opponent, standing: Standing, obs: jax.Array, key: jax.Array) -> Any:
+def init(adversary: AdversaryBuild, standing: Standing, obs: jax.Array, key: jax.Array) -> Any:
     """Its network's parameters.
 
     Args:
       standing, obs: of N environments.
       key: the protagonist's; folded before use.
     """
-    view = seen(opponent, obs, standing.temperature)
-    return opponent.model.init(jax.random.fold_in(key, SALT), view)
+    view = seen(adversary, obs, standing.temperature)
+    return adversary.model.init(jax.random.fold_in(key, SALT), view)
 
 
-def seen(opponent: Opponent, obs: jax.Array, temperature: Any) -> jax.Array:
+def seen(adversary: AdversaryBuild, obs: jax.Array, temperature: Any) -> jax.Array:
     """What it observes: of ``"qarl"`` τ is appended, in units of the first one's mean."""
-    if not is_quantal(opponent):
+    if not adversary.quantal:
         return obs
     shown = temperature * (curricula.RATE / curricula.FIRST)
     return jnp.concatenate([obs, shown[..., None]], -1)
@@ -177,9 +188,10 @@ def interfere(
       ``(executed, env_state, Standing, Moves)``: the action to execute, the state to step from, and
       the record of this step.
     """
-    opponent, kind, strength = game.opponent, game.opponent.adversary.kind, game.strength
+    adversary, strength = game.adversary, game.strength
+    kind = adversary.declared.kind
     key_action, key_turn, _ = _keys(key)
-    view = seen(opponent, obs, standing.temperature)
+    view = seen(adversary, obs, standing.temperature)
     dist, value, memory = heads(standing.memory, view, start)
     action = dist.sample(key_action)
     theirs, acted = dist.execute(action), None
@@ -192,7 +204,7 @@ def interfere(
     else:
         # Together no more than the strength, which one axis may have for itself.
         shares = theirs / jnp.maximum(1.0, jnp.abs(theirs).sum(-1, keepdims=True))
-        unit = np.array(opponent.unit, np.float32)
+        unit = np.array(adversary.unit, np.float32)
         env_state = env_state.replace(disturbance=strength * unit * shares)
     scored = action, dist.log_prob(action), dist, value, acted
     moves = Moves(view, *scored, standing.temperature, standing.shape, memory)
@@ -201,7 +213,7 @@ def interfere(
 
 def redraw(game: Game, standing: Standing, done: jax.Array, key: jax.Array) -> Standing:
     """The standing after a step: of ``"qarl"``, episodes that begin have a new τ."""
-    if not is_quantal(game.opponent):
+    if not game.adversary.quantal:
         return standing
     shape = game.curriculum.shape
     fresh = curricula.draw(_keys(key)[2], shape, done.shape)
