@@ -5,7 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from entrob.estimators.weighted import by_rows
+
 _ROWS = 4096  # points served at a time: bounds the memory at about k × _ROWS × lanes floats
+_MANY = 8  # neighbors from which on sorting beats keeping them in order: three times at twelve
 _UNROLL = 4  # coordinates added per step: unrolling hundreds is slow to compile and to run
 
 
@@ -34,13 +37,24 @@ def smallest_distances(x: jax.Array, k: int, exclude_self: bool = False) -> jax.
     n, most = x.shape[0], x.shape[0] - exclude_self
     if not 1 <= k <= most:
         raise ValueError(f"k must be in 1..{most} for {n} points, not {k}")
+    wanted = k + exclude_self
     # A core is fastest with one column at a time, which keeps all it needs in its cache; an
     # accelerator is slow at many small steps.
     lanes = 1 if jax.default_backend() == "cpu" else 64
     # The point itself is at distance 0, the smallest there is: leaving it out is leaving out the
     # first, whichever of the points that coincide with it that was.
-    squared = _smallest_squared(x, k + exclude_self, lanes)[:, int(exclude_self) :]
+    if wanted > _MANY:
+        squared = by_rows(lambda rows: _sorted_squared(x, rows, wanted), n)
+    else:
+        squared = _smallest_squared(x, wanted, lanes)
+    squared = squared[:, int(exclude_self) :]
     return jnp.where(jnp.isfinite(x).all(), jnp.sqrt(squared), jnp.nan)
+
+
+def _sorted_squared(x: jax.Array, rows: jax.Array, k: int) -> jax.Array:
+    """The k smallest squared distances from some of the points: int32[r] -> float32[r, k]."""
+    squared = ((x[rows][:, None] - x) ** 2).sum(-1)
+    return -jax.lax.top_k(-squared, k)[0]
 
 
 def _smallest_squared(x: jax.Array, k: int, lanes: int) -> jax.Array:

@@ -12,8 +12,8 @@ from scipy.special import digamma
 from entrob.envs import make
 from entrob.errors import EntrobError
 from entrob.estimators import knn_distances
+from entrob.estimators.weighted import kth_distances
 from entrob.regularizers import build
-from entrob.regularizers.intrinsic._nearest import kth_distances
 from entrob.regularizers.intrinsic._perceptron import Auxiliary
 
 T, N, STATES = 12, 4, 20

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from entrob.errors import EntrobError
 from entrob.estimators.moments import Moments
-from entrob.regularizers.intrinsic._nearest import kth_distances, support
+from entrob.estimators.weighted import kth_distances
 from entrob.regularizers.intrinsic._perceptron import init_perceptron, perceptron
+from entrob.regularizers.intrinsic._support import support
 from entrob.regularizers.protocol import Regularizer
 from entrob.rollout import Rollout
 

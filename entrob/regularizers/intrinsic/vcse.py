@@ -6,8 +6,9 @@ from jax.scipy.special import digamma
 
 from entrob.errors import EntrobError
 from entrob.estimators.advantages import gae
-from entrob.regularizers.intrinsic._nearest import by_rows, kth_smallest, support
+from entrob.estimators.weighted import by_rows, kth_smallest
 from entrob.regularizers.intrinsic._perceptron import Auxiliary, feature_size
+from entrob.regularizers.intrinsic._support import support
 from entrob.regularizers.protocol import Regularizer
 
 _TRACE = 0.95  # λ of the critic's targets

@@ -1,51 +1,14 @@
-"""Nearest neighbors over the distinct points of a rollout, each weighted by how often it occurs."""
+"""Nearest neighbors among points of which each stands for several, block by block in memory."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from entrob.rollout import Rollout
-
 _ROWS = 512  # points whose distances are in memory at a time
 _TIE = 1e-6  # relative difference of distances that count as equal
 _RESOLUTION = 2e-6  # of squared norms: what rounding leaves of a squared distance of zero
-
-
-class Support(NamedTuple):
-    """What a rollout visited.
-
-    Attributes:
-      points: float32[V, q], flat observations or entropy features.
-      counts: float32[V], how many of the rollout's steps stand at each.
-      index: int32[T, N], the point of each step.
-    """
-
-    points: jax.Array
-    counts: jax.Array
-    index: jax.Array  # type: ignore[assignment]  # hides tuple.index
-
-
-def support(rollout: Rollout, field: str) -> Support:
-    """The states of a finite environment if they are fewer than the steps, else the steps.
-
-    Args:
-      rollout: T steps of N environments.
-      field: ``"observations"`` or ``"features"``.
-    """
-    shape, size = rollout.reward.shape, rollout.reward.size
-    table = None if rollout.context.finite is None else getattr(rollout.context.finite, field)
-    if table is not None and rollout.index is not None and len(table) <= size:
-        counts = jnp.zeros(len(table)).at[rollout.index].add(1.0)
-        return Support(_flat(table), counts, rollout.index)
-    points = rollout.obs if field == "observations" else rollout.features
-    steps = jnp.arange(size).reshape(shape)
-    return Support(_flat(points.reshape(size, *points.shape[2:])), jnp.ones(size), steps)
-
-
-def _flat(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), -1).astype(jnp.float32)
 
 
 def by_rows(f: Callable[[jax.Array], Any], size: int) -> Any:
