@@ -67,6 +67,7 @@ def _lacking(env: Environment) -> dict[str, str]:
         "disturbance": "no adversary's forces act on it",
         "trace": "no trajectories are drawn",
         "scene": "nothing stands in drawings",
+        "pictures": "there are no animations",
         "cell": "there are no maps of occupancy",
         "network": "the network follows from the observation's shape",
         "check_params": "its params are not checked",

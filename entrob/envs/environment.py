@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import environment
 
 from entrob.envs.widening import Params, wrap
@@ -32,6 +33,9 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
         the flat observation.
       trace: ``state -> float32[q]``, what is drawn of an episode; None: nothing.
       scene: ``params -> dict``, what stands where, for drawings; None: unknown.
+      pictures: ``(params, states) -> uint8[T, height, width, 3]``, one for each of T states; None:
+        nothing draws it.
+      fps: pictures a second of an animation.
       cell: ``state -> int32[2]``, the cell (x, y) of a grid of the shape of ``params.walls``; None:
         its states are no cells.
     """
@@ -45,6 +49,8 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
     entropy_features: ClassVar[Callable[..., jax.Array] | None] = None
     trace: ClassVar[Callable[..., jax.Array] | None] = None
     scene: ClassVar[Callable[..., dict[str, Any]] | None] = None
+    pictures: ClassVar[Callable[..., np.ndarray] | None] = None
+    fps: ClassVar[int] = 10
     cell: ClassVar[Callable[..., jax.Array] | None] = None
 
     def is_success(self, state: Any, params: Params) -> jax.Array:

@@ -198,6 +198,12 @@ class MiniGrid(Environment):
         # The agent's own cell shows what it carries, which is nothing, even on the goal.
         return jnp.where(self._own, np.array(EMPTY, np.uint8), window)
 
+    def pictures(self, params: EnvParams, states: EnvState) -> np.ndarray:
+        """The layout with the agent in it, as a picture of each state: uint8[T, 32 H, 32 W, 3]."""
+        from entrob.envs.render import render_episode  # draws this class
+
+        return np.array(render_episode(self, params, states))
+
     def cell(self, state: EnvState) -> jax.Array:
         """Where the agent is: int32[2]."""
         return state.pos

@@ -59,9 +59,9 @@ class Evaluator:
         """The instances of a perturbation, or of `NOMINAL` at 0; several episodes repeat params."""
         # What perturbs the training is no part of the test.
         env, params = task.pair(noise=name != NOMINAL and needs_noise(name))
-        key_instance, key_episode = jax.random.split(jax.random.key(self.seed))
+        key_episode = jax.random.split(jax.random.key(self.seed))[1]
         draw = self._cached(("draw", name, type(env)), lambda: jax.jit(_draw(name)))
-        keys = keys_of_instances(key_instance, name, params, self.instances)
+        keys = keys_of_instances(self.seed, name, params, self.instances)
         keys = keys[np.repeat(np.arange(self.instances), self.episodes)]
         drawn = draw(keys, params, jnp.float32(magnitude))
         keys = jax.random.split(key_episode, self.instances * self.episodes)
@@ -136,8 +136,21 @@ class Evaluator:
         return self._compiled[key]
 
 
-def keys_of_instances(key: jax.Array, name: str, params: Any, count: int) -> jax.Array:
-    """The keys of a test's instances, the same for all that is compared: keys[count]."""
+def keys_of_instances(
+    seed: int, name: str, params: Any, count: int, position: int = 0
+) -> jax.Array:
+    """The keys of a test's instances, the same for all that is compared: keys[count].
+
+    Args:
+      seed: of the test.
+      name: a perturbation or `NOMINAL`.
+      params: the environment's, nominal.
+      count: how many instances there are.
+      position: of the perturbation among several that act in turn; the first one has the keys that
+        it has alone.
+    """
+    key = jax.random.split(jax.random.key(seed))[0]  # the other is for episodes
+    key = jax.random.fold_in(key, position) if position else key
     if name == NOMINAL:
         return jax.random.split(key, count)
     return instance_keys(key, perturbations.get(name, params), count)
@@ -174,8 +187,7 @@ def instance_of(
     """One episode of a test: ``(env, params, key of the episode)``.
 
     Under one perturbation it is the one of that number that an `Evaluator` of so many instances and
-    that seed plays. Several act in turn: the first one as if it were alone, the one at position i
-    with a key of its own, ``fold_in(key, i)``.
+    that seed plays. Several act in turn, see `keys_of_instances`.
 
     Args:
       task: what is played.
@@ -189,9 +201,8 @@ def instance_of(
     if not 0 <= instance < instances:
         raise EntrobError(f"instance must be in 0..{instances - 1}, not {instance}")
     env, params = task.pair(noise=any(map(needs_noise, perturbations)))
-    key_instance, key_episode = jax.random.split(jax.random.key(seed))
     for position, (name, magnitude) in enumerate(perturbations.items()):
-        own = jax.random.fold_in(key_instance, position) if position else key_instance
-        key = keys_of_instances(own, name, params, instances)[instance]
+        key = keys_of_instances(seed, name, params, instances, position)[instance]
         params = perturb(key, params, name, magnitude)
+    key_episode = jax.random.split(jax.random.key(seed))[1]
     return env, params, jax.random.split(key_episode, instances)[instance]

@@ -10,7 +10,8 @@ import numpy as np
 
 from entrob.envs import make
 from entrob.errors import EntrobError
-from entrob.perturbations import instance_keys, needs_noise, perturb, perturbations
+from entrob.evaluation.evaluator import keys_of_instances
+from entrob.perturbations import needs_noise, perturb, perturbations
 from entrob.perturbations.base import check_magnitude
 
 Params = Any
@@ -48,12 +49,10 @@ def drawing(
 ) -> Callable[[Sequence[int]], Params]:
     """A function from the numbers of N instances to their params, leaves [N, ...]."""
     nominal = jax.tree.map(jnp.asarray, nominal)
-    key = jax.random.split(jax.random.key(evaluation_seed))[0]  # the other is for episodes
     steps = []
     for position, (name, magnitude) in enumerate(wanted.items()):
         entry = perturbations.get(name, nominal)
-        own = jax.random.fold_in(key, position) if position else key
-        keys = instance_keys(own, entry, count)
+        keys = keys_of_instances(evaluation_seed, name, nominal, count, position)
         steps.append((name, keys, check_magnitude(entry, nominal, magnitude)))
 
     def draw(numbers: Sequence[int]) -> Params:

@@ -7,9 +7,10 @@ import gymnasium
 import jax
 import numpy as np
 
+from entrob.envs import Environment
 from entrob.errors import EntrobError
 from entrob.gymnasium.conversion import action_space, checked_action, observation_space
-from entrob.gymnasium.exported import COUNT, EVALUATION_SEED, GRID_FPS, Exported, only
+from entrob.gymnasium.exported import COUNT, EVALUATION_SEED, Exported, only
 from entrob.gymnasium.stepping import Episode, advance_one, begin_one
 
 
@@ -41,7 +42,7 @@ class Env(Exported, gymnasium.Env[np.ndarray, Any]):
       >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": GRID_FPS}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": Environment.fps}  # noqa: RUF012
 
     def __init__(
         self,
@@ -115,9 +116,7 @@ class Env(Exported, gymnasium.Env[np.ndarray, Any]):
 
     def render(self) -> np.ndarray | None:
         """The state as uint8[height, width, 3]; None without a render mode."""
-        if self.render_mode is None or self._artist is None:
-            return None
-        return self._artist[0](self.params, self.state)
+        return None if self.render_mode is None else self._picture(self.params, self.state)
 
 
 def _plain(info: dict[str, Any]) -> dict[str, Any]:

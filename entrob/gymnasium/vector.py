@@ -10,9 +10,10 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from entrob.envs import Environment
 from entrob.errors import EntrobError
 from entrob.gymnasium.conversion import action_space, checked_action, observation_space
-from entrob.gymnasium.exported import COUNT, EVALUATION_SEED, GRID_FPS, Exported, only
+from entrob.gymnasium.exported import COUNT, EVALUATION_SEED, Exported, only
 from entrob.gymnasium.instances import short, whole
 from entrob.gymnasium.stepping import Episode, Seen, advance_many, begin_many
 
@@ -48,7 +49,7 @@ class VectorEnv(Exported, gymnasium.vector.VectorEnv[np.ndarray, Any, np.ndarray
 
     metadata = {  # noqa: RUF012
         "render_modes": ["rgb_array"],
-        "render_fps": GRID_FPS,
+        "render_fps": Environment.fps,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
@@ -179,10 +180,10 @@ class VectorEnv(Exported, gymnasium.vector.VectorEnv[np.ndarray, Any, np.ndarray
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The states as N pictures uint8[height, width, 3]; None without a render mode."""
-        if self.render_mode is None or self._artist is None:
+        if self.render_mode is None:
             return None
-        draw, pictures = self._artist[0], []
+        pictures = []
         for i in range(self.num_envs):
             params, state = jax.tree.map(lambda leaf, i=i: leaf[i], (self.params, self.state))
-            pictures.append(draw(params, state))
+            pictures.append(self._picture(params, state))
         return tuple(pictures)

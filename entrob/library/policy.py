@@ -15,8 +15,7 @@ import safetensors.numpy
 
 from entrob.agents.model import Model, PolicyParams, make_model, tempered
 from entrob.envs import Environment, Task, make_task
-from entrob.envs.minigrid import MiniGrid
-from entrob.envs.render import render_episode, save_gif
+from entrob.envs.render import save_gif
 from entrob.errors import EntrobError
 from entrob.estimators.moments import Moments
 from entrob.evaluation.evaluator import instance_of
@@ -58,23 +57,16 @@ class Episode:
         """The sum of rewards."""
         return float(self.rewards.sum())
 
-    def gif(self, path: str | Path, fps: float = 10) -> None:
-        """Write the episode as an animation.
+    def gif(self, path: str | Path, fps: float | None = None) -> None:
+        """Write the episode as an animation; `fps` is by default the environment's.
 
         Raises:
           EntrobError: nothing can draw this environment.
         """
-        save_gif(path, _pictures(self.env, self.params, self.states), fps)
-
-
-def _pictures(env: Environment, params: Any, states: Any) -> Any:
-    if isinstance(env, MiniGrid):
-        return render_episode(env, params, states)
-    if env.scene is None:
-        raise EntrobError(f"{env.name} cannot be drawn: nothing knows its scene")
-    from entrob.envs.mujoco.render import draw_episode
-
-    return draw_episode(env, params, states)
+        if self.env.pictures is None:
+            raise EntrobError(f"{self.env.name} cannot be drawn: it has no pictures")
+        pictures = self.env.pictures(self.params, self.states)
+        save_gif(path, list(pictures), self.env.fps if fps is None else fps)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from entrob.errors import EntrobError
 from entrob.evaluation.batch import TRACED
-from entrob.perturbations import NOMINAL, instance_keys, perturb, perturbations
+from entrob.evaluation.evaluator import keys_of_instances
+from entrob.perturbations import NOMINAL, perturb, perturbations
 from entrob.sweep.experiment import Experiment, load
 from entrob.sweep.groups import group_methods
 from entrob.sweep.program import nominal
@@ -24,7 +24,7 @@ def headline(experiment: Experiment, name: str) -> float:
     As `entrob.report.tables.headline_magnitude` finds it in the records.
     """
     tested = experiment.perturbations[name]
-    published = experiment.paper.get("magnitudes", {}).get(name)
+    published = experiment.published.get("magnitudes", {}).get(name)
     return float(published if published in tested else tested[-1])
 
 
@@ -44,7 +44,7 @@ def describe(experiment: Experiment, old: Mapping[str, Any]) -> dict[str, Any]:
     env, params = task.pair(noise=True)
     units = {name: perturbations.get(name, params).unit for name in experiment.perturbations}
     entries = {
-        "paper": dict(experiment.paper),
+        "paper": dict(experiment.published),
         "units": {**old.get("units", {}), **units},
     }
     if env.scene is None:
@@ -68,13 +68,11 @@ def scene_of(
       ``magnitude``; ``blocks`` [n, 4] (x, y, half x, half y) of the first test instance; ``goals``
       [m, 2], the distinct ones of the instances whose traces are kept; and their ``radius``.
     """
-    # The keys of the test: see `entrob.sweep.measure`.
     if name == NOMINAL:
         scenes = [env.scene(params)]
     else:
-        key, _ = jax.random.split(jax.random.key(experiment.evaluation_seed))
         entry = perturbations.get(name, params)
-        keys = instance_keys(key, entry, experiment.instances)
+        keys = keys_of_instances(experiment.evaluation_seed, name, params, experiment.instances)
         keys = keys[: TRACED if entry.instances_distinct else 1]
         scenes = [env.scene(perturb(k, params, name, jnp.float32(magnitude))) for k in keys]
     goals = [scene["goal"] for scene in scenes if scene.get("goal") is not None]

@@ -113,6 +113,7 @@ class Ant(Environment):
     disturbance = Disturbance((10.0,) * 3, "force on the torso (N)", through_params("torso_force"))
     #: What `trace` gives.
     trace_axes = ("x", "z")
+    fps = 20  # a step takes 50 ms
 
     def __init__(
         self,
@@ -266,6 +267,12 @@ class Ant(Environment):
     def trace(self, state: AntState) -> jax.Array:
         """What is drawn of an episode: the torso's (x, z), float32[2]."""
         return state.qpos[:3:2]
+
+    def pictures(self, params: AntParams, states: AntState) -> np.ndarray:
+        """The ant on its track from the side, drawn for each state: uint8[T, 360, 480, 3]."""
+        from entrob.envs.mujoco.render import draw_episode  # draws this class
+
+        return draw_episode(self, params, states)
 
     def scene(self, params: AntParams) -> dict[str, Any]:
         """What stands on the track, seen from the side, for plots.

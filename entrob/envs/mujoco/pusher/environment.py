@@ -166,6 +166,7 @@ class Pusher(Environment):
 
     #: The paper reports whether an episode ever succeeds.
     ends_at_success = True
+    fps = 20  # a step takes 50 ms
     #: What an adversary may do; against the table's drag 0.1 N move the puck at 0.2 m/s.
     disturbance = Disturbance((0.1, 0.1), "force on the puck (N)", through_params("puck_force"))
 
@@ -321,6 +322,12 @@ class Pusher(Environment):
         """The puck's radius in meters."""
         geom = self.chain.host.body_geomadr[self._puck]
         return float(self.chain.host.geom_size[geom, 0])
+
+    def pictures(self, params: PusherParams, states: PusherState) -> np.ndarray:
+        """The table from above, drawn for each state: uint8[T, 360, 480, 3]."""
+        from entrob.envs.mujoco.render import draw_episode  # draws this class
+
+        return draw_episode(self, params, states)
 
     def scene(self, params: PusherParams) -> dict[str, Any]:
         """What stands on the table, for plots.
