@@ -145,8 +145,9 @@ def tune(command: Tune, line: str) -> None:
 
     experiment = experiments.load(command.experiment, command.preset)
     if command.seeds is not None:
-        experiments.positive_int("--seeds", command.seeds)
-        experiment.tune["seeds"] = command.seeds
+        seeds = experiments.positive_int("--seeds", command.seeds)
+        tuning = experiment.tuning._replace(seeds=seeds)
+        experiment = dataclasses.replace(experiment, tuning=tuning)
     folder = Path("runs") / experiment.name / f"tune-{command.preset}"
     store = _store(command, folder, f"{experiment.name}-tune")
     chosen, table, manifest = tune(experiment, store, line, command.parallel_runs)

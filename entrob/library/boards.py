@@ -8,8 +8,9 @@ import pandas as pd
 from entrob.errors import EntrobError, unknown
 from entrob.library.policy import Policy
 from entrob.library.testing import Act, evaluate
+from entrob.naming import BASELINE
 from entrob.perturbations import NOMINAL
-from entrob.statistics.board import BASELINE, COLUMNS, Board, checked
+from entrob.statistics.board import COLUMNS, Board, checked
 from entrob.suite.declaration import SuiteTask, load
 from entrob.suite.scores import Scale, priced, scored
 

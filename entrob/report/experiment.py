@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from entrob.naming import Label
 from entrob.persistence import store
 from entrob.report import markup, tables
 from entrob.report.figures import comparison, drawing
@@ -215,14 +216,12 @@ def _pairs(perturbation: str, scores: Mapping, paper: Paper) -> Iterator[tuple[C
             if frozenset((first, second)) not in claimed:
                 claims.append(Claim(first, "", second))
     names = tables.method_order(scores, paper)
-    brackets = [name[len(tables.base_name(name)) :] for name in names]
-    for bracket in dict.fromkeys(brackets):
+    for variant in dict.fromkeys(Label.parse(name).variant for name in names):
         for claim in claims:
-            better, worse = (
-                base + bracket if base + bracket in scores else base
-                for base in (claim.better, claim.worse)
-            )
-            fits = better.endswith(bracket) or worse.endswith(bracket)
+            plain = claim.better, claim.worse
+            own = [str(Label.parse(base)._replace(variant=variant)) for base in plain]
+            better, worse = (mine if mine in scores else base for mine, base in zip(own, plain))
+            fits = better == own[0] or worse == own[1]
             if fits and better in scores and worse in scores:
                 yield claim, better, worse
 

@@ -8,6 +8,8 @@ as "x [low, high]", a 95 % interval.  The companions get no column of their own.
 import numpy as np
 import pandas as pd
 
+from entrob.naming import Label
+
 HEADERS = {
     "success_iqm": "IQM",
     "success_solvable": "success, solvable",
@@ -65,7 +67,7 @@ def title_of(frame: pd.DataFrame, column: str) -> str:
 
 def display(name: str) -> str:
     """A method's, perturbation's or task's name as it is read: "state entropy (paper)"."""
-    return name.replace("_", " ").replace("[", " (").replace("]", ")")
+    return Label.parse(name).shown
 
 
 def _cells(frame: pd.DataFrame) -> tuple[list[list[str]], list[bool]]:

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from entrob.naming import BASELINE
 from entrob.persistence import store
 from entrob.perturbations.base import NOMINAL
 from entrob.report import markup
 from entrob.report.figures.drawing import COLORS, RC, fit_legend, label, line, save
 from entrob.statistics import intervals
-from entrob.statistics.board import BASELINE, Board
+from entrob.statistics.board import Board
 
 ROW = ["rank", "rank_low", "rank_high", "overall", "overall_low", "overall_high", "least"]
 ROW += ["least_class", "nominal_gain", "nominal_gain_low", "nominal_gain_high", "price"]

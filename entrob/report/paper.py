@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from entrob.naming import Label
 from entrob.perturbations.base import NOMINAL
 
 TEXT_LEVEL = 0.96
@@ -99,7 +100,7 @@ class Paper:
         named = {
             name for claims in self.claims.values() for c in claims for name in (c.better, c.worse)
         }
-        bases = list(dict.fromkeys(name.partition("[")[0] for name in self.methods))
+        bases = list(dict.fromkeys(Label.parse(name).base for name in self.methods))
         return tuple(sorted(named, key=lambda n: (bases.index(n) if n in bases else len(bases), n)))
 
     @property

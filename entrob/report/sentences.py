@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from entrob.naming import BASELINE
 from entrob.report.markup import display
-from entrob.statistics.board import BASELINE, Board, calibrated
+from entrob.statistics.board import Board, calibrated
 from entrob.statistics.intervals import FEWEST
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from entrob.errors import EntrobError
+from entrob.naming import BASELINE, Label
 from entrob.persistence import store
 from entrob.perturbations.base import NOMINAL
 from entrob.report import markup
@@ -24,7 +25,7 @@ from entrob.report.latex import Short, latex
 from entrob.report.paper import Number, Paper
 from entrob.statistics import aggregate, intervals
 
-BASELINES = ("none", "policy_entropy")
+BASELINES = (BASELINE, "policy_entropy")
 """What `improvement_table` compares every method with; without them, with the first method."""
 
 RATE, FREE = (0.0, 1.0), (-np.inf, np.inf)
@@ -68,7 +69,7 @@ SHORT = {
 }
 """What the short tables show."""
 
-FIRST = ("none", "policy_entropy", "state_entropy")
+FIRST = (*BASELINES, "state_entropy")
 """What comes first among methods whose order nobody declared."""
 
 
@@ -96,12 +97,12 @@ def _natural(name: str) -> list[tuple[int, float | str]]:
 
 def base_name(method: str) -> str:
     """The method without its variant's bracket."""
-    return method.partition("[")[0]
+    return str(Label.parse(method)._replace(variant=""))
 
 
 def is_variant(method: str) -> bool:
-    """Whether the label ends in a bracket: a further row, drawn dashed."""
-    return method.endswith("]")
+    """Whether it is one of several readings: a further row, drawn dashed."""
+    return bool(Label.parse(method).variant)
 
 
 def headline_magnitude(evaluation: pd.DataFrame, perturbation: str, paper: Paper) -> float:

@@ -27,10 +27,9 @@ import numpy as np
 import pandas as pd
 
 from entrob.errors import EntrobError, unknown
+from entrob.naming import BASELINE
 from entrob.persistence.store import write_bytes
 from entrob.perturbations.base import CATEGORIES, NOMINAL
-
-BASELINE = "none"
 
 CLASSES = CATEGORIES
 """Classes of perturbations, in the order of tables and figures."""

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from entrob.naming import BASELINE
 from entrob.perturbations.base import NOMINAL
 from entrob.statistics import intervals
-from entrob.statistics.board import BASELINE, CELL, CLASSES, Board, nominal
+from entrob.statistics.board import CELL, CLASSES, Board, nominal
 
 SOLVED = 0.9
 """A run has solved the nominal task from this score on."""

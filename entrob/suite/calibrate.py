@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
+from entrob.naming import BASELINE
 from entrob.perturbations import NOMINAL, Perturbation, perturbations
 from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment, Method, positive_int
 
@@ -22,7 +23,6 @@ APART = 0.05
 #: The fine grid: sixteenths of the largest magnitude down to half of it, where a loss of a fraction
 #: is steep, and from there two a halving down to a sixty-fourth.
 SIXTEENTHS, HALVINGS = np.arange(9, 17) / 16, 2.0 ** -(np.arange(2, 13) / 2)
-BASELINE = "none"
 
 
 class Rule(NamedTuple):

@@ -118,7 +118,7 @@ def specialists(
         methods = [
             dataclasses.replace(
                 task.none,
-                name=f"specialist {name} {value:g}",
+                base=f"specialist {name} {value:g}",
                 mixture=[[n, m, float((n, m) == (name, value))] for n, m in all_cells],
             )
             for value in values

@@ -13,6 +13,7 @@ from entrob.agents.model import Model
 from entrob.envs import environments, libraries, make_task
 from entrob.errors import EntrobError, unknown
 from entrob.evaluation.proofs import COPIES, Proof, Prover, steps
+from entrob.naming import BASELINE
 from entrob.persistence.store import Store
 from entrob.perturbations import NOMINAL, perturbations
 from entrob.suite import declaration
@@ -22,7 +23,6 @@ from entrob.sweep.files import read
 from entrob.sweep.measure import Tester, read_policies
 from entrob.sweep.program import Program, program
 from entrob.sweep.select import select_perturbations
-from entrob.sweep.tune import BASELINE
 
 #: How `none` is trained on an environment that no suite has settings for, and what it is tested on.
 SETTINGS: dict[str, Any] = {

@@ -20,13 +20,14 @@ import entrob
 from entrob.agents.adversarial.adversary import KINDS, adversary_of, misfit, strength_of
 from entrob.envs import Environment, Task, make_task
 from entrob.errors import EntrobError, unknown
+from entrob.naming import BASELINE
 from entrob.persistence.store import read_json
 from entrob.regularizers import family, regularizers
 from entrob.sweep.experiment import Experiment, Method, check_keys, from_table, positive_int
 from entrob.sweep.files import read
 from entrob.sweep.knobs import Knob, knob_of
 
-BASELINE, TUNED, RANDOMIZED = "none", "none_tuned", "domain_randomization"
+TUNED, RANDOMIZED = "none_tuned", "domain_randomization"
 #: Methods that show how a gain is to be read, and what they are.
 CONTROLS = {
     TUNED: "None with the best learning rate by nominal score, and tested at the highest "
@@ -92,8 +93,9 @@ class SuiteTask:
     @functools.cached_property
     def knobs(self) -> dict[str, Knob]:
         """What is tuned, by method: all that have one number, unless the command line gave it."""
-        found = {m.name: knob_of(m, self.experiment) for m in self.experiment.methods}
-        return {name: knob for name, knob in found.items() if knob and "@" not in name}
+        open_ = [m for m in self.experiment.methods if not m.value]
+        found = {m.name: knob_of(m, self.experiment) for m in open_}
+        return {name: knob for name, knob in found.items() if knob}
 
     @property
     def measure(self) -> str:

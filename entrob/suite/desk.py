@@ -47,12 +47,19 @@ class Desk:
         manifest = runner.run(
             experiment, store, self.command, self.parallel_runs, test, self.trainers
         )
-        self.broken |= {name.partition("@")[0]: why for name, why in manifest["broken"].items()}
+        for method in experiment.methods:
+            if method.name in manifest["broken"]:
+                self.broken[_untuned(method)] = manifest["broken"][method.name]
         return records_of(experiment, store)
 
     def working(self, methods: Sequence[Method]) -> tuple[Method, ...]:
         """Those that are not broken."""
-        return tuple(m for m in methods if m.name.partition("@")[0] not in self.broken)
+        return tuple(m for m in methods if _untuned(m) not in self.broken)
+
+
+def _untuned(method: Method) -> str:
+    """The name of a method without the value that is tried."""
+    return dataclasses.replace(method, value="").name
 
 
 class Records(NamedTuple):

@@ -200,7 +200,7 @@ def tune_none(
     heat = Knob("temperature")
     temperatures = tuple(map(heat.value, map(heat.place, TEMPERATURES)))
     trained = rate.candidate(method, best)
-    hot = {t: dataclasses.replace(heat.candidate(method, t), name=f"{TUNED}@T={t:g}")
+    hot = {t: dataclasses.replace(heat.turned(method, t), value=f"T={t:g}")
            for t in temperatures}  # fmt: skip
     records = tested_at(experiment, Store(desk.folder / "tuning"), trained, list(hot.values()))
     table = frontier(records, found, none).replace(

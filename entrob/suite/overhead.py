@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from entrob.errors import BrokenMethod
+from entrob.naming import BASELINE
 from entrob.persistence.store import write_bytes
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import RunBatch, group_methods, runs_of
@@ -32,7 +33,7 @@ def overhead(experiment: Experiment, repeats: int = 5, say=lambda text: None) ->
       A row per method: ``method``, ``seconds`` per update of one run, ``ratio`` to `none` (median
       of the pairs), ``ratio_low`` and ``ratio_high`` (their quartiles), ``compile_s``.
     """
-    base, _ = _chunk(experiment, Method("none"))
+    base, _ = _chunk(experiment, Method(BASELINE))
     per_run = experiment.chunk * experiment.seeds
     rows = []
     for method in experiment.methods:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from entrob.naming import BASELINE
 from entrob.perturbations import needs_noise
-from entrob.suite.declaration import BASELINE, TUNED, Suite, SuiteTask
+from entrob.suite.declaration import TUNED, Suite, SuiteTask
 from entrob.suite.frontier import RATES
 from entrob.sweep.groups import RunBatch, group_methods, runs_of
 from entrob.sweep.program import compiled, hypers, program

@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
+from entrob.naming import BASELINE
 from entrob.persistence.provenance import provenance
 from entrob.persistence.store import Damaged, Store, read_json, write_bytes, write_json
 from entrob.suite import plan
 from entrob.suite.cells import Calibration, calibrate
-from entrob.suite.declaration import BASELINE, Suite, SuiteTask, claim, described
+from entrob.suite.declaration import Suite, SuiteTask, claim, described
 from entrob.suite.desk import Desk
 from entrob.suite.frontier import COLUMNS as TUNING
 from entrob.suite.frontier import Tuned, tune

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from entrob.agents.adversarial.adversary import adversary_of, misfit
 from entrob.agents.model import NETWORKS, RECURRENT
@@ -14,6 +14,7 @@ from entrob.agents.spec import TIME_LIMITS, Hyper
 from entrob.envs import Task, make_task
 from entrob.errors import EntrobError, unknown
 from entrob.evaluation.records import MEASURES
+from entrob.naming import Label
 from entrob.perturbations import perturbations
 from entrob.regularizers import build, check_coefficient, regularizers
 from entrob.sweep.files import read
@@ -29,7 +30,7 @@ class Method:
     """What is compared: a set of regularizers with their coefficients.
 
     Attributes:
-      name: its name in tables and figures.
+      base: what is compared.
       coefficients: coefficient by regularizer; empty for ``none``.
       options: options by regularizer, fixed when the program is compiled.
       params: environment params that training and testing change, e.g. ``reward_decay``: a number,
@@ -45,9 +46,11 @@ class Method:
       temperature: what the distribution over actions is tempered by when the policy is tested.
       fidelity: a label, ``"paper"`` for what the text says or ``"reference"`` for what the released
         code does.
+      variant: which reading of the base it is, "" if there is one only.
+      value: which of the values it is that are tried, "" if none are.
     """
 
-    name: str
+    base: str
     coefficients: dict[str, float] = dataclasses.field(default_factory=dict)
     options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -58,6 +61,13 @@ class Method:
     hyper: dict[str, float] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
     fidelity: str = "paper"
+    variant: str = ""
+    value: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name in records, tables and figures."""
+        return str(Label(self.base, self.variant, self.value))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -65,7 +75,29 @@ class Method:
         # Older folders know nothing of these.
         new = {"mixture": [], "hyper": {}, "temperature": 1.0}
         fields = dataclasses.asdict(self)
-        return {k: v for k, v in fields.items() if k not in new or v != new[k]}
+        named = {"name": self.name}
+        named |= {k: v for k, v in fields.items() if k not in Label._fields}
+        return {k: v for k, v in named.items() if k not in new or v != new[k]}
+
+    @classmethod
+    def identified(cls, identity: Mapping[str, Any]) -> "Method":
+        """The method that has this identity."""
+        fields = dict(identity)
+        return cls(**Label.parse(fields.pop("name"))._asdict(), **fields)
+
+
+class Tuning(NamedTuple):
+    """The file's ``[tune]`` table: see `entrob.sweep.tune`.
+
+    Attributes:
+      seeds: runs per candidate.
+      measure: what is compared, ``"return_mean"``, or None for success where it occurs.
+      grids: what is tried, by method.
+    """
+
+    seeds: int = 5
+    measure: str | None = None
+    grids: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +126,8 @@ class Experiment:
       perturbations: magnitudes by perturbation, without 0: the environment without any
         perturbation is tested once, whatever they are.
       share: sets of regularizers whose methods share a program, see `group_methods`.
-      tune: the file's ``[tune]`` table.
-      paper: the file's ``[paper]`` table, what the paper reports: see
+      tuning: how coefficients are chosen.
+      published: the file's ``[paper]`` table, what the paper reports: see
         `entrob.report.paper.Paper`. It changes nothing that is computed, and no hash.
       task: the environment, built once, in its own nominal params.
     """
@@ -123,11 +155,11 @@ class Experiment:
     methods: tuple[Method, ...]
     perturbations: dict[str, tuple[float, ...]]
     share: tuple[tuple[str, ...], ...]
-    tune: dict[str, Any]
+    tuning: Tuning
     time_limit: str = "bootstrap"
     snapshots: int = 0
     snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
-    paper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    published: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     # No part of what an experiment is: its environment, built.
     task: Task = dataclasses.field(kw_only=True, compare=False, repr=False)
 
@@ -274,7 +306,8 @@ def from_table(
     kept = {k: magnitudes_of(k, [v], env_params)[0] for k, v in kept.items()}
     data["snapshot_perturbations"] = kept
     known = {name for table in tested if isinstance(table, dict) for name in table}
-    data["paper"] = _paper(f"{where}: paper", data["paper"], names, known, env_params)
+    data["published"] = _paper(f"{where}: paper", data.pop("paper"), names, known, env_params)
+    data["tuning"] = _tuning(f"{where}: tune", data.pop("tune"))
     return Experiment(
         preset=preset,
         first_seed=0,
@@ -375,7 +408,8 @@ def _method(
 ) -> Method:
     """One method of a file, whose own params override those that the file gives to all."""
     _typed(where, {"a method": entry}, {"a method": dict})
-    check_keys(f"{where}: methods", entry, {f.name for f in dataclasses.fields(Method)})
+    fields = {f.name for f in dataclasses.fields(Method)} - set(Label._fields)
+    check_keys(f"{where}: methods", entry, {"name", *fields})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
     tables = ("coefficients", "options", "params", "training", "randomize", "adversary", "hyper")
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
@@ -383,7 +417,7 @@ def _method(
         _numbers(f"{where}: {key}", entry.get(key, {}), lists=key == "params")
     if "name" not in entry:
         raise EntrobError(f"{where}: a method has no name")
-    method = Method(**{**entry, "params": params | entry.get("params", {})})
+    method = Method.identified({**entry, "params": params | entry.get("params", {})})
     if method.fidelity not in ("paper", "reference"):
         raise EntrobError(f"{where}: fidelity must be paper or reference, not {method.fidelity!r}")
     check_keys(f"{where}: hyper of {method.name!r}", method.hyper, _HYPER)
@@ -414,6 +448,17 @@ def _method(
     return dataclasses.replace(method, coefficients=checked)
 
 
+def _tuning(where: str, table: dict[str, Any]) -> Tuning:
+    """The ``[tune]`` table; what it tries is checked when it is tried."""
+    check_keys(where, table, set(Tuning._fields))
+    _typed(where, table, {"measure": str, "grids": dict})
+    tuning = Tuning(**table)
+    positive_int(f"{where}: seeds", tuning.seeds)
+    if tuning.measure not in (None, "return_mean"):
+        raise unknown(f"measure in {where}", tuning.measure, ("return_mean",))
+    return tuning
+
+
 def _paper(
     where: str, table: dict, methods: list[str], tested: Collection[str], env_params: Any
 ) -> Mapping[str, Any]:
@@ -434,7 +479,7 @@ def _paper(
     for name, value in magnitudes.items():
         magnitudes_of(name, [value], env_params)
     _typed(f"{where}: orders", orders, dict.fromkeys(orders, str))
-    bases = {name.partition("[")[0] for name in methods}
+    bases = {Label.parse(name).base for name in methods}
     for claim in table.get("claims", []):
         _typed(where, {"a claim": claim}, {"a claim": dict})
         check_keys(f"{where}: claims", claim, set(_CLAIM))

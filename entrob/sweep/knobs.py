@@ -49,7 +49,7 @@ class Knob:
 
     def candidate(self, method: Method, value: float) -> Method:
         """The same, under a name that says which value."""
-        return dataclasses.replace(self.turned(method, value), name=candidate_name(method, value))
+        return dataclasses.replace(self.turned(method, value), value=f"{value:g}")
 
     def place(self, value: float) -> float:
         """Where a value lies on the line that is searched: in decades, of the odds if bounded."""
@@ -70,7 +70,7 @@ class Knob:
 
 def candidate_name(method: Method, value: float) -> str:
     """What a method with one value of its knob is called in records."""
-    return f"{method.name}@{value:g}"
+    return dataclasses.replace(method, value=f"{value:g}").name
 
 
 def knob_of(method: Method, experiment: Experiment) -> Knob | None:

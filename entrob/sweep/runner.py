@@ -1,5 +1,6 @@
 """Running an experiment: train what is missing, test it, gather the records."""
 
+import json
 import sys
 import time
 from typing import Any
@@ -172,10 +173,16 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatc
             print(f"warning: {error}; its batch is trained again", file=sys.stderr, flush=True)
             store.drop(name)
             continue
-        named = [Run(r.run_id, Method(r.method), r.seed) for r in rows.itertuples()]
-        runs = [wanted.get(run.id, run) for run in named]
+        runs = [wanted.get(row.run_id) or _other(row) for row in rows.itertuples()]
         batches.append(RunBatch(name, group, tuple(runs)))
     return batches
+
+
+def _other(row: Any) -> Run:
+    """A run of the same batch that is not asked for, from its record."""
+    # Records of earlier versions hold no more of a method than its name.
+    identity = json.loads(getattr(row, "declared", "null")) or {"name": row.method}
+    return Run(row.run_id, Method.identified(identity), row.seed)
 
 
 def _train_group(

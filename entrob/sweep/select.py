@@ -3,6 +3,7 @@
 import dataclasses
 
 from entrob.errors import EntrobError
+from entrob.naming import BASELINE
 from entrob.regularizers import build, check_coefficient, load, regularizers
 from entrob.sweep.experiment import Experiment, Method, coefficient, tested_magnitudes
 
@@ -26,15 +27,15 @@ def select_methods(
         raise EntrobError("--coef needs a --regularizer")
     if not references:
         return experiment
-    declared = {"none": Method("none"), **{m.name: m for m in experiment.methods}}
-    chosen = {"none": declared["none"]}
+    declared = {BASELINE: Method(BASELINE), **{m.name: m for m in experiment.methods}}
+    chosen = {BASELINE: declared[BASELINE]}
     for reference in references:
         if coefs is None and reference in declared:
             chosen[reference] = declared[reference]
             continue
         name = load(reference)
         # What the task gives to all methods, none has.
-        base = declared.get(name, dataclasses.replace(declared["none"], name=name))
+        base = declared.get(name, dataclasses.replace(declared[BASELINE], base=name))
         if coefs is None:
             value = regularizers.get(name)().coef
             chosen[name] = dataclasses.replace(base, coefficients={name: value})
@@ -42,10 +43,9 @@ def select_methods(
         for text in coefs.split(","):
             part = build(name, **base.options.get(name, {}))
             value = check_coefficient(part, coefficient(name, text.strip()))
-            label = f"{name}@{value:g}"
-            chosen[label] = dataclasses.replace(
-                base, name=label, coefficients={**base.coefficients, name: value}
-            )
+            coefficients = {**base.coefficients, name: value}
+            method = dataclasses.replace(base, value=f"{value:g}", coefficients=coefficients)
+            chosen[method.name] = method
     return dataclasses.replace(experiment, methods=tuple(chosen.values()))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from entrob.agents.actor_critic import AGENT, HEALTHY
 from entrob.agents.training import Trainer
 from entrob.persistence.store import Damaged, Store, read_tree, write_frame, write_tree
-from entrob.regularizers.protocol import faults
+from entrob.regularizers.chaining import faults
 from entrob.sweep import snapshots
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import RunBatch
@@ -139,6 +139,7 @@ def _run_records(
                 "run_id": run.id,
                 "method": run.method.name,
                 "seed": run.seed,
+                "declared": json.dumps(run.method.identity),
                 "coefficients": json.dumps(run.method.coefficients),
                 "fidelity": run.method.fidelity,
                 "frames": experiment.updates * experiment.num_envs * experiment.num_steps,

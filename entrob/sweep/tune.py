@@ -15,10 +15,11 @@ import pandas as pd
 
 from entrob.agents.training import Trainer
 from entrob.errors import EntrobError
+from entrob.naming import BASELINE
 from entrob.persistence.store import Store
 from entrob.regularizers import regularizers
 from entrob.regularizers.domain import check_coefficient
-from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient, positive_int
+from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient
 from entrob.sweep.groups import group_methods
 from entrob.sweep.knobs import Knob
 from entrob.sweep.measure import Tester
@@ -27,7 +28,6 @@ from entrob.sweep.runner import run
 
 THRESHOLD = 0.95
 _MAX_EXTENSIONS = 4
-BASELINE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +73,12 @@ def grids(experiment: Experiment) -> list[Grid]:
     Raises:
       EntrobError: there are none, or a value is outside its regularizer's domain.
     """
-    declared = experiment.tune.get("grids", {})
+    declared = experiment.tuning.grids
     if not declared:
         raise EntrobError(f"experiment {experiment.name!r} declares no [tune.grids]")
     known = {m.name: m for m in experiment.methods}
     none = known.get(BASELINE, Method(BASELINE))  # has what the file gives to all
-    bases = {name: known.get(name, dataclasses.replace(none, name=name)) for name in declared}
+    bases = {name: known.get(name, dataclasses.replace(none, base=name)) for name in declared}
     return [_grid(name, entry, bases[name]) for name, entry in declared.items()]
 
 
@@ -103,7 +103,7 @@ def tuning_experiment(experiment: Experiment, of: list[Grid]) -> Experiment:
         name=f"{experiment.name}-tune",
         title=f"Coefficients of {experiment.name} by the 5 % rule",
         methods=tuple(methods),
-        seeds=positive_int("tune.seeds", experiment.tune.get("seeds", 5)),
+        seeds=experiment.tuning.seeds,
         first_seed=FIRST_TUNING_SEED,
         perturbations={},  # the nominal environment is tested anyway
     )
@@ -156,7 +156,7 @@ def tune(
         sweep = tuning_experiment(experiment, of)
         manifest = run(sweep, store, command, parallel_runs, trainers=trainers)
         frames = store.gather("evaluation"), store.gather("runs")
-        floor, measure = float(random.return_mean.iloc[0]), experiment.tune.get("measure")
+        floor, measure = float(random.return_mean.iloc[0]), experiment.tuning.measure
         table = score_table(of, *frames, floor, measure)
         chosen = dict(table[table.chosen][["method", "coefficient"]].itertuples(index=False))
         chosen = {g.name: chosen.get(g.name, 0.0) for g in of}

@@ -40,9 +40,9 @@ def test_a_regularizer_of_ones_own_makes_a_group():
 @pytest.mark.parametrize(
     "other",
     [
-        dataclasses.replace(STATE, name="other", options={"state_entropy": {"k": 3}}),
-        dataclasses.replace(STATE, name="other", params={"reward_decay": 0.9}),
-        dataclasses.replace(STATE, name="other", training={"reward_noise": 0.1}),
+        dataclasses.replace(STATE, base="other", options={"state_entropy": {"k": 3}}),
+        dataclasses.replace(STATE, base="other", params={"reward_decay": 0.9}),
+        dataclasses.replace(STATE, base="other", training={"reward_noise": 0.1}),
     ],
 )
 def test_options_params_and_training_split_groups(other):
@@ -69,7 +69,7 @@ def test_methods_that_share_a_program_are_chained_in_it():
 
 def test_only_methods_with_the_same_setting_and_no_options_share():
     noisy = dataclasses.replace(TSALLIS, training={"reward_noise": 0.1})
-    odd = dataclasses.replace(TSALLIS, name="odd", options={"tsallis": {"q": 3.0}})
+    odd = dataclasses.replace(TSALLIS, base="odd", options={"tsallis": {"q": 3.0}})
     groups = group_methods((KL, noisy, odd), SHARE)
     assert [g.regularizers for g in groups] == [("kl",), ("tsallis",), ("tsallis",)]
 

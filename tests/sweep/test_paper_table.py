@@ -72,11 +72,11 @@ def load(tmp_path, text=BASE + PAPER, preset="smoke"):
 
 def test_it_is_read_and_changes_no_hash(tmp_path):
     with_paper, without = load(tmp_path), load(tmp_path, BASE)
-    assert without.paper == {} and with_paper.hash == without.hash
+    assert without.published == {} and with_paper.hash == without.hash
     assert with_paper.training_settings == without.training_settings
-    assert with_paper.paper["magnitudes"] == {"wall": 6}
+    assert with_paper.published["magnitudes"] == {"wall": 6}
     with pytest.raises(TypeError):
-        with_paper.paper["seeds"] = 3
+        with_paper.published["seeds"] = 3
     # The preset tests no wall; the file does.
     assert load(tmp_path, preset="quick").paper == with_paper.paper
 

@@ -197,7 +197,7 @@ def test_strengths_of_an_adversary_share_a_program(tmp_path):
         )
         for s in strengths
     )
-    other = dataclasses.replace(forced, name="other", adversary=forced.adversary | {"bound": 3})
+    other = dataclasses.replace(forced, base="other", adversary=forced.adversary | {"bound": 3})
     group, alone = group_methods((*methods, other))
     assert group.methods == methods and alone.methods == (other,)
     runs = tuple(run for method in methods for run in runs_of(experiment, method)[:1])

@@ -7,7 +7,7 @@ import pytest
 
 from entrob.errors import EntrobError
 from entrob.sweep import tune
-from entrob.sweep.experiment import FIRST_TUNING_SEED, Method
+from entrob.sweep.experiment import FIRST_TUNING_SEED, Method, Tuning
 from entrob.sweep.knobs import Knob
 
 FREE = Knob("coefficient", "policy_entropy", 0.01)
@@ -94,7 +94,7 @@ def test_score_table_uses_the_return_where_nothing_succeeds():
 
 
 def test_tuning_seeds_are_disjoint_from_reported_ones(tiny):
-    tuning = tune.tuning_experiment(dataclasses.replace(tiny, tune={"seeds": 3}), [GRID])
+    tuning = tune.tuning_experiment(dataclasses.replace(tiny, tuning=Tuning(seeds=3)), [GRID])
     assert (tuning.first_seed, tuning.seeds) == (FIRST_TUNING_SEED, 3)
     assert tuning.first_seed > 10_000  # more seeds than anybody reports
     assert tuning.hash != tiny.hash
@@ -125,7 +125,7 @@ def fake_run(monkeypatch, success):
 def test_tune_extends_until_a_coefficient_fails(tiny, monkeypatch):
     asked, store = fake_run(monkeypatch, lambda c: 1.0 if c <= 0.5 else 0.1)
     grid = {"policy_entropy": {"values": [0.05, 0.1]}}
-    experiment = dataclasses.replace(tiny, tune={"grids": grid})
+    experiment = dataclasses.replace(tiny, tuning=Tuning(grids=grid))
     chosen, table, _ = tune.tune(experiment, store, "command")
     assert chosen == {"policy_entropy": 0.4}
     assert table[table.chosen].coefficient.tolist() == [0.4]
@@ -134,7 +134,8 @@ def test_tune_extends_until_a_coefficient_fails(tiny, monkeypatch):
 
 def test_tune_extends_downward_and_gives_up_in_the_end(tiny, monkeypatch):
     asked, store = fake_run(monkeypatch, lambda c: 1.0 if c == 0 else 0.1)
-    experiment = dataclasses.replace(tiny, tune={"grids": {"policy_entropy": {"values": [1, 2]}}})
+    grid = {"policy_entropy": {"values": [1, 2]}}
+    experiment = dataclasses.replace(tiny, tuning=Tuning(grids=grid))
     chosen, table, _ = tune.tune(experiment, store, "command")
     assert chosen == {"policy_entropy": 0.0} and not table.chosen.any()
     assert len(asked) == 5 and min(table.coefficient[1:]) < 0.01
@@ -148,25 +149,25 @@ def test_candidates_keep_all_else_that_their_method_has(tiny):
     none = Method("none", params=own["params"])
     declared = Method("state_entropy", {"state_entropy": 1.0}, **own)
     grids = {"state_entropy": {"values": [0.1]}, "kl": {"values": [0.1]}}
-    experiment = dataclasses.replace(tiny, methods=(none, declared), tune={"grids": grids})
+    experiment = dataclasses.replace(tiny, methods=(none, declared), tuning=Tuning(grids=grids))
     of = tune.grids(experiment)
     first, second, third = tune.tuning_experiment(experiment, of).methods
     assert first == none
     changed = {"name": "state_entropy@0.1", "coefficients": {"state_entropy": 0.1}}
     assert second == dataclasses.replace(declared, **changed)
-    assert third == Method("kl@0.1", {"kl": 0.1}, params=own["params"])
+    assert third == Method("kl", {"kl": 0.1}, params=own["params"], value="0.1")
 
 
 def test_values_outside_a_domain_are_named(tiny):
     grids = {"steer": {"values": [0.2, 20]}}
     with pytest.raises(EntrobError, match=r"coefficient of steer must be in \[0, 1\), not 20"):
-        tune.grids(dataclasses.replace(tiny, tune={"grids": grids}))
+        tune.grids(dataclasses.replace(tiny, tuning=Tuning(grids=grids)))
 
 
 @pytest.mark.parametrize("grids", [{}, {"p": {}}, {"p": {"values": 3}}, {"p": [1]}])
 def test_missing_grids_are_named(tiny, grids):
     with pytest.raises(EntrobError, match=r"tune\.grids"):
-        tune.grids(dataclasses.replace(tiny, tune={"grids": grids}))
+        tune.grids(dataclasses.replace(tiny, tuning=Tuning(grids=grids)))
 
 
 def test_returns_count_from_the_random_policys():

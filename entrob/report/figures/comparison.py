@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from entrob.naming import Label
 from entrob.perturbations.base import NOMINAL
 from entrob.report.figures.drawing import (
     HATCHES,
@@ -29,7 +30,6 @@ from entrob.report.tables import (
     FREE,
     RATE,
     at_headline,
-    base_name,
     finished,
     headline_magnitude,
     is_variant,
@@ -196,7 +196,7 @@ def _fill(method: str, methods: Sequence[str]) -> dict[str, Any]:
     look = {"facecolor": style(method, methods)["color"], "alpha": 0.75, "linewidth": 0}
     if not is_variant(method):
         return look
-    return look | {"hatch": HATCHES.get(method[len(base_name(method)) :], "xx"), "edgecolor": "w"}
+    return look | {"hatch": HATCHES.get(Label.parse(method).variant, "xx"), "edgecolor": "w"}
 
 
 def _patch(method: str, methods: Sequence[str], runs: pd.DataFrame, paper: Paper) -> Patch:

@@ -18,9 +18,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from entrob.naming import Label
 from entrob.persistence import store
+from entrob.report.markup import display
 from entrob.report.paper import Number
-from entrob.report.tables import base_name, is_variant
+from entrob.report.tables import base_name
 from entrob.statistics import aggregate, intervals
 
 # By matplotlib's names, whose type is younger than the oldest matplotlib that will do.
@@ -56,11 +58,11 @@ PAPER_MARK: dict[str, Any] = {
 }
 """How the paper's numbers are drawn: hollow, in the color of their method."""
 
-DASHES = {"[paper]": (0, (5, 2)), "[reference]": (0, (2, 1.2))}
-"""Line styles of variants; any other bracket is dashed and dotted."""
+DASHES = {"paper": (0, (5, 2)), "reference": (0, (2, 1.2))}
+"""Line styles of variants; any other is dashed and dotted."""
 
-HATCHES = {"[paper]": "////", "[reference]": "...."}
-"""The same for bars; any other bracket is crossed."""
+HATCHES = {"paper": "////", "reference": "...."}
+"""The same for bars; any other is crossed."""
 
 
 def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
@@ -74,17 +76,16 @@ def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
     known = list(COLORS)
     rank = known.index(base) if base in COLORS else len(known) + others.index(base)
     color = COLORS.get(base) or PALETTE[others.index(base) % len(PALETTE)]
-    bracket = method[len(base) :]
-    dashes = DASHES.get(bracket, (0, (5, 1.5, 1, 1.5))) if is_variant(method) else "-"
+    variant = Label.parse(method).variant
+    dashes = DASHES.get(variant, (0, (5, 1.5, 1, 1.5))) if variant else "-"
     look: dict[str, Any]
     look = {"color": color, "marker": MARKERS[rank % len(MARKERS)], "linestyle": dashes}
-    return look | ({"markerfacecolor": "white"} if is_variant(method) else {})
+    return look | ({"markerfacecolor": "white"} if variant else {})
 
 
 def label(name: str) -> str:
     """A method's or perturbation's name as text, safe from matplotlib's math mode."""
-    text = name.replace("_", " ").replace("[", " (").replace("]", ")")
-    return text.replace("$", r"\$")
+    return display(name).replace("$", r"\$")
 
 
 def save(figure: Figure, folder: Path, name: str, *, small: bool = False) -> None:

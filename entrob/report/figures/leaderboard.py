@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from entrob.naming import BASELINE
 from entrob.report.figures.drawing import RC, fit_legend, label
-from entrob.statistics.board import BASELINE, CLASSES, Board
+from entrob.statistics.board import CLASSES, Board
 
 FAMILIES = {
     "losses": ("loss terms", "#e69f00", "o"),
