@@ -69,7 +69,7 @@ def _lacking(env: Environment) -> dict[str, str]:
         "scene": "nothing stands in drawings",
         "cell": "there are no maps of occupancy",
         "network": "the network follows from the observation's shape",
-        "check_params": "its params are not checked",
+        "check_params": "its params are held to their declared ranges, each for itself",
     }
     return {name: what for name, what in consequences.items() if not offers(env, name)}
 
