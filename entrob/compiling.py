@@ -1,14 +1,27 @@
 """Compiling for the devices there are: options, runs spread over them, how many fit."""
 
+import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
 RUNS = PartitionSpec("runs")
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def in_32_bits(f: Callable[P, T]) -> Callable[P, T]:
+    """The function with JAX in 32 bits, whatever the program around it computes in."""
+
+    @functools.wraps(f)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.enable_x64(False):
+            return f(*args, **kwargs)
+
+    return wrapped
 
 
 def mesh() -> jax.sharding.Mesh:

@@ -23,7 +23,7 @@ def timed(preset: str, experiment: str, folder: Path, cache: Path) -> dict:
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     subprocess.run([*command, "--out", str(out)], check=True, env=environment)
     total = time.perf_counter() - start
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     kept = ("compile_time_s", "train_time_s", "test_time_s", "frames_per_s", "frames", "device")
     return {"total_s": round(total, 1)} | {key: manifest[key] for key in kept}
 

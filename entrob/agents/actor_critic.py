@@ -24,6 +24,7 @@ from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer
 from entrob.agents.spec import TIME_LIMITS, Build, Hyper, Spec, tabulate
 from entrob.envs import adopted
+from entrob.ranges import check
 from entrob.regularizers.chaining import States, chain
 from entrob.rollout import Context, Finite
 
@@ -100,14 +101,15 @@ def make_agent(spec: Spec) -> Agent:
     """Build the functions of an A2C or PPO agent.
 
     Raises:
-      EntrobError: the environment's actions fit no distribution, the network is unknown, or the
-        adversary does not fit the environment.
+      EntrobError: the environment's actions fit no distribution, the network is unknown, the
+        adversary does not fit the environment, or a number of something is not positive.
       ValueError: unknown algorithm or time limit, or the minibatches do not divide the rollout.
     """
     if spec.algorithm not in ("a2c", "ppo"):
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
     if spec.time_limit not in TIME_LIMITS:
         raise ValueError(f"unknown time limit {spec.time_limit!r}: {' or '.join(TIME_LIMITS)}")
+    check("", spec)
     spec = spec._replace(env=adopted(spec.env))
     regularizers = chain(spec.regularizer)
     actor = model = make_model(spec.env, spec.network)

@@ -72,23 +72,32 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
       env: gymnax environment.
       network: a name of `NETWORKS`, a module with their signatures, or None for what the
         environment's ``network`` names; one that names none gets MinAtar's for images [H, W, C]
-        and a perceptron for vectors.
+        of at least 3 × 3, and a perceptron, to which all is a vector, for anything else.
       space: of the actions, by default the environment's; a module given is resized to it.
 
     Raises:
-      EntrobError: unknown network, or actions that are neither discrete nor a bounded box.
+      EntrobError: unknown network, one that does not fit the observations, observations of several
+        arrays, or actions that are neither discrete nor a bounded box.
     """
     params = env.default_params
     size, distribution = _head(env, space or env.action_space(params))
     if space and isinstance(network, nn.Module):
         network = network.clone(outputs=size)
+    shape = _observed(env, params)
+    image = len(shape) == 3 and min(shape[:2]) >= 3
     if network is None:
-        image = len(env.observation_space(params).shape) == 3
         network = adopted(env).network or ("minatar" if image else "mlp")
     if isinstance(network, str):
         if network not in NETWORKS:
             raise unknown("network", network, NETWORKS)
+        if network in IMAGES and not image:
+            raise EntrobError(
+                f"{env.name}: network {network!r} sees images [H, W, C], and observations have "
+                f"shape {list(shape)}"
+            )
         network = NETWORKS[network](size)
+        if isinstance(network, MLP):
+            network = network.clone(axes=len(shape))
     if hasattr(network, "memory"):
         return _recurrent(network, distribution)
     return _feedforward(network, distribution)
@@ -105,6 +114,20 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 
 #: Those with a memory.
 RECURRENT = ("lstm", "lstm-bf16")
+
+
+#: Those that see images.
+IMAGES = ("minigrid", "minatar")
+
+
+def _observed(env: Any, params: Any) -> tuple[int, ...]:
+    """The shape of the observations that an environment gives, whatever its space declares."""
+    seen = jax.eval_shape(env.reset_env, jax.random.key(0), params)[0]
+    if isinstance(seen, jax.ShapeDtypeStruct):
+        return seen.shape
+    parts = jax.tree_util.tree_flatten_with_path(seen)[0]
+    named = ", ".join(f"{jax.tree_util.keystr(p)} {list(x.shape)}" for p, x in parts)
+    raise EntrobError(f"{env.name}: an observation must be one array, not several ({named})")
 
 
 def _head(env, space) -> tuple[int, Callable]:
@@ -148,6 +171,8 @@ def _seen(policy: PolicyParams, obs: jax.Array) -> jax.Array:
     """The observation as the network sees it: what the moments do not know is left as it is."""
     if not policy.moments:
         return obs
+    if not policy.moments.mean.shape:  # a single number
+        return standardize(policy.moments, obs)
     known = policy.moments.mean.shape[-1]
     return jnp.concatenate([standardize(policy.moments, obs[..., :known]), obs[..., known:]], -1)
 

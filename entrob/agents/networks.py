@@ -114,18 +114,26 @@ class MinAtarNetwork(nn.Module):
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron with separate actor and critic, for vector observations.
+    """A multilayer perceptron with separate actor and critic.
 
-    Input: float32[..., D]. Output: ``(head float32[..., outputs], value float32[...])``.
+    Input: [..., D]. Output: ``(head float32[..., outputs], value float32[...])``.
+
+    Attributes:
+      outputs: numbers of the head.
+      hidden: widths of the hidden layers.
+      axes: of an observation; one that is no vector, a matrix or a number, is flattened to one.
     """
 
     outputs: int
     hidden: Sequence[int] = (64, 64)
+    axes: int = 1
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        batch = observation.shape[: observation.ndim - self.axes]
+
         def tower(last: Callable[[], nn.Dense]) -> jax.Array:
-            x = observation.astype(jnp.float32)
+            x = observation.reshape(*batch, -1).astype(jnp.float32)
             for width in self.hidden:
                 x = nn.tanh(nn.Dense(width)(x))
             return last()(x)

@@ -1,7 +1,7 @@
 """What is fixed about an agent when it is compiled, and what may vary between its runs."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,9 +12,14 @@ from entrob.agents.adversarial.adversary import STRENGTH, Adversary
 from entrob.agents.model import Model
 from entrob.envs import entropy_features
 from entrob.estimators.counting import neighbors
+from entrob.ranges import COUNT, COUNT32, NOT_NEGATIVE, POSITIVE, SHARE, Range
 from entrob.regularizers.chaining import Chain, chain
 from entrob.regularizers.protocol import Regularizer
 from entrob.rollout import Finite
+
+Number = jax.Array | float
+#: A bound, infinity being none.
+_BOUND = Range(0, above=True, endless=True)
 
 #: What learning may make of an episode that the time limit cuts.
 TIME_LIMITS = ("bootstrap", "terminal")
@@ -42,10 +47,10 @@ class Spec(NamedTuple):
     regularizer: Chain | Regularizer = chain()
     network: str | nn.Module | None = None
     algorithm: str = "a2c"
-    num_envs: int = 8
-    num_steps: int = 100
-    epochs: int = 1
-    minibatches: int = 1
+    num_envs: Annotated[int, COUNT] = 8
+    num_steps: Annotated[int, COUNT] = 100
+    epochs: Annotated[int, COUNT] = 1
+    minibatches: Annotated[int, COUNT] = 1
     adversary: Adversary | None = None
     time_limit: str = "bootstrap"
     normalize: bool = False
@@ -76,11 +81,13 @@ class Build(NamedTuple):
 class Hyper:
     """The swept part of an agent: every field is a traced leaf. Defaults are the paper's A2C.
 
+    Their ranges are part of their types, see `entrob.ranges`.
+
     Attributes:
       learning_rate: float32[].
-      anneal: float32[] in [0, 1], share of the learning rate that is gone, linearly, by the end.
-      gamma: float32[], discount, in [0, 1).
-      gae_lambda: float32[], in [0, 1].
+      anneal: float32[], share of the learning rate that is gone, linearly, by the end.
+      gamma: float32[], discount.
+      gae_lambda: float32[], what counts of an advantage estimated a step later: GAE's λ.
       value_coef: float32[], weight of the value loss.
       max_grad_norm: float32[], bound of the global gradient norm.
       clip: float32[], PPO's clip range.
@@ -92,17 +99,17 @@ class Hyper:
         default.
     """
 
-    learning_rate: jax.Array | float = 1e-3
-    anneal: jax.Array | float = 0.0
-    gamma: jax.Array | float = 0.99
-    gae_lambda: jax.Array | float = 0.95
-    value_coef: jax.Array | float = 0.5
-    max_grad_norm: jax.Array | float = 0.5
-    clip: jax.Array | float = 0.2
-    max_kl: jax.Array | float = float("inf")
-    value_clip: jax.Array | float = float("inf")
-    strength: jax.Array | float = STRENGTH
-    total_updates: jax.Array | int = 3750
+    learning_rate: Annotated[Number, NOT_NEGATIVE] = 1e-3
+    anneal: Annotated[Number, SHARE] = 0.0
+    gamma: Annotated[Number, Range(0, 1, below=True)] = 0.99
+    gae_lambda: Annotated[Number, SHARE] = 0.95
+    value_coef: Annotated[Number, NOT_NEGATIVE] = 0.5
+    max_grad_norm: Annotated[Number, _BOUND] = 0.5
+    clip: Annotated[Number, POSITIVE] = 0.2
+    max_kl: Annotated[Number, _BOUND] = float("inf")
+    value_clip: Annotated[Number, _BOUND] = float("inf")
+    strength: Annotated[Number, NOT_NEGATIVE] = STRENGTH
+    total_updates: Annotated[jax.Array | int, COUNT32] = 3750
     coefs: Mapping[str, jax.Array | float] = struct.field(default_factory=dict)
 
 

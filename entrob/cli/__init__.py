@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import operator
 import os
 import shlex
@@ -14,6 +15,7 @@ import tyro
 
 from entrob.cli import arguments, commands
 from entrob.errors import EntrobError
+from entrob.ranges import declared
 
 COMMANDS: dict[type, Callable[..., None]] = {
     arguments.List: commands.list_names,
@@ -32,14 +34,22 @@ COMMANDS: dict[type, Callable[..., None]] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the ``entrob`` script; exits with 2 after one line on what was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of a locale that lacks what we print
+            stream.reconfigure(errors="replace")
     given = sys.argv[1:] if argv is None else argv
     kinds: Any = functools.reduce(operator.or_, COMMANDS)
     command = tyro.cli(kinds, prog="entrob", args=given)
     # What is recorded is for other machines, where the folders of this one say nothing.
     named = [Path(a).name if Path(a).is_absolute() else a for a in given]
     line = shlex.join(["entrob", *named])
-    setup()
+    # Of a locale that is not UTF-8, arguments have bytes in them that no file may hold.
+    line = os.fsencode(line).decode("utf-8", "replace")
     try:
+        setup()
+        for name, range_ in declared(type(command)).items():
+            if (value := getattr(command, name)) is not None:
+                range_.check(f"--{name.replace('_', '-')}", value)
         COMMANDS[type(command)](command, line)
     except KeyboardInterrupt:
         print("entrob: interrupted; the same command goes on from here", file=sys.stderr)
@@ -52,7 +62,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def setup() -> None:
-    """Use every core as a device and keep compiled programs between processes."""
+    """Use every core as a device, compute in 32 bits, keep compiled programs between processes.
+
+    Raises:
+      EntrobError: what JAX_PLATFORMS asks for is not there.
+    """
     import jax
 
     options: Any = jax.config  # whose type declares none of the options
@@ -64,3 +78,11 @@ def setup() -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Whatever JAX_ENABLE_X64 says; the theory asks for 64 bits where it needs them.
+    jax.config.update("jax_enable_x64", False)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where no plugin knows the device
+        reason = (str(error).splitlines() or ["there is no such device"])[0]
+        asked = os.environ.get("JAX_PLATFORMS") or "any device"
+        raise EntrobError(f"JAX does not start on {asked} (JAX_PLATFORMS): {reason}") from error

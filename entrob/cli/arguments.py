@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from entrob.ranges import COUNT, SEED, Range
+
 Preset = Annotated[str, tyro.conf.arg(aliases=["-p"])]
 
 
@@ -37,9 +39,9 @@ class Run:
     """Name of a file in benchmarks/, or a path that ends in .toml."""
     preset: Preset = "quick"
     """smoke (a minute), quick (minutes) or paper (the paper's size)."""
-    seeds: int | None = None
+    seeds: Annotated[int | None, COUNT] = None
     """Runs per method; by default the preset's."""
-    frames: int | None = None
+    frames: Annotated[int | None, COUNT] = None
     """Environment steps that a run trains for; by default the preset's."""
     regularizer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Train only `none` and these: a method of the experiment, a registered regularizer, or
@@ -52,7 +54,7 @@ class Run:
     """Output folder; by default runs/EXPERIMENT/PRESET."""
     resume: bool = True
     """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
-    parallel_runs: int | None = None
+    parallel_runs: Annotated[int | None, COUNT] = None
     """Runs side by side in memory; by default as many as half the memory holds."""
 
 
@@ -67,13 +69,13 @@ class Tune:
     """Name of a file in benchmarks/, or a path that ends in .toml."""
     preset: Preset = "quick"
     """Which preset's frames to tune with."""
-    seeds: int | None = None
+    seeds: Annotated[int | None, COUNT] = None
     """Runs per coefficient; by default the experiment's."""
     out: Path | None = None
     """Output folder; by default runs/EXPERIMENT/tune-PRESET."""
     resume: bool = True
     """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
-    parallel_runs: int | None = None
+    parallel_runs: Annotated[int | None, COUNT] = None
     """Runs side by side in memory; by default as many as half the memory holds."""
     export: Path | None = None
     """Also copy the chosen coefficients, their table and the manifest there."""
@@ -90,7 +92,7 @@ class Report:
 
     folder: tyro.conf.Positional[Path]
     """Output folder of a run."""
-    level: float = 0.96
+    level: Annotated[float, Range(0, 1, above=True, below=True)] = 0.96
     """Level of intervals in figures, and of the paper's bands: 0.96 is its text, 0.95 its code."""
     export: Path | None = None
     """Also copy report, tables, figures and manifest there."""
@@ -122,9 +124,9 @@ class Check:
 
     task: tyro.conf.Positional[str]
     """An environment's id, or SUITE:TASK."""
-    frames: int = 50_000
+    frames: Annotated[int, COUNT] = 50_000
     """Environment steps that `none` is trained for."""
-    seeds: int = 2
+    seeds: Annotated[int, COUNT] = 2
     """Runs of `none`."""
     perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Check only these. May be repeated."""
@@ -150,11 +152,11 @@ class Test:
     """What it is tested in; by default what it was trained in."""
     perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=MAGNITUDE or NAME=M,M,...; may be repeated."""
-    instances: int = 200
+    instances: Annotated[int, COUNT] = 200
     """Of each perturbation at each magnitude."""
-    episodes: int = 1
+    episodes: Annotated[int, COUNT] = 1
     """On each instance."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Where the keys of instances and episodes come from."""
     out: Path | None = None
     """Also write what was measured there: all of it as .parquet, single numbers as .csv; a board to
@@ -178,9 +180,9 @@ class Play:
     """A saved folder, or FOLDER:METHOD:SEED of a run."""
     perturbation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=MAGNITUDE; may be repeated."""
-    instance: int = 0
+    instance: Annotated[int, Range(0, 199, whole=True)] = 0
     """Number of the instance, of 200."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Where the keys of instances and episodes come from."""
     out: Path = Path("walk.gif")
     """The file."""
@@ -193,7 +195,7 @@ class Theory:
     Example: entrob theory --mdps 10000
     """
 
-    mdps: int = 10_000
+    mdps: Annotated[int, COUNT] = 10_000
     """Random MDPs, each with a policy, a coefficient and a size of the uncertainty set."""
     out: Path = Path("runs/theory")
     """Output folder."""

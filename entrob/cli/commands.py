@@ -22,6 +22,7 @@ from entrob.cli.arguments import (
     Tune,
 )
 from entrob.errors import EntrobError
+from entrob.ranges import check as check_ranges
 
 
 def list_names(command: List, line: str) -> None:
@@ -55,6 +56,7 @@ def list_names(command: List, line: str) -> None:
 
 def run(command: Run, line: str) -> None:
     """Train, test and report an experiment, or every task of a suite."""
+    from entrob.persistence.store import Store
     from entrob.regularizers import load
     from entrob.suite import declaration
     from entrob.sweep import experiment as experiments
@@ -66,8 +68,9 @@ def run(command: Run, line: str) -> None:
                 load(reference)
         return _run_suite(command, declaration.load(command.experiment, command.preset), line)
     experiment = _selected(experiments.load(command.experiment, command.preset), command)
-    store = _store(command, Path("runs") / experiment.name / command.preset, experiment.name)
-    manifest = runner.run(experiment, store, line, command.parallel_runs)
+    store = Store(command.out or Path("runs") / experiment.name / command.preset)
+    resume = command.resume
+    manifest = runner.run(experiment, store, line, command.parallel_runs, resume=resume)
     path = write_run_report(store)
     print(_timing(manifest))
     print(f"report: {path}")
@@ -86,12 +89,9 @@ def _selected(experiment, command: Run):
 def _run_suite(command: Run, suite, line: str) -> None:
     from entrob.regularizers import regularizers
     from entrob.report.leaderboard import write_leaderboard
-    from entrob.suite.declaration import claim, narrowed
+    from entrob.suite.declaration import narrowed
     from entrob.suite.work import run
-    from entrob.sweep.experiment import positive_int
 
-    if command.parallel_runs is not None:
-        positive_int("--parallel-runs", command.parallel_runs)
     tasks, references = {}, command.regularizer or suite.methods
     for name, task in suite.tasks.items():
         has = {method.name for method in task.experiment.methods}
@@ -105,12 +105,9 @@ def _run_suite(command: Run, suite, line: str) -> None:
     if not tasks:
         raise EntrobError(f"no task of this preset can have {' or '.join(command.regularizer)}")
     root = command.out or Path("runs") / suite.name / command.preset
-    if not command.resume and root.exists():
-        claim(suite, root)
-        shutil.rmtree(root)
     say = lambda text: print(text, file=sys.stderr, flush=True)
     suite = dataclasses.replace(suite, tasks=tasks)
-    manifest = run(suite, root, line, command.parallel_runs, say)
+    manifest = run(suite, root, line, command.parallel_runs, say, command.resume)
     print(f"leaderboard: {write_leaderboard(root)}")
     for task, facts in manifest["tasks"].items():
         for name, error in facts["broken"].items():
@@ -122,14 +119,11 @@ def check(command: Check, line: str) -> None:
     """Prove what a task's perturbations do; exits with 1 if a proof fails."""
     from entrob.cli.checked import tables
     from entrob.suite.check import check, task_of
-    from entrob.sweep.experiment import positive_int
     from entrob.sweep.select import select_perturbations
 
-    frames = positive_int("--frames", command.frames)
-    experiment = task_of(command.task)
-    experiment = dataclasses.replace(experiment, seeds=positive_int("--seeds", command.seeds))
+    experiment = _resized(task_of(command.task), command)
     experiment = select_perturbations(experiment, command.perturbation)
-    found = check(experiment, frames, command.run)
+    found = check(experiment, command.frames, command.run)
     tables(command.task, found)
     if faults := [f"{proof.name}: {text}" for proof in found.proofs for text in proof.faults]:
         for fault in faults:
@@ -139,22 +133,24 @@ def check(command: Check, line: str) -> None:
 
 def tune(command: Tune, line: str) -> None:
     """Choose coefficients by the 5 % rule."""
+    from entrob.persistence.drawings import redrawn
+    from entrob.persistence.store import Store
     from entrob.report.tuning import write_tuning
     from entrob.sweep import experiment as experiments
     from entrob.sweep.tune import tune
 
     experiment = experiments.load(command.experiment, command.preset)
     if command.seeds is not None:
-        seeds = experiments.positive_int("--seeds", command.seeds)
-        tuning = experiment.tuning._replace(seeds=seeds)
+        tuning = experiment.tuning._replace(seeds=command.seeds)
         experiment = dataclasses.replace(experiment, tuning=tuning)
     folder = Path("runs") / experiment.name / f"tune-{command.preset}"
-    store = _store(command, folder, f"{experiment.name}-tune")
-    chosen, table, manifest = tune(experiment, store, line, command.parallel_runs)
-    write_tuning(store.root, table, manifest)
+    store, runs = Store(command.out or folder), command.parallel_runs
+    chosen, table, manifest = tune(experiment, store, line, runs, resume=command.resume)
+    with redrawn(store.root):
+        write_tuning(store.root, table, manifest)
     if command.export:
         _export(store.root, command.export, ("tuned.json", "tables"))
-    print((store.root / "tables" / "tuning.md").read_text())
+    print((store.root / "tables" / "tuning.md").read_text(encoding="utf-8"))
     print(_timing(manifest))
     for method, value in chosen.items():
         print(f"{method}: {value:g}" if value else f"{method}: no coefficient passes")
@@ -166,8 +162,6 @@ def report(command: Report, line: str) -> None:
 
     if not (command.folder / "manifest.json").is_file():
         raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
-    if not 0 < command.level < 1:
-        raise EntrobError(f"--level must be between 0 and 1, not {command.level:g}")
     store = Store(command.folder)
     if "suite" in store.manifest():
         from entrob.report.leaderboard import write_leaderboard
@@ -220,16 +214,14 @@ def status(command: Status, line: str) -> None:
 
 def theory(command: Theory, line: str) -> None:
     """Check the theory's statements."""
-    from entrob.sweep.experiment import positive_int
     from entrob.theory.statements import failed
     from entrob.theory.suite import run
 
-    positive_int("--mdps", command.mdps)
     say = lambda text: print(text, file=sys.stderr, flush=True)
     table = run(command.mdps, command.out, line, say)
     if command.export:
         _export(command.out, command.export, ("report.md", "tables", "figures"))
-    print((command.out / "tables" / "statements.md").read_text())
+    print((command.out / "tables" / "statements.md").read_text(encoding="utf-8"))
     print(f"report: {command.out / 'report.md'}")
     if len(wrong := failed(table)):
         print(f"entrob: {len(wrong)} statements are violated", file=sys.stderr)
@@ -246,51 +238,40 @@ def new_regularizer(command: NewRegularizer, line: str) -> None:
 
 def write_run_report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
+    from entrob.persistence.drawings import redrawn
+    from entrob.persistence.store import RECORDS
     from entrob.report.experiment import write_report
     from entrob.statistics.nominal import with_nominal
     from entrob.statistics.occupancies import mean_occupancies
     from entrob.sweep.describe import complete
 
-    kinds = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
-    frames = {kind: store.gather(kind) for kind in kinds}
+    store.check_curves()
+    frames = {kind: store.gather(kind) for kind in RECORDS}
     if not len(frames["runs"]) or not len(frames["evaluation"]):
         raise EntrobError(f"{store.root} holds no finished runs yet")
     manifest = complete(store.manifest())
     occupancies, walls = mean_occupancies(frames["occupancy"])
-    return write_report(
-        store.root,
-        frames["runs"],
-        frames["curves"],
-        with_nominal(frames["evaluation"]),
-        manifest,
-        level=level,
-        occupancies=occupancies,
-        walls=walls,
-        traces=frames["traces"],
-        progress=frames["progress"],
-    )
+    with redrawn(store.root):
+        return write_report(
+            store.root,
+            frames["runs"],
+            frames["curves"],
+            with_nominal(frames["evaluation"]),
+            manifest,
+            level=level,
+            occupancies=occupancies,
+            walls=walls,
+            traces=frames["traces"],
+            progress=frames["progress"],
+        )
 
 
-def _resized(experiment, command: Run):
+def _resized(experiment, command: Run | Check):
     """With the ``--seeds`` and ``--frames`` asked for."""
-    from entrob.sweep.experiment import positive_int
+    from entrob.sweep.experiment import Experiment
 
-    asked = {"seeds": command.seeds, "frames": command.frames}
-    asked = {k: positive_int(f"--{k}", v) for k, v in asked.items() if v is not None}
+    asked = check_ranges("--", {"seeds": command.seeds, "frames": command.frames}, Experiment)
     return dataclasses.replace(experiment, **asked)
-
-
-def _store(command, folder: Path, maker: str):
-    """The store of ``--out`` or the default folder; ``--no-resume`` empties what `maker` made."""
-    from entrob.persistence.store import Store
-    from entrob.sweep.experiment import positive_int
-
-    if command.parallel_runs is not None:
-        positive_int("--parallel-runs", command.parallel_runs)
-    root = command.out or folder
-    if not command.resume and Store(root).manifest().get("experiment") == maker:
-        shutil.rmtree(root)
-    return Store(root)
 
 
 def _export(folder: Path, target: Path, names: tuple[str, ...]) -> None:
@@ -336,10 +317,7 @@ def test(command: Test, line: str) -> None:
     import numpy as np
 
     from entrob.library import evaluate, load_policy
-    from entrob.sweep.experiment import positive_int
 
-    for name in ("instances", "episodes"):
-        positive_int(f"--{name}", getattr(command, name))
     if not command.policy:
         raise EntrobError("name a policy to be tested")
     policies = [load_policy(reference) for reference in command.policy]

@@ -18,11 +18,20 @@ from gymnax.environments import environment, spaces
 from entrob.envs.environment import Environment
 from entrob.errors import EntrobError, unknown
 
+#: gymnax's environments that are not offered, and why.
+EXCLUDED = {"MNISTBandit-bsuite": "gymnax downloads its images when it is opened"}
+
 
 def open_gymnax(name: str) -> environment.Environment:
-    """One of gymnax's own environments; raises `EntrobError` if gymnax does not register it."""
+    """One of gymnax's own environments.
+
+    Raises:
+      EntrobError: gymnax does not register it, or it is one of `EXCLUDED`.
+    """
     import gymnax
 
+    if name in EXCLUDED:
+        raise EntrobError(f"gymnax:{name} is not offered: {EXCLUDED[name]}")
     if name not in gymnax.registered_envs:
         known = (f"gymnax:{known}" for known in gymnax.registered_envs)
         raise unknown("environment", f"gymnax:{name}", known)

@@ -70,7 +70,7 @@ def _lacking(env: Environment) -> dict[str, str]:
         "pictures": "there are no animations",
         "cell": "there are no maps of occupancy",
         "network": "the network follows from the observation's shape",
-        "check_params": "its params are not checked",
+        "check_params": "its params are held to their declared ranges, each for itself",
     }
     return {name: what for name, what in consequences.items() if not offers(env, name)}
 

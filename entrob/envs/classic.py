@@ -8,7 +8,7 @@ PPO trains without a regularizer, by the settings of benchmarks/leaderboard.toml
 seeds (the median over two to four), to two digits: what noise of observations is measured in.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,37 @@ from gymnax.environments.classic_control import acrobot, cartpole, mountain_car,
 from gymnax.environments.misc import point_robot
 
 from entrob.envs.environment import Environment
+from entrob.ranges import FINITE, NOT_NEGATIVE, POSITIVE, SHARE, Range, declare
 
 #: m/s², what gymnax's Acrobot is written for.
 ACROBOT_GRAVITY = 9.8
+
+# What gymnax's params may be so that its equations mean something.
+declare(
+    cartpole.EnvParams,
+    gravity=NOT_NEGATIVE, masscart=POSITIVE, masspole=POSITIVE, length=POSITIVE,
+    force_mag=NOT_NEGATIVE, tau=POSITIVE, x_threshold=POSITIVE, theta_threshold_radians=POSITIVE,
+)  # fmt: skip
+declare(
+    acrobot.EnvParams,
+    available_torque=FINITE, dt=POSITIVE, torque_noise_max=NOT_NEGATIVE,
+    link_length_1=POSITIVE, link_length_2=POSITIVE, link_mass_1=POSITIVE, link_mass_2=POSITIVE,
+    link_com_pos_1=POSITIVE, link_com_pos_2=POSITIVE, link_moi=POSITIVE,
+    max_vel_1=POSITIVE, max_vel_2=POSITIVE,
+)  # fmt: skip
+declare(
+    mountain_car.EnvParams,
+    min_position=FINITE, max_position=FINITE, max_speed=POSITIVE, goal_position=FINITE,
+    goal_velocity=FINITE, force=NOT_NEGATIVE, gravity=NOT_NEGATIVE,
+)  # fmt: skip
+declare(
+    pendulum.EnvParams,
+    max_speed=POSITIVE, max_torque=POSITIVE, dt=POSITIVE, g=NOT_NEGATIVE, m=POSITIVE, l=POSITIVE,
+)  # fmt: skip
+declare(
+    point_robot.EnvParams,
+    max_force=POSITIVE, circle_radius=POSITIVE, goal_radius=POSITIVE,
+)  # fmt: skip
 
 
 def traced(params: Any) -> Any:
@@ -68,13 +96,13 @@ class AcrobotParams(acrobot.EnvParams):
     """gymnax's, and what it hard-codes.
 
     Attributes:
-      gravity: float32[], m/s², positive.
-      goal_height: float32[] below 2, height of the tip above the first joint, in links, beyond
+      gravity: float32[], m/s².
+      goal_height: float32[], height of the tip above the first joint, in links, beyond
         which an episode ends.
     """
 
-    gravity: jax.Array | float = ACROBOT_GRAVITY
-    goal_height: jax.Array | float = 1.0
+    gravity: Annotated[jax.Array | float, POSITIVE] = ACROBOT_GRAVITY
+    goal_height: Annotated[jax.Array | float, Range(-2, 2, below=True)] = 1.0
 
 
 class Acrobot(acrobot.Acrobot, Environment):
@@ -168,12 +196,12 @@ class PointRobotParams(point_robot.EnvParams):
     Attributes:
       goal_rotation: float32[], radians by which the half circle that goals are drawn from is turned
         to the left; at 0 it is the upper one.
-      goal_spread: float32[] in 0..1, the share of that half circle, around its middle, that they
+      goal_spread: float32[], the share of that half circle, around its middle, that they
         are drawn from. At 0 the goal is fixed, so that a policy without memory can know it.
     """
 
-    goal_rotation: jax.Array | float = 0.0
-    goal_spread: jax.Array | float = 1.0
+    goal_rotation: Annotated[jax.Array | float, FINITE] = 0.0
+    goal_spread: Annotated[jax.Array | float, SHARE] = 1.0
 
 
 class PointRobot(point_robot.PointRobot, Environment):

@@ -10,6 +10,10 @@ import numpy as np
 from gymnax.environments import environment
 
 from entrob.envs.widening import Params, wrap
+from entrob.ranges import Range, check, declare, vars_of
+
+#: Steps of an episode are counted in 32 bits, and so is one more.
+declare(environment.EnvParams, max_steps_in_episode=Range(1, 2**31 - 2, whole=True))
 
 
 class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has no types
@@ -65,7 +69,13 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
         return jnp.full((), jnp.nan)
 
     def check_params(self, params: Params) -> None:
-        """Raise `entrob.EntrobError` unless the params describe a task that can be played."""
+        """Raise `entrob.EntrobError` unless the params describe a task that can be played.
+
+        Each must be in the range that its field declares in its type, see `entrob.ranges`. One that
+        must fit others is checked by an override, which calls this one first.
+        """
+        known = {name: x for name, x in vars_of(params).items() if not _unknown(x)}
+        check(f"{self.name}: ", known, type(params))
 
     def states(self, params: Params) -> Any:
         """Every state of a `finite` one, time apart, in the order of `state_index`; [S, ...]."""
@@ -74,6 +84,11 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
     def state_index(self, state: Any) -> jax.Array:
         """The position of a state in `states`: int32[] in 0..S-1."""
         raise NotImplementedError(f"{self.name} has no table of states")
+
+
+def _unknown(tree: Any) -> bool:
+    """Whether a tree has values that are known only when a program runs."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 @functools.cache

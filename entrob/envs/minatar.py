@@ -14,6 +14,18 @@ from gymnax.environments.minatar import asterix, space_invaders
 
 from entrob.envs.classic import traced
 from entrob.envs.environment import Environment
+from entrob.ranges import COUNT32, Range, declare
+
+_FRAMES = Range(0, 2**31 - 1, whole=True)
+declare(
+    asterix.EnvParams,
+    ramp_interval=COUNT32, init_spawn_speed=COUNT32, init_move_interval=COUNT32,
+    shot_cool_down=_FRAMES,
+)  # fmt: skip
+declare(
+    space_invaders.EnvParams,
+    shot_cool_down=_FRAMES, enemy_move_interval=COUNT32, enemy_shot_interval=COUNT32,
+)  # fmt: skip
 
 
 class Asterix(asterix.MinAsterix, Environment):

@@ -5,7 +5,7 @@ indexed ``[x, y]`` and include the border. Directions are 0 right, 1 down, 2 lef
 are 0 turn left, 1 turn right, 2 forward.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from entrob.envs.environment import Environment
+from entrob.errors import EntrobError
+from entrob.ranges import SHARE, Range
 
 # (object, color, state) codes of MiniGrid: an empty cell, a gray wall, a green goal, red lava.
 EMPTY, WALL, GOAL, LAVA = (1, 0, 0), (2, 5, 0), (8, 1, 0), (9, 0, 0)
@@ -23,6 +25,7 @@ EMPTY_WORD, WALL_WORD, GOAL_WORD, LAVA_WORD = CODES.view(np.uint32).ravel()
 # One step forward in each direction.
 FORWARD = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.int32)
 NUM_DIRECTIONS = 4
+_CELL = Range(0, whole=True)
 
 
 @struct.dataclass
@@ -48,8 +51,8 @@ class EnvParams(environment.EnvParams):
       walls: bool[W, H] indexed [x, y], the border included and always wall.
       goal_pos: int32[2], (x, y) of the goal.
       start_pos: int32[2], (x, y) where an episode begins.
-      start_dir: int32[], direction in which it begins, 0..3.
-      reward_decay: float32[] in 0..1, read in thousandths; the goal pays
+      start_dir: int32[], direction in which it begins.
+      reward_decay: float32[], read in thousandths; the goal pays
         ``1 - reward_decay * time / max_steps_in_episode``: 0 is the paper's sparse reward, 0.9 is
         MiniGrid's.
       max_steps_in_episode: int32[], truncation.
@@ -58,10 +61,10 @@ class EnvParams(environment.EnvParams):
     """
 
     walls: jax.Array
-    goal_pos: jax.Array
-    start_pos: jax.Array
-    start_dir: jax.Array | int = 0
-    reward_decay: jax.Array | float = 0.0
+    goal_pos: Annotated[jax.Array, _CELL]
+    start_pos: Annotated[jax.Array, _CELL]
+    start_dir: Annotated[jax.Array | int, Range(0, NUM_DIRECTIONS - 1, whole=True)] = 0
+    reward_decay: Annotated[jax.Array | float, SHARE] = 0.0
     max_steps_in_episode: jax.Array | int = 200
     lava: jax.Array | None = None
 
@@ -203,6 +206,23 @@ class MiniGrid(Environment):
         from entrob.envs.render import render_episode  # draws this class
 
         return np.array(render_episode(self, params, states))
+
+    def check_params(self, params: EnvParams) -> None:
+        """Raise `EntrobError` unless the border is wall and start and goal are two free cells."""
+        super().check_params(params)
+        walls = np.asarray(params.walls)
+        if not (walls[[0, -1]].all() and walls[:, [0, -1]].all()):
+            raise EntrobError(f"{self.name}: the border of walls must be closed")
+        taken = {"a wall": walls, "lava": params.lava}
+        for name in ("start_pos", "goal_pos"):
+            cell = x, y = tuple(np.asarray(getattr(params, name)).tolist())
+            if not (x < walls.shape[0] and y < walls.shape[1]):
+                raise EntrobError(f"{self.name}: {name} {cell} is outside of the grid")
+            for what, cells in taken.items():
+                if cells is not None and cells[x, y]:
+                    raise EntrobError(f"{self.name}: {name} {cell} is {what}")
+            taken["the start"] = np.zeros_like(walls)
+            taken["the start"][x, y] = True
 
     def cell(self, state: EnvState) -> jax.Array:
         """Where the agent is: int32[2]."""

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from entrob.agents.model import Model, PolicyParams, make_model, tempered
+from entrob.compiling import in_32_bits
 from entrob.envs import Environment, Task, make_task
 from entrob.envs.render import save_gif
 from entrob.errors import EntrobError
@@ -124,6 +125,7 @@ class Policy:
         hot = self.weights, np.float32(self.temperature)
         return tempered(self.model).act(key, hot, carry, obs)
 
+    @in_32_bits
     def episode(
         self, *, seed: int = 0, instance: int = 0, instances: int = 200, **perturbations: float
     ) -> Episode:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from entrob.compiling import compiler_options
+from entrob.compiling import compiler_options, in_32_bits
 from entrob.envs import Task, make_task
 from entrob.errors import EntrobError
 from entrob.evaluation.batch import Outcome
@@ -27,6 +27,7 @@ Act = Callable[[jax.Array, Any, Any], tuple[Any, Any]]
 Test = Callable[[str, float], list[dict[str, Any]]]
 
 
+@in_32_bits
 def evaluate(
     policies: Policy | Act | Iterable[Policy | Act],
     environment: str | None = None,

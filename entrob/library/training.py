@@ -12,11 +12,12 @@ import pandas as pd
 from entrob.agents.actor_critic import make_agent
 from entrob.agents.spec import Hyper, Spec
 from entrob.agents.training import Swept, compile_trainer
-from entrob.compiling import padded
+from entrob.compiling import in_32_bits, padded
 from entrob.envs import make_task
 from entrob.errors import EntrobError
 from entrob.library.policy import Policy
 from entrob.persistence.provenance import provenance
+from entrob.ranges import COUNT, COUNT32, SEED, check
 from entrob.regularizers import Regularizer, build, chain, check_coefficient, load
 
 
@@ -37,6 +38,7 @@ class Trained:
     diverged: dict[int, bool]
 
 
+@in_32_bits
 def train(
     environment: str,
     *regularizers: Regularizer | str | Callable[..., Regularizer],
@@ -70,14 +72,17 @@ def train(
       `Trained`.
 
     Raises:
-      EntrobError: a name that is not known, a coefficient outside of its domain, or a regularizer
-        that does not trace.
+      EntrobError: a name that is not known, a number outside of its range, or a regularizer that
+        does not trace.
     """
+    COUNT.check("frames", frames), COUNT32.check("chunk", chunk), COUNT.check("seeds", seeds)
+    SEED.check("first_seed + seeds", first_seed + seeds)
     parts = [_made(part) for part in regularizers]
     coefs = _coefficients(parts, coef)
     task = make_task(environment, **(options or {})).with_params(dict(params or {}))
     settings = _known("Spec", Spec._fields, spec, ("env", "regularizer"))
     hyper = _known("Hyper", [f.name for f in dataclasses.fields(Hyper)], hyper or {}, ("coefs",))
+    check("hyper: ", hyper, Hyper)
     agent = make_agent(Spec(task.env, chain(*parts), **settings))
     per_update = agent.spec.frames_per_update
     chunks = math.ceil(frames / (per_update * chunk))

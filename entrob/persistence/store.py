@@ -1,10 +1,13 @@
 """The folder of one experiment: atomic writes, checked reads, content-addressed parts."""
 
 import contextlib
+import contextvars
 import errno
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from entrob.errors import EntrobError
+from entrob.persistence.lock import NAME as LOCK
 
 
 class Damaged(EntrobError):
@@ -39,6 +43,20 @@ def _named_errors(path: Path):
         raise EntrobError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+_writing: contextvars.ContextVar[set[Path] | None] = contextvars.ContextVar("writing", default=None)
+
+
+@contextlib.contextmanager
+def written() -> Iterator[set[Path]]:
+    """The files that are written inside, so far."""
+    new: set[Path] = set()
+    token = _writing.set(new)
+    try:
+        yield new
+    finally:
+        _writing.reset(token)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; raises `EntrobError` if the disk is full."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -52,6 +70,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+    if (new := _writing.get()) is not None:
+        new.add(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -62,7 +82,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; raises `Damaged` if it is not."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise Damaged(path, str(error).splitlines()[0]) from error
 
@@ -137,6 +157,15 @@ def read_tree(path: Path, like: Any) -> Any:
 _IDENTITY = ("run_id", "frames", "perturbation", "magnitude", "instance")
 
 
+#: Kinds of tidy records: the parts of each are united at the top of the folder.
+RECORDS = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
+_KINDS = (*RECORDS, "policies", "snapshot", "checkpoint", "tempered", "cost")
+# How files in ``parts/`` are called, those that a killed process left half-written included.
+_PART = re.compile(
+    rf"\.?({'|'.join(_KINDS)})-[0-9a-f]{{16}}(-.+)?\.(parquet|msgpack|json)(\.\d+\.tmp)?"
+)
+
+
 class Store:
     """Paths and files of one output folder.
 
@@ -175,7 +204,11 @@ class Store:
         return read_json(self.manifest_path) if self.manifest_path.exists() else {}
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Make the folder this experiment's.
+        """Make the folder this experiment's; raises `EntrobError` as `check` does."""
+        write_json(self.manifest_path, {**self.check(identity), **identity})
+
+    def check(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """The manifest, if the folder is this experiment's or nobody's.
 
         Raises:
           EntrobError: it was made by another experiment, preset or version of the settings.
@@ -187,18 +220,40 @@ class Store:
                     f"{self.root} was made by another experiment ({manifest['experiment']} "
                     f"{manifest.get('preset', '')}, {key} {manifest[key]}): choose another --out"
                 )
-        if not manifest and self.root.exists() and any(self.root.iterdir()):
+        others = self.root.exists() and any(p.name != LOCK for p in self.root.iterdir())
+        if not manifest and others:
             raise EntrobError(f"{self.root} is not empty and holds no entrob results")
-        write_json(self.manifest_path, {**manifest, **identity})
+        return manifest
 
     def parts(self, kind: str) -> list[Path]:
         """Paths of all parts of a kind, sorted."""
         return sorted((self.root / "parts").glob(f"{kind}-*.parquet"))
 
+    def clear(self, drawn: Iterable[Path] = ()) -> None:
+        """Remove what was written here and nothing else; the folder stays this experiment's.
+
+        Args:
+          drawn: tables, figures and pages, see `entrob.persistence.drawings`.
+        """
+        manifest, parts = self.manifest(), self.root / "parts"
+        named = [path for path in parts.glob("*") if _PART.fullmatch(path.name)]
+        named += [self.root / f"{kind}.parquet" for kind in RECORDS]
+        named += drawn
+        # First, so that whatever ends this, the folder is known to be of the experiment's.
+        write_json(self.manifest_path, {"experiment": manifest.get("experiment")})
+        remove(named)
+
     def drop(self, batch: str) -> None:
         """Remove everything that one batch produced, so that it is redone as a whole."""
         for path in (self.root / "parts").glob(f"*-{batch}*"):
             path.unlink()
+
+    def check_curves(self) -> None:
+        """Raise `Damaged` if the curves of trained runs are missing, which are written first."""
+        for path in self.parts("runs"):
+            curves = self.part("curves", path.stem.removeprefix("runs-"))
+            if not curves.exists():
+                raise Damaged(curves, "it is missing; the command that made it makes it again")
 
     def gather(self, kind: str) -> pd.DataFrame:
         """The union of all parts of a kind; empty if there are none. Raises `Damaged`.
@@ -211,3 +266,13 @@ class Store:
         union = pd.concat(frames, ignore_index=True)
         key = [c for c in _IDENTITY if c in union]
         return union.drop_duplicates(key, ignore_index=True)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files, and the folders that this leaves empty."""
+    paths = list(paths)
+    for path in paths:
+        path.unlink(missing_ok=True)
+    for folder in sorted({path.parent for path in paths}, key=lambda p: -len(p.parts)):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            folder.rmdir()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from entrob.errors import EntrobError
+from entrob.ranges import Range
 
 if TYPE_CHECKING:
     from entrob.regularizers.protocol import Regularizer
@@ -26,23 +26,17 @@ def check_coefficient(regularizer: "Regularizer", value: Any) -> float:
     Raises:
       EntrobError: it is no finite number, or outside; one line that names the domain.
     """
-    name, (low, high) = regularizer.name, regularizer.domain
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise EntrobError(f"coefficient of {name} must be a finite number, not {value!r}")
-    if number != 0 and not low <= number < high:
-        raise EntrobError(f"coefficient of {name} must be in {interval(low, high)}, not {value!r}")
-    return number
+    if value != 0 or isinstance(value, bool):
+        range_of(regularizer.domain).check(f"coefficient of {regularizer.name}", value)
+    return float(value)
 
 
-def interval(low: float, high: float) -> str:
-    """A domain as it is written: ``[0, 1)``, ``[0, 1]`` if its end is the next number, [0, inf)."""
+def range_of(domain: tuple[float, float]) -> Range:
+    """A domain as a range: half open, or closed if its end is the number after a short one."""
+    low, high = domain
     end = math.nextafter(high, 0.0)
     closed = math.isfinite(high) and float(f"{end:g}") == end and float(f"{high:g}") != high
-    return f"[{low:g}, {end:g}]" if closed else f"[{low:g}, {high:g})"
+    return Range(low, end) if closed else Range(low, high, below=True)
 
 
 def greatest(domain: tuple[float, float]) -> np.float32:

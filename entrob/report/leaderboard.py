@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from entrob.persistence import store
+from entrob.persistence.drawings import redrawn
 from entrob.report import markup, tables
 from entrob.report.figures import leaderboard as board_figures
 from entrob.report.figures.drawing import save
@@ -57,8 +58,9 @@ def write_leaderboard(root: Path) -> Path:
       Damaged: a record cannot be read.
     """
     board = assemble(root)
-    write_board(board, root)
-    return write_report(board, root)
+    with redrawn(root):
+        write_board(board, root)
+        return write_report(board, root)
 
 
 def write_report(board: Board, root: Path) -> Path:

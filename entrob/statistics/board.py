@@ -100,7 +100,7 @@ def read_board(folder: Path) -> Board:
     frames["tuning"] = frames["tuning"].astype({"chosen": bool})
     for name, column in (("cells", "why"), ("activity", "status")):
         frames[name][column] = frames[name][column].fillna("")
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return checked(Board(**frames, manifest=manifest))
 
 

@@ -19,7 +19,7 @@ def assemble(root: Path) -> Board:
       EntrobError: no task is finished yet, or its tables contradict themselves.
       Damaged: a table of a finished task is missing or cannot be read.
     """
-    manifest = json.loads((root / "manifest.json").read_text())
+    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
     if not manifest["tasks"]:
         raise EntrobError(f"{root} holds no finished task yet")
     frames = {

@@ -14,7 +14,7 @@ from scipy.optimize import isotonic_regression
 
 from entrob.naming import BASELINE
 from entrob.perturbations import NOMINAL, Perturbation, perturbations
-from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, Experiment, Method, positive_int
+from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, SEEDS, Experiment, Method
 
 #: What `none` may lose of its nominal score at a magnitude that is tested.
 LEAST, MOST = 0.1, 0.9
@@ -74,7 +74,7 @@ def calibration(experiment: Experiment, seeds: int) -> Experiment:
         name=f"{experiment.name}-calibration",
         title=f"Magnitudes of {experiment.name}",
         methods=tuple(none),
-        seeds=positive_int("calibration seeds", seeds),
+        seeds=SEEDS.check("calibration seeds", seeds),
         first_seed=FIRST_CALIBRATION_SEED,
         evaluation_seed=FIRST_CALIBRATION_SEED,
         perturbations={n: fine_grid(perturbations.get(n, params), params) for n in names},

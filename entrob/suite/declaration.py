@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gymnax.environments import spaces
 
@@ -21,9 +21,11 @@ from entrob.agents.adversarial.adversary import KINDS, adversary_of, misfit, str
 from entrob.envs import Environment, Task, make_task
 from entrob.errors import EntrobError, unknown
 from entrob.naming import BASELINE
+from entrob.persistence.lock import NAME as LOCK
 from entrob.persistence.store import read_json
+from entrob.ranges import COUNT, Range, check
 from entrob.regularizers import family, regularizers
-from entrob.sweep.experiment import Experiment, Method, check_keys, from_table, positive_int
+from entrob.sweep.experiment import SEEDS, Experiment, Method, check_keys, from_table
 from entrob.sweep.files import read
 from entrob.sweep.knobs import Knob, knob_of
 
@@ -35,6 +37,7 @@ CONTROLS = {
     RANDOMIZED: "None trained on the board's own perturbations: one of the kept cells in every "
     "episode, drawn uniformly. A reference that has seen what the others are tested on.",
 }
+PERCENT = Range(1, 100, whole=True)
 _TOP = {"title", "common", "tasks", "presets", "rules", "methods", "controls"}
 
 
@@ -53,14 +56,14 @@ class Rules:
       keep: percentage of the nominal score of `none` that the chosen value keeps.
     """
 
-    calibration: int = 20
-    references: int = 2
-    magnitudes: int = 3
-    pilot: int = 10
-    baseline: int = 10
-    seeds: int = 2
-    candidates: int = 7
-    keep: int = 97
+    calibration: Annotated[int, SEEDS] = 20
+    references: Annotated[int, SEEDS] = 2
+    magnitudes: Annotated[int, COUNT] = 3
+    pilot: Annotated[int, PERCENT] = 10
+    baseline: Annotated[int, SEEDS] = 10
+    seeds: Annotated[int, SEEDS] = 2
+    candidates: Annotated[int, COUNT] = 7
+    keep: Annotated[int, PERCENT] = 97
 
     @property
     def calibrated(self) -> bool:
@@ -167,9 +170,7 @@ def load(name: str, preset: str) -> Suite:
 
 def _rules(where: str, table: dict[str, Any]) -> Rules:
     check_keys(f"{where}: rules", table, {field.name for field in dataclasses.fields(Rules)})
-    for key, value in table.items():
-        positive_int(f"{where}: rules.{key}", value)
-    return Rules(**table)
+    return Rules(**check(f"{where}: rules.", table, Rules))
 
 
 def _given(suite: str, preset: str, name: str) -> Path:
@@ -254,7 +255,7 @@ def claim(suite: Suite, root: Path) -> None:
             raise EntrobError(
                 f"{root} was made by another experiment ({made}): choose another --out"
             )
-    elif root.exists() and any(root.iterdir()):
+    elif root.exists() and any(path.name != LOCK for path in root.iterdir()):
         raise EntrobError(f"{root} is not empty and holds no entrob results")
 
 

@@ -14,8 +14,17 @@ from typing import Any
 import pandas as pd
 
 from entrob.naming import BASELINE
+from entrob.persistence.drawings import drawings
+from entrob.persistence.lock import locked
 from entrob.persistence.provenance import provenance
-from entrob.persistence.store import Damaged, Store, read_json, write_bytes, write_json
+from entrob.persistence.store import (
+    Damaged,
+    Store,
+    read_json,
+    remove,
+    write_bytes,
+    write_json,
+)
 from entrob.suite import plan
 from entrob.suite.cells import Calibration, calibrate
 from entrob.suite.declaration import Suite, SuiteTask, claim, described
@@ -29,10 +38,16 @@ from entrob.suite.reported import report
 from entrob.sweep.experiment import Method, digest
 
 STAGES = ("calibration", "references", "pilot", "tuning", "reported")
+TABLES = ("cells", "tuning", "rates", "scores", "activity")
 
 
 def run(
-    suite: Suite, root: Path, command: str, parallel_runs: int | None, say: Callable[[str], None]
+    suite: Suite,
+    root: Path,
+    command: str,
+    parallel_runs: int | None,
+    say: Callable[[str], None],
+    resume: bool = True,
 ) -> dict[str, Any]:
     """Bring every task of a suite up to date; finished work is skipped.
 
@@ -42,6 +57,7 @@ def run(
       command: the command line, for the manifests.
       parallel_runs: runs side by side, see `entrob.sweep.runner.run`.
       say: told of every step before it begins, and what all will take.
+      resume: go on from what the folder holds; otherwise what the suite wrote there is removed.
 
     Returns:
       The suite's manifest, written to ``root/manifest.json``.
@@ -50,18 +66,37 @@ def run(
       EntrobError: as `entrob.sweep.runner.run`.
     """
     claim(suite, root)
-    # From the start: whatever ends this session, status and report can be asked.
-    manifest = _manifest(suite, root, command)
-    for name, task in suite.tasks.items():
-        folder = root / name
-        facts = finished(task, folder)
-        if facts is None:
-            costs = plan.expected(suite, manifest["tasks"])
-            say(plan.text(costs))
-            facts = work(task, folder, command, parallel_runs, say)
-        manifest = _manifest(suite, root, command, name, facts)
-        measure_overhead(task.experiment, root / "overhead.csv", set(facts["broken"]), say)
-    return manifest
+    with locked(root):
+        if not resume:
+            clear(suite, root)
+        # From the start: whatever ends this session, status and report can be asked.
+        manifest = _manifest(suite, root, command)
+        for name, task in suite.tasks.items():
+            folder = root / name
+            facts = finished(task, folder)
+            if facts is None:
+                costs = plan.expected(suite, manifest["tasks"])
+                say(plan.text(costs))
+                facts = work(task, folder, command, parallel_runs, say)
+            manifest = _manifest(suite, root, command, name, facts)
+            measure_overhead(task.experiment, root / "overhead.csv", set(facts["broken"]), say)
+        return manifest
+
+
+def clear(suite: Suite, root: Path) -> None:
+    """Remove what a suite's tasks wrote into a folder that is its own, and nothing else."""
+    manifest = root / "manifest.json"
+    tasks = {*suite.tasks, *(read_json(manifest).get("tasks", {}) if manifest.exists() else {})}
+    named = [*drawings(root), root / "overhead.csv"]
+    for folder in (root / task for task in sorted(tasks)):
+        for stage in (Store(folder / stage) for stage in STAGES):
+            if stage.manifest():
+                stage.clear(drawings(stage.root))
+                named.append(stage.manifest_path)
+        named += [folder / f"{name}.csv" for name in TABLES] + [folder / "task.json"]
+    if manifest.exists():
+        write_json(manifest, {"suite": suite.name, "preset": suite.preset})
+    remove(named)
 
 
 def identity(task: SuiteTask) -> str:
@@ -80,7 +115,7 @@ def finished(task: SuiteTask, folder: Path) -> dict[str, Any] | None:
         facts = read_json(folder / "task.json")
     except Damaged:
         return None
-    tables = all((folder / f"{name}.csv").exists() for name in ("scores", "cells", "activity"))
+    tables = all((folder / f"{name}.csv").exists() for name in TABLES)
     return facts if facts.get("identity") == identity(task) and tables else None
 
 

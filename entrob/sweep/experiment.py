@@ -1,12 +1,13 @@
 """Experiments: a TOML file of axes, read into plain immutable values."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from entrob.agents.adversarial.adversary import adversary_of, misfit
 from entrob.agents.model import NETWORKS, RECURRENT
@@ -16,6 +17,7 @@ from entrob.errors import EntrobError, unknown
 from entrob.evaluation.records import MEASURES
 from entrob.naming import Label
 from entrob.perturbations import perturbations
+from entrob.ranges import COUNT, COUNT32, NOT_NEGATIVE, POSITIVE, SEED, Range, check, declared
 from entrob.regularizers import build, check_coefficient, regularizers
 from entrob.sweep.files import read
 
@@ -23,6 +25,8 @@ from entrob.sweep.files import read
 FIRST_TUNING_SEED = 1_000_000
 #: Seeds of calibration begin here, and so do the seeds of its instances: see `calibrate`.
 FIRST_CALIBRATION_SEED = 2_000_000
+#: How many seeds there are of each kind.
+SEEDS = Range(1, FIRST_TUNING_SEED, whole=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Method:
     adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
     mixture: list[list[Any]] = dataclasses.field(default_factory=list)
     hyper: dict[str, float] = dataclasses.field(default_factory=dict)
-    temperature: float = 1.0
+    temperature: Annotated[float, POSITIVE] = 1.0
     fidelity: str = "paper"
     variant: str = ""
     value: str = ""
@@ -95,7 +99,7 @@ class Tuning(NamedTuple):
       grids: what is tried, by method.
     """
 
-    seeds: int = 5
+    seeds: Annotated[int, SEEDS] = 5
     measure: str | None = None
     grids: Mapping[str, Any] = MappingProxyType({})
 
@@ -139,25 +143,25 @@ class Experiment:
     algorithm: str
     network: str
     normalize: bool
-    num_envs: int
-    num_steps: int
-    epochs: int
-    minibatches: int
+    num_envs: Annotated[int, COUNT]
+    num_steps: Annotated[int, COUNT]
+    epochs: Annotated[int, COUNT]
+    minibatches: Annotated[int, COUNT]
     hyper: dict[str, float]
-    frames: int
-    chunk: int
-    points: int
-    seeds: int
+    frames: Annotated[int, COUNT]
+    chunk: Annotated[int, COUNT32]
+    points: Annotated[int, COUNT]
+    seeds: Annotated[int, SEEDS]
     first_seed: int
-    instances: int
-    episodes: int
-    evaluation_seed: int
+    instances: Annotated[int, COUNT]
+    episodes: Annotated[int, COUNT]
+    evaluation_seed: Annotated[int, SEED]
     methods: tuple[Method, ...]
     perturbations: dict[str, tuple[float, ...]]
     share: tuple[tuple[str, ...], ...]
     tuning: Tuning
     time_limit: str = "bootstrap"
-    snapshots: int = 0
+    snapshots: Annotated[int, Range(0, whole=True)] = 0
     snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
     published: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     # No part of what an experiment is: its environment, built.
@@ -199,9 +203,9 @@ def digest(*parts: Any) -> str:
 
 _TYPES = {
     "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
-    "time_limit": str, "normalize": bool, "evaluation_seed": int,
+    "time_limit": str, "normalize": bool,
     "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "share": list,
-    "snapshots": int, "snapshot_perturbations": dict,
+    "snapshot_perturbations": dict,
     "tune": dict, "presets": dict, "paper": dict,
 }  # fmt: skip
 _PAPER = {
@@ -210,13 +214,10 @@ _PAPER = {
     "threshold": float,
 }  # fmt: skip
 _CLAIM = ("perturbation", "better", "relation", "worse")
-_COUNTS: tuple[str, ...]
-_COUNTS = ("num_envs", "num_steps", "epochs", "minibatches", "frames", "chunk", "points", "seeds")
-_COUNTS += ("instances", "episodes")
-_TOP = {*_TYPES, *_COUNTS}
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
 _WORDS |= {bool: "true or false", float: "a number"}
 _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs", "strength"}
+_TOP = {*_TYPES, *declared(Experiment)}
 _PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
 _DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
@@ -278,8 +279,9 @@ def from_table(
     task = task or make_task(data["environment"])
     # With noise, so that every perturbation that can act on the environment fits its params.
     env, env_params = task.pair(noise=True)
-    for key in _COUNTS:
-        positive_int(f"{where}: {key}", data[key])
+    data |= check(f"{where}: ", data, Experiment)
+    updates = math.ceil(data["frames"] / (data["num_envs"] * data["num_steps"]))
+    COUNT32.check(f"{where}: frames / (num_envs * num_steps)", updates)
     choices = {"algorithm": ("a2c", "ppo"), "network": ("auto", *NETWORKS)}
     for key, offered in (choices | {"time_limit": TIME_LIMITS}).items():
         if data[key] not in offered:
@@ -289,7 +291,7 @@ def from_table(
         what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
         raise EntrobError(f"{where}: minibatches must divide {what}")
     check_keys(f"{where}: hyper", data["hyper"], _HYPER)
-    _numbers(f"{where}: hyper", data["hyper"])
+    check(f"{where}: hyper: ", data["hyper"], Hyper)
     _numbers(f"{where}: params", data["params"], lists=True)
     common = data.pop("params")
     methods = tuple(_method(where, entry, common, env, env_params) for entry in data.pop("methods"))
@@ -300,14 +302,14 @@ def from_table(
     data["share"] = _share(f"{where}: share", data["share"])
     declared = data.pop("perturbations")
     magnitudes = {k: tested_magnitudes(k, v, env_params) for k, v in declared.items()}
-    if not data["snapshots"] >= 0:
-        raise EntrobError(f"{where}: snapshots must be at least 0, not {data['snapshots']}")
     kept = data["snapshot_perturbations"]
     kept = {k: magnitudes_of(k, [v], env_params)[0] for k, v in kept.items()}
     data["snapshot_perturbations"] = kept
     known = {name for table in tested if isinstance(table, dict) for name in table}
     data["published"] = _paper(f"{where}: paper", data.pop("paper"), names, known, env_params)
     data["tuning"] = _tuning(f"{where}: tune", data.pop("tune"))
+    for values in {json.dumps(method.params): method.params for method in methods}.values():
+        task.with_params(values)
     return Experiment(
         preset=preset,
         first_seed=0,
@@ -350,22 +352,14 @@ def _share(where: str, sets: list) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in sets)
 
 
-def positive_int(what: str, value: Any) -> int:
-    """The value, or an `EntrobError` if it is not a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise EntrobError(f"{what} must be a whole number of at least 1, not {value!r}")
-    return value
-
-
 def coefficient(what: str, value: Any) -> float:
-    """The value as float, or an `EntrobError` if it is not a finite number of at least 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise EntrobError(f"coefficient of {what} must be a number, not {value!r}") from None
-    if not (math.isfinite(number) and number >= 0) or isinstance(value, bool):
-        raise EntrobError(f"coefficient of {what} must be finite and at least 0, not {value!r}")
-    return number
+    """The value as float, or an `EntrobError` if it is not a finite number of at least 0.
+
+    A string that says a number is one.
+    """
+    with contextlib.suppress(ValueError):
+        value = float(value) if isinstance(value, str) else value
+    return float(NOT_NEGATIVE.check(f"coefficient of {what}", value))
 
 
 def magnitudes_of(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
@@ -382,12 +376,7 @@ def magnitudes_of(name: str, values: Any, env_params: Any) -> tuple[float, ...]:
         raise EntrobError(f"{name!r} acts in training only: give it as a method's `training`")
     if not isinstance(values, list | tuple) or not values:
         raise EntrobError(f"perturbation {name!r} needs a list of magnitudes")
-    for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not low <= value <= high:
-            raise EntrobError(f"magnitude of {name!r} must be in {low:g}..{high:g}, not {value!r}")
-        if entry.integer and value != int(value):
-            raise EntrobError(f"magnitude of {name!r} must be a whole number, not {value!r}")
+    Range(low, high, whole=entry.integer).check(f"magnitude of {name!r}", values)
     return tuple(sorted({float(v) for v in values}))
 
 
@@ -421,10 +410,8 @@ def _method(
     if method.fidelity not in ("paper", "reference"):
         raise EntrobError(f"{where}: fidelity must be paper or reference, not {method.fidelity!r}")
     check_keys(f"{where}: hyper of {method.name!r}", method.hyper, _HYPER)
-    _numbers(f"{where}: hyper of {method.name!r}", method.hyper)
-    _numbers(where, {f"temperature of {method.name!r}": method.temperature})
-    if not 0 < method.temperature < math.inf:
-        raise EntrobError(f"{where}: temperature of {method.name!r} must be finite and above 0")
+    check(f"{where}: hyper of {method.name!r}: ", method.hyper, Hyper)
+    check(f"{where}: {method.name!r}: ", method)
     for part in method.mixture:
         if not (isinstance(part, list) and len(part) == 3):
             raise EntrobError(f"{where}: mixture needs lists of name, magnitude and weight")
@@ -452,8 +439,8 @@ def _tuning(where: str, table: dict[str, Any]) -> Tuning:
     """The ``[tune]`` table; what it tries is checked when it is tried."""
     check_keys(where, table, set(Tuning._fields))
     _typed(where, table, {"measure": str, "grids": dict})
+    check(f"{where}: ", table, Tuning)
     tuning = Tuning(**table)
-    positive_int(f"{where}: seeds", tuning.seeds)
     if tuning.measure not in (None, "return_mean"):
         raise unknown(f"measure in {where}", tuning.measure, ("return_mean",))
     return tuning
@@ -467,7 +454,7 @@ def _paper(
     _typed(where, table, _PAPER)
     for key in ("seeds", "instances", "frames", "figure"):
         if key in table:
-            positive_int(f"{where}: {key}", table[key])
+            COUNT.check(f"{where}: {key}", table[key])
 
     def check(what: str, name: str, known: Collection[str]) -> None:
         if name not in known:
@@ -516,4 +503,4 @@ def _number(what: str, values: Any) -> None:
     if not 0 <= values[0] <= 1 or not all(value >= 0 for value in values):
         raise EntrobError(f"{what} must be a mean in 0..1 and a std of at least 0, not {values!r}")
     if len(values) == 3:
-        positive_int(f"{what}: seeds", values[2])
+        COUNT.check(f"{what}: seeds", values[2])

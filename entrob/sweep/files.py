@@ -39,6 +39,6 @@ def read(name: str) -> tuple[Path, dict[str, Any]]:
     """
     path = find(name)
     try:
-        return path, tomllib.loads(path.read_text())
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EntrobError(f"{path.name}: {error}") from error

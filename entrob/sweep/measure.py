@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from entrob.agents.model import RECURRENT
 from entrob.envs import Task
 from entrob.evaluation.batch import TRACED
 from entrob.evaluation.evaluator import Evaluator
@@ -43,15 +44,27 @@ class Tester:
             path = self.part(store, batch, name)
             try:
                 if path.exists():
-                    store.read(path)
-                    for traces in path.parent.glob(f"traces-{batch.id}-{name}-*.parquet"):
-                        store.read(traces)
+                    for part in (path, *self._beside(store, batch, name)):
+                        store.read(part)
                     continue
             except Damaged as error:
                 if progress is not None:
                     progress.warn(f"{error}; tested again")
             wanted.append(name)
         return wanted
+
+    def _beside(self, store: Store, batch: RunBatch, name: str) -> list[Path]:
+        """Paths of what a test writes before its records: occupancy and traces, if it has them."""
+        env, known = self.experiment.task.env, []
+        exact = env.finite and self.experiment.network not in RECURRENT
+        if name == NOMINAL and exact and env.cell:
+            known.append(store.part("occupancy", batch.id))
+        if env.trace:
+            known.append(self._trace(store, batch, name))
+        return known
+
+    def _trace(self, store: Store, batch: RunBatch, name: str) -> Path:
+        return store.part("traces", f"{batch.id}-{name}-{self._traced(name):g}")
 
     def part(self, store: Store, batch: RunBatch, name: str):
         """Path of the records of one batch under one perturbation, or without any."""
@@ -72,7 +85,7 @@ class Tester:
                     visits = _visits(batch, prog.task, cell, np.asarray(outcome.occupancy))
                     write_frame(store.part("occupancy", batch.id), visits)
                 if outcome.trace is not None and magnitude == self._traced(name):
-                    part = store.part("traces", f"{batch.id}-{name}-{magnitude:g}")
+                    part = self._trace(store, batch, name)
                     path = np.asarray(outcome.trace)
                     traces = _traces(self.experiment, batch, name, magnitude, path)
                     write_frame(part, traces)

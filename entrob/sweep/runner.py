@@ -1,5 +1,6 @@
 """Running an experiment: train what is missing, test it, gather the records."""
 
+import contextlib
 import json
 import sys
 import time
@@ -8,24 +9,29 @@ from typing import Any
 from entrob.agents.training import Trainer
 from entrob.compiling import memory_limit, padded
 from entrob.errors import BrokenMethod, EntrobError
+from entrob.persistence.drawings import drawings
+from entrob.persistence.lock import locked
 from entrob.persistence.provenance import provenance
 from entrob.persistence.store import (
+    RECORDS,
     Damaged,
     Store,
     read_sealed,
     write_frame,
     write_json,
 )
-from entrob.sweep import snapshots
+from entrob.sweep import costs, snapshots
+from entrob.sweep.costs import Cost
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import Group, Run, RunBatch, cut, group_methods, runs_of
 from entrob.sweep.measure import Tester
 from entrob.sweep.program import compiled, program
 from entrob.sweep.progress import Progress
-from entrob.sweep.train import Timing, train
+from entrob.sweep.train import train
 
-_KINDS = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
+#: What a manifest says the seconds of, in the order of `Cost`.
+_TIMED = ("train", "test", "compile")
 
 
 def run(
@@ -35,6 +41,7 @@ def run(
     parallel_runs: int | None = None,
     test: bool = True,
     trainers: dict[tuple[str, int], Trainer] | None = None,
+    resume: bool = True,
 ) -> dict[str, Any]:
     """Bring a store up to date with an experiment; finished work is skipped.
 
@@ -46,32 +53,48 @@ def run(
       test: also evaluate under the perturbations (tuning looks at training alone).
       trainers: what was compiled, by group and width; sweeps of one task that share the dictionary
         compile nothing twice. They must agree in their training settings.
+      resume: go on from what the store holds; otherwise what this experiment wrote is removed
+        first, whatever its settings were.
 
     Returns:
       The manifest; its ``broken`` says by method why code of its own could not be traced. What
       other methods did is kept.
 
     Raises:
-      EntrobError: the store belongs to another experiment, the disk is full, or no method works.
+      EntrobError: the store belongs to another experiment, another process works on it, the disk
+        is full, or no method works.
     """
-    started = time.perf_counter()
     programs, broken = _programs(experiment)
     identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
-    store.claim({**identity, **describe(experiment, store.manifest())})
+    anew = not resume and store.manifest().get("experiment") == experiment.name
+    if not anew:
+        store.check(identity)  # before anything is written there
+    with locked(store.root):
+        if anew:
+            store.clear(drawings(store.root))
+        store.claim({**identity, **describe(experiment, store.manifest())})
+        return _run(experiment, store, command, parallel_runs, test, trainers, programs, broken)
+
+
+def _run(
+    experiment, store, command, parallel_runs, test, trainers, programs, broken
+) -> dict[str, Any]:
+    """What `run` does once the folder is its own."""
+    session = Session(store)
     # Complete from the start: whatever ends this session, status and report can be asked.
-    _manifest(experiment, store, command, Spent(), 0.0, {})
+    _manifest(experiment, store, command, session, {})
     plan = [(*built, _unfinished(experiment, store, built[0])) for built in programs]
     per_run = experiment.updates * experiment.num_envs * experiment.num_steps
     progress = Progress(per_run * sum(len(missing) for *_, missing in plan))
-    spent, tester = Spent(), Tester(experiment)
+    tester = Tester(experiment)
     trainers = {} if trainers is None else trainers
     try:
         for group, prog, missing in plan:  # grows while it is worked off
             try:
                 if missing:
                     _train_group(
-                        experiment, store, group, missing, prog, parallel_runs, progress, spent,
-                        trainers,
+                        experiment, store, group, missing, prog, parallel_runs, progress,
+                        session, trainers,
                     )  # fmt: skip
             except BrokenMethod as error:
                 if len(group.methods) == 1:
@@ -82,11 +105,11 @@ def run(
                     plan.append((alone, program(experiment, alone), unfinished))
                 continue
             if test:
-                _test_group(experiment, store, group, prog, tester, progress, spent)
+                _test_group(experiment, store, group, prog, tester, progress)
+            _manifest(experiment, store, command, session, broken)
     finally:
         progress.close()
-        wall = time.perf_counter() - started
-        manifest = _manifest(experiment, store, command, spent, wall, broken)
+        manifest = _manifest(experiment, store, command, session, broken)
     if broken and not store.parts("runs"):
         raise EntrobError(next(iter(broken.values())))
     gather(store)
@@ -112,35 +135,47 @@ def _apart(group: Group) -> list[Group]:
     return [alone for method in group.methods for alone in group_methods((method,))]
 
 
-def _test_group(experiment, store, group, prog, tester, progress, spent) -> None:
+def _test_group(experiment, store, group, prog, tester, progress) -> None:
     """Test the trained runs of a group under what they have not been tested under yet."""
     for batch in finished(experiment, store, group):
         names = tester.missing(store, batch, progress)
         if names:
-            began = time.perf_counter()
             progress.say(f"testing {len(batch.runs)} policies under {', '.join(names)}")
-            tester.test(store, batch, prog, names)
-            spent.test_s += time.perf_counter() - began
+            with _timed(store, batch, tester):
+                tester.test(store, batch, prog, names)
         if kept := snapshots.missing(experiment, store, batch, progress):
-            began = time.perf_counter()
             progress.say(f"testing {len(kept)} earlier policies of {len(batch.runs)} runs")
-            snapshots.test(store, batch, tester, prog, kept)
-            spent.test_s += time.perf_counter() - began
-    spent.compile_s += tester.evaluator.compile_s
-    spent.test_s -= tester.evaluator.compile_s
-    tester.evaluator.compile_s = 0.0
+            with _timed(store, batch, tester):
+                snapshots.test(store, batch, tester, prog, kept)
 
 
-class Spent:
-    """Seconds and frames of this call."""
+@contextlib.contextmanager
+def _timed(store: Store, batch: RunBatch, tester: Tester):
+    """Add what the testing inside takes to what the batch took, whatever ends it."""
+    began, tester.evaluator.compile_s = time.perf_counter(), 0.0
+    try:
+        yield
+    finally:
+        seconds, compiling = time.perf_counter() - began, tester.evaluator.compile_s
+        costs.add(store, batch.id, Cost(test_s=seconds - compiling, compile_s=compiling))
 
-    def __init__(self):
-        self.compile_s = self.train_s = self.test_s = 0.0
-        self.frames = 0
 
-    def trained(self, timing: Timing) -> None:
-        self.train_s += timing.seconds
-        self.frames += timing.frames
+class Session:
+    """What a manifest must know of this call of `run`.
+
+    Attributes:
+      began: when it did.
+      wall_s: seconds of all sessions before it.
+      earlier: what the folder took in versions that did not keep it by batch.
+      trained: whether it has trained anything.
+    """
+
+    def __init__(self, store: Store):
+        old = store.manifest()
+        sums = [old.get(key, 0) for key in ("frames", *(f"{k}_time_s" for k in _TIMED))]
+        self.began, self.wall_s = time.perf_counter(), old.get("wall_time_s", 0.0)
+        self.earlier = Cost(*old.get("earlier", sums))
+        self.trained = False
 
 
 def groups(experiment: Experiment) -> list[Group]:
@@ -186,7 +221,7 @@ def _other(row: Any) -> Run:
 
 
 def _train_group(
-    experiment, store, group, missing, prog, parallel_runs, progress, spent, trainers
+    experiment, store, group, missing, prog, parallel_runs, progress, session, trainers
 ) -> None:
     """Train the missing runs of a group in as few batches as fit in memory."""
     size = parallel_runs or store.manifest().get("batch_sizes", {}).get(group.key) or len(missing)
@@ -196,7 +231,7 @@ def _train_group(
         if (group.key, width) not in trainers:
             progress.say(f"compiling {' + '.join(group.regularizers) or 'none'} for {width} runs")
             trainers[group.key, width] = compiled(experiment, prog, batch)
-            spent.compile_s += trainers[group.key, width].compile_s
+            costs.add(store, batch.id, Cost(compile_s=trainers[group.key, width].compile_s))
         return trainers[group.key, width]
 
     while True:
@@ -211,22 +246,24 @@ def _train_group(
     for batch in batches:
         trainer = trainer_of(batch)
         progress.start()
-        spent.trained(train(experiment, store, batch, trainer, prog, progress))
+        timing = train(experiment, store, batch, trainer, prog, progress)
+        session.trained |= timing.frames > 0
 
 
 def gather(store: Store) -> None:
     """Write the tidy records: the union of all parts; raises `Damaged`."""
-    for kind in _KINDS:
+    for kind in RECORDS:
         frame = store.gather(kind)
         if len(frame):
             write_frame(store.root / f"{kind}.parquet", frame)
 
 
-def _manifest(experiment, store, command, spent: Spent, wall: float, broken) -> dict[str, Any]:
-    """What was run, on what, and how long it took in all sessions."""
-    old = store.manifest()
-    frames = old.get("frames", 0) + spent.frames
-    train_s = old.get("train_time_s", 0.0) + spent.train_s
+def _manifest(experiment, store, command, session: Session, broken) -> dict[str, Any]:
+    """What was run, on what, and how long it took in all sessions.
+
+    Frames and seconds are those of finished batches; what one under way took is in its checkpoint.
+    """
+    old, took = store.manifest(), costs.total(store, session.earlier)
     manifest = {
         **old,
         "title": experiment.title,
@@ -239,14 +276,15 @@ def _manifest(experiment, store, command, spent: Spent, wall: float, broken) -> 
         "frames_per_run": experiment.updates * experiment.num_envs * experiment.num_steps,
         "instances": experiment.instances,
         "evaluation_seed": experiment.evaluation_seed,
-        "frames": frames,
-        "train_time_s": round(train_s, 2),
-        "compile_time_s": round(old.get("compile_time_s", 0.0) + spent.compile_s, 2),
-        "test_time_s": round(old.get("test_time_s", 0.0) + spent.test_s, 2),
-        "wall_time_s": round(old.get("wall_time_s", 0.0) + wall, 2),
-        "frames_per_s": round(frames / train_s) if train_s else None,
+        "earlier": list(session.earlier),
+        "frames": took.frames,
+        "train_time_s": round(took.train_s, 2),
+        "compile_time_s": round(took.compile_s, 2),
+        "test_time_s": round(took.test_s, 2),
+        "wall_time_s": round(session.wall_s + time.perf_counter() - session.began, 2),
+        "frames_per_s": round(took.frames / took.train_s) if took.train_s else None,
         # A session that only tests or draws again leaves the commit that trained.
-        **(provenance() if spent.frames or "git_commit" not in old else {}),
+        **(provenance() if session.trained or "git_commit" not in old else {}),
         "precision": "float32",
     }
     write_json(store.manifest_path, manifest)

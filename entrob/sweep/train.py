@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from entrob.agents.actor_critic import AGENT, HEALTHY
 from entrob.agents.training import Trainer
 from entrob.persistence.store import Damaged, Store, read_tree, write_frame, write_tree
 from entrob.regularizers.chaining import faults
-from entrob.sweep import snapshots
+from entrob.sweep import costs, snapshots
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import RunBatch
 from entrob.sweep.program import Program, hypers
@@ -29,7 +30,7 @@ OWN_FAULT = "loss or weights"
 
 
 class Timing(NamedTuple):
-    """Seconds spent training, and the frames that took."""
+    """Seconds that a call of `train` spent training, and the frames that took."""
 
     seconds: float = 0.0
     frames: int = 0
@@ -51,18 +52,17 @@ def train(
     shardings = jax.tree.map(lambda x: x.sharding, state)
     blank = np.full((trainer.width, experiment.updates), np.nan, np.float32)
     curves = {name: blank.copy() for name in trainer.chunk.out_info[1]}
-    path, done = store.part("checkpoint", batch.id, ".msgpack"), 0
+    path, done, spent = store.part("checkpoint", batch.id, ".msgpack"), 0, 0.0
     if path.exists():
-        like = {"curves": curves, "done": np.int64(0), "state": state}
         try:
-            saved = read_tree(path, like)
+            saved = _read_checkpoint(path, _checkpoint(curves, done, state, spent))
             # Arrays read from bytes are read-only; the curves still grow.
             curves = {name: np.array(x) for name, x in saved["curves"].items()}
             state = jax.tree.map(jax.device_put, saved["state"], shardings)
-            done = int(saved["done"])
+            done, spent = int(saved["done"]), float(saved["train_s"])
         except Damaged as error:
             progress.warn(f"{error}; its batch is trained again")
-    start, first = time.perf_counter(), done
+    start, first, before = time.perf_counter(), done, spent
     frames = experiment.chunk * experiment.num_envs * experiment.num_steps * len(batch.runs)
     progress.add(frames * done, resumed=True)
     while done < experiment.chunks:
@@ -73,14 +73,29 @@ def train(
         done += 1
         if done in snapshots.chunks(experiment):
             snapshots.keep(store, batch, done, state.policy)
-        write_tree(path, {"curves": curves, "done": np.int64(done), "state": state})
+        spent = before + time.perf_counter() - start
+        write_tree(path, _checkpoint(curves, done, state, spent))
         progress.add(frames)
-    seconds = time.perf_counter() - start
     write_policies(store.part("policies", batch.id, ".msgpack"), batch, state.policy)
     write_frame(store.part("curves", batch.id), _curve_records(experiment, batch, curves))
+    costs.add(store, batch.id, costs.Cost(frames * done, spent))
     write_frame(store.part("runs", batch.id), _run_records(experiment, batch, state, curves))
     path.unlink()
-    return Timing(seconds, frames * (done - first))
+    return Timing(spent - before, frames * (done - first))
+
+
+def _checkpoint(curves: dict[str, np.ndarray], done: int, state: Any, seconds: float) -> dict:
+    """What a checkpoint holds: the seconds that training took so far last."""
+    state = {"curves": curves, "done": np.int64(done), "state": state}
+    return {**state, "train_s": np.float64(seconds)}
+
+
+def _read_checkpoint(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint; one of earlier versions has no seconds. Raises `Damaged`."""
+    try:
+        return read_tree(path, like)
+    except Damaged:
+        return {"train_s": 0.0, **read_tree(path, {k: like[k] for k in like if k != "train_s"})}
 
 
 def _curve_records(experiment: Experiment, batch: RunBatch, curves: dict[str, np.ndarray]):

@@ -19,7 +19,7 @@ from entrob.naming import BASELINE
 from entrob.persistence.store import Store
 from entrob.regularizers import regularizers
 from entrob.regularizers.domain import check_coefficient
-from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, coefficient
+from entrob.sweep.experiment import FIRST_TUNING_SEED, SEEDS, Experiment, Method, coefficient
 from entrob.sweep.groups import group_methods
 from entrob.sweep.knobs import Knob
 from entrob.sweep.measure import Tester
@@ -103,7 +103,7 @@ def tuning_experiment(experiment: Experiment, of: list[Grid]) -> Experiment:
         name=f"{experiment.name}-tune",
         title=f"Coefficients of {experiment.name} by the 5 % rule",
         methods=tuple(methods),
-        seeds=experiment.tuning.seeds,
+        seeds=SEEDS.check("tune.seeds", experiment.tuning.seeds),
         first_seed=FIRST_TUNING_SEED,
         perturbations={},  # the nominal environment is tested anyway
     )
@@ -136,13 +136,14 @@ def tune(
     command: str,
     parallel_runs: int | None = None,
     trainers: dict[tuple[str, int], Trainer] | None = None,
+    resume: bool = True,
 ):
     """Tune every grid of an experiment.
 
     Args:
       experiment: it.
       store: of the tuning runs.
-      command, parallel_runs, trainers: as of `entrob.sweep.runner.run`.
+      command, parallel_runs, trainers, resume: as of `entrob.sweep.runner.run`.
 
     Returns:
       ``(chosen, table, manifest)``: coefficient by method, a row per candidate, and the manifest
@@ -154,7 +155,8 @@ def tune(
     trainers = {} if trainers is None else trainers
     for _ in range(_MAX_EXTENSIONS + 1):
         sweep = tuning_experiment(experiment, of)
-        manifest = run(sweep, store, command, parallel_runs, trainers=trainers)
+        manifest = run(sweep, store, command, parallel_runs, trainers=trainers, resume=resume)
+        resume = True  # what is extended is kept
         frames = store.gather("evaluation"), store.gather("runs")
         floor, measure = float(random.return_mean.iloc[0]), experiment.tuning.measure
         table = score_table(of, *frames, floor, measure)

@@ -53,13 +53,20 @@ def edited(tiny_file, tmp_path):
         (["--regularizer", "no_such_module:f"], "does not import"),
         (["--regularizer", "entrob.errors:no_such"], "module has no 'no_such'"),
         (["--regularizer", "entrob.errors:EntrobError"], "neither decorated nor a Regularizer"),
-        (["--regularizer", "policy_entropy", "--coef=-1"], "must be finite and at least 0"),
-        (["--regularizer", "policy_entropy", "--coef", "0.1,much"], "must be a number, not 'much'"),
-        (["--regularizer", "policy_entropy", "--coef", "nan"], "must be finite"),
-        (["--regularizer", "policy_entropy", "--coef", ""], "must be a number"),
+        (["--regularizer", "policy_entropy", "--coef=-1"], "must be a finite number of at least 0"),
+        (["--regularizer", "policy_entropy", "--coef", "0.1,much"], "at least 0, not 'much'"),
+        (
+            ["--regularizer", "policy_entropy", "--coef", "nan"],
+            "must be a finite number of at least 0, not nan",
+        ),
+        (
+            ["--regularizer", "policy_entropy", "--coef", ""],
+            "must be a finite number of at least 0, not ''",
+        ),
         (["--coef", "0.1"], "--coef needs a --regularizer"),
         (["--seeds", "0"], "--seeds must be a whole number of at least 1, not 0"),
         (["--seeds=-3"], "--seeds must be"),
+        (["--seeds", "1000001"], "--seeds must be a whole number in 1..1000000, not 1000001"),
         (["--parallel-runs", "0"], "--parallel-runs must be"),
     ],
 )
@@ -87,20 +94,36 @@ def test_arguments(fails, tiny_file, tmp_path, arguments, words):
         ("num_envs = 2", "hyper = { learning_rat = 1 }", "did you mean 'learning_rate'?"),
         ("num_envs = 2", "hyper = { gamma = 'x' }", "gamma must be a number"),
         ("num_envs = 2", "evaluation_seed = 'x'", "evaluation_seed must be a whole number"),
+        ("num_envs = 2", "evaluation_seed = -1", "evaluation_seed must be a whole number in 0"),
+        ("num_envs = 2", "hyper = { gamma = 1.5 }", "gamma must be a number in [0, 1), not 1.5"),
+        ("num_envs = 2", "hyper = { learning_rate = nan }", "at least 0, not nan"),
+        ("num_envs = 2", "hyper = { clip = 0 }", "clip must be a finite number above 0, not 0"),
+        ("frames = 160", "frames = 1_000_000_000_000", "a whole number in 1..2147483647"),
+        ("seeds = 2", "seeds = 2_000_000", "seeds must be a whole number in 1..1000000"),
+        ('name = "none"', 'name = "none"\nparams = { start_pos = [8, 8] }', "is the start"),
+        ('name = "none"', 'name = "none"\nparams = { max_steps_in_episode = 0 }', "1..2147483646"),
         ("wall = [0, 8]", "wal = [0, 8]", "did you mean 'wall'?"),
-        ("wall = [0, 8]", "wall = [0, 9]", "magnitude of 'wall' must be in 0..8, not 9"),
-        ("wall = [0, 8]", "wall = [-1]", "magnitude of 'wall' must be in 0..8"),
+        (
+            "wall = [0, 8]",
+            "wall = [0, 9]",
+            "magnitude of 'wall' must be a whole number in 0..8, not 9",
+        ),
+        (
+            "wall = [0, 8]",
+            "wall = [-1]",
+            "magnitude of 'wall' must be a whole number in 0..8, not -1",
+        ),
         ("wall = [0, 8]", "wall = [1.5]", "must be a whole number"),
         ("wall = [0, 8]", "wall = ['high']", "magnitude of 'wall'"),
         ("wall = [0, 8]", "wall = [nan]", "magnitude of 'wall'"),
         ("wall = [0, 8]", "wall = []", "needs a list of magnitudes"),
         ("wall = [0, 8]", "wall = 6", "needs a list of magnitudes"),
         ("wall = [0, 8]", "wall = [0]", "'wall' needs a magnitude other than 0"),
-        ("wall = [0, 8]", "slip = [1.1]", "magnitude of 'slip' must be in 0..1"),
+        ("wall = [0, 8]", "slip = [1.1]", "magnitude of 'slip' must be a number in 0..1, not 1.1"),
         ("wall = [0, 8]", "reward_noise = [1]", "acts in training only"),
         ("wall = [0, 8]", "", "'perturbations' is missing"),
         ("{ policy_entropy = 0.01 }", "{ policy_entropy = -0.01 }", "at least 0"),
-        ("{ policy_entropy = 0.01 }", "{ policy_entropy = 'big' }", "must be a number"),
+        ("{ policy_entropy = 0.01 }", "{ policy_entropy = 'big' }", "at least 0, not 'big'"),
         ("{ policy_entropy = 0.01 }", "{ policy_entropi = 1 }", "did you mean 'policy_entropy'?"),
         ("{ policy_entropy = 0.01 }", "0.01", "coefficients must be a table"),
         ('name = "policy_entropy"', 'name = "none"', "two methods 'none'"),
@@ -173,7 +196,7 @@ def test_folders(fails, tiny_file, edited, whole, tmp_path):
     for command in ("status", "report"):
         assert "holds no run" in fails(command, foreign)
         assert "holds no run" in fails(command, tmp_path / "nowhere")
-    assert "--level must be between 0 and 1" in fails("report", root, "--level", "1.5")
+    assert "--level must be a number in (0, 1), not 1.5" in fails("report", root, "--level", "1.5")
 
 
 @pytest.mark.parametrize(

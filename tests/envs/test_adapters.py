@@ -16,8 +16,7 @@ from entrob.envs import adapters, environments, make
 from entrob.errors import EntrobError
 from entrob.perturbations import perturb
 
-# MNISTBandit downloads its data when it is opened.
-GYMNAX = [id for id in gymnax.registered_envs if id != "MNISTBandit-bsuite"]
+GYMNAX = [id for id in gymnax.registered_envs if id not in adapters.EXCLUDED]
 FAST = ["fast", "inverted_pendulum"]
 SLOW = ["ant", "halfcheetah", "hopper", "humanoid", "humanoidstandup", "inverted_double_pendulum"]
 SLOW += ["pusher", "reacher", "walker2d"]
@@ -182,6 +181,7 @@ for id in {[*environments.names(), "gymnax:CartPole-v1"]}:
             "unknown environment 'gymnax:CartPol-v1': did you mean 'gymnax:CartPole",
         ),
         ("gymnax:", "unknown environment 'gymnax:'"),
+        ("gymnax:MNISTBandit-bsuite", "is not offered: gymnax downloads its images"),
         ("brax:aant", "unknown environment 'brax:aant': did you mean 'brax:ant'"),
         ("bracks:ant", "unknown library of environments 'bracks': did you mean 'brax'"),
         (":ant", "unknown library of environments ''"),

@@ -263,15 +263,15 @@ def test_the_solver_has_converged():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"wall_height": -0.1}, "wall_height must not be negative"),
-        ({"wall_depth": -1}, "wall_depth must be positive"),
-        ({"wall_depth": float("nan")}, "wall_depth must be positive"),
-        ({"friction": 0}, "friction must be positive"),
-        ({"torso_mass": 0}, "torso_mass must be positive"),
-        ({"reset_noise": -1}, "reset_noise must not be negative"),
+        ({"wall_height": -0.1}, "wall_height must be a finite number of at least 0, not -0.1"),
+        ({"wall_depth": -1}, "wall_depth must be a finite number above 0, not -1"),
+        ({"wall_depth": float("nan")}, "wall_depth must be a finite number above 0, not nan"),
+        ({"friction": 0}, "friction must be a finite number above 0"),
+        ({"torso_mass": 0}, "torso_mass must be a finite number above 0"),
+        ({"reset_noise": -1}, "reset_noise must be a finite number of at least 0"),
         ({"wall_pos": 1.0}, "the wall overlaps the start: wall_pos must be above 1.3"),
         ({"wall_pos": -3.0}, "the wall overlaps the start"),
-        ({"actuator_gain": [float("nan")] * 8}, "actuator_gain must be finite"),
+        ({"actuator_gain": [float("nan")] * 8}, "actuator_gain must be a finite number, not nan"),
     ],
 )
 def test_bad_params_are_one_line(change, says):

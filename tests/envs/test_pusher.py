@@ -223,12 +223,21 @@ def test_the_strongest_perturbations_are_legal(name):
     [
         ({"block_pos": WALLED.block_pos.at[1].set(jnp.array([0.6, -0.3]))}, "block 1 .* start"),
         ({"goal_pos": jnp.array([0.53, -0.23])}, "block 0 overlaps the goal"),
-        ({"block_size": -WALLED.block_size}, "block_size must not be negative"),
-        ({"puck_mass": jnp.float32(0)}, "puck_mass must be positive"),
-        ({"success_radius": jnp.float32(-1)}, "success_radius must be positive"),
-        ({"joint_damping": -NOMINAL.joint_damping}, "joint_damping must not be negative"),
-        ({"contact_armature": jnp.float32(-1)}, "contact_armature must not be negative"),
-        ({"puck_friction": jnp.float32(jnp.nan)}, "puck_friction must not be negative"),
+        ({"block_size": -WALLED.block_size}, "block_size must be a finite number of at least 0"),
+        ({"puck_mass": jnp.float32(0)}, "puck_mass must be a finite number above 0"),
+        ({"success_radius": jnp.float32(-1)}, "success_radius must be a finite number above 0"),
+        (
+            {"joint_damping": -NOMINAL.joint_damping},
+            "joint_damping must be a finite number of at least 0",
+        ),
+        (
+            {"contact_armature": jnp.float32(-1)},
+            "contact_armature must be a finite number of at least 0",
+        ),
+        (
+            {"puck_friction": jnp.float32(jnp.nan)},
+            "puck_friction must be a finite number of at least 0, not nan",
+        ),
         ({"joint_range": NOMINAL.joint_range[:, ::-1]}, "joint_range must rise"),
     ],
 )

@@ -166,7 +166,7 @@ def test_an_episode_is_the_test_instance_of_its_number(run, table, tmp_path):
         (lambda p: entrob.load_policy("nowhere"), "there is no policy nowhere"),
         (lambda p: entrob.load_policy("nowhere:act"), "does not import"),
         (lambda p: entrob.train(ID, "policy_entropi"), "did you mean 'policy_entropy'"),
-        (lambda p: entrob.train(ID, "steer", coef=3), r"steer must be in \[0, 1\)"),
+        (lambda p: entrob.train(ID, "steer", coef=3), r"steer must be a number in \[0, 1\)"),
         (lambda p: entrob.train(ID, "kl", "tsallis", coef=1), "give them by name"),
         (lambda p: entrob.train(ID, coef={"kl": 1}), "coef names 'kl'"),
         (lambda p: entrob.train(ID, learning_rate=1), "Spec has no field 'learning_rate'"),

@@ -36,9 +36,10 @@ def test_every_regularizer_has_a_domain_with_its_default_and_a_grade(name):
 
 
 @pytest.mark.parametrize("name, value, said", [
-    ("steer", 20, "coefficient of steer must be in [0, 1), not 20"),
-    ("steer", 1, "[0, 1)"), ("hapo", 1.5, "[0, 1]"), ("clip_cov", 0.2, "[0, 0.1)"),
-    ("policy_entropy", -1, "[0, inf)"), ("policy_entropy", math.inf, "finite"),
+    ("steer", 20, "coefficient of steer must be a number in [0, 1), not 20"),
+    ("steer", 1, "[0, 1)"), ("hapo", 1.5, "in 0..1,"), ("clip_cov", 0.2, "[0, 0.1)"),
+    ("policy_entropy", -1, "a finite number of at least 0, not -1"),
+    ("policy_entropy", math.inf, "finite"),
     ("policy_entropy", math.nan, "finite"), ("policy_entropy", True, "finite"),
     ("policy_entropy", "much", "finite"),
 ])  # fmt: skip
@@ -75,10 +76,10 @@ def test_coefficients_that_come_from_outside_are_checked():
     experiment = from_table("here", "here", table, "one")
     chosen = select_methods(experiment, ("steer",), "0.2,0.9")
     assert [m.coefficients for m in chosen.methods[1:]] == [{"steer": 0.2}, {"steer": 0.9}]
-    with pytest.raises(EntrobError, match=r"steer must be in \[0, 1\)"):
+    with pytest.raises(EntrobError, match=r"steer must be a number in \[0, 1\)"):
         select_methods(experiment, ("steer",), "0.2,20")
     table["methods"][1]["coefficients"]["steer"] = 20
-    with pytest.raises(EntrobError, match=r"steer must be in \[0, 1\)"):
+    with pytest.raises(EntrobError, match=r"steer must be a number in \[0, 1\)"):
         from_table("here", "here", table, "one")
 
 

@@ -99,7 +99,11 @@ def test_the_shipped_grid_experiments_quote_figure_4(name):
         ("figure = 4", 'figure = "4"', "figure must be a whole number"),
         ("note = ", "note = 3 #", "note must be a string, not 3"),
         ("{ wall = 6 }", "{ wal = 6 }", "unknown perturbation in .* 'wal': did you mean 'wall'"),
-        ("{ wall = 6 }", "{ wall = 60 }", r"magnitude of 'wall' must be in 0\.\.8, not 60"),
+        (
+            "{ wall = 6 }",
+            "{ wall = 60 }",
+            r"magnitude of 'wall' must be a whole number in 0\.\.8, not 60",
+        ),
         ("{ wall = 6 }", "{ elbow = 5 }", "unknown perturbation in .*'elbow'"),
         ("{ wall = 6 }", "{ goal_shift = 3 }", "numbers under 'wall' need its magnitude"),
         ('{ wall = "state', '{ slip = "state', "unknown perturbation in .* 'slip'"),

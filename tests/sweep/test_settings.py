@@ -101,12 +101,12 @@ def test_settings_are_never_mixed_within_a_program(tmp_path):
     ("old", "new", "message"),
     [
         ('kind = "pr_mdp"', 'kind = "prmdp"', "did you mean 'pr_mdp'"),
-        ("strength = 0.1", "strength = 1.5", r"strength must be in 0\.\.1, not 1\.5"),
+        ("strength = 0.1", "strength = 1.5", r"strength must be a number in 0\.\.1, not 1\.5"),
         ("strength = 0.1", "force = 0.1", "unknown key in continuous.toml: adversary .force."),
-        ("strength = 0.1", 'strength = "much"', r"strength must be in 0\.\.1, not 'much'"),
+        ("strength = 0.1", 'strength = "much"', r"strength must be a number in 0\.\.1, not 'much'"),
         ("strength = 0.1", "bound = 1", "a bound is for the adversary 'qarl'"),
         ("[0, 0.5] }", "[0.5, 0] }", "needs \\[low, high\\]"),
-        ("observation_noise = [0, 0.5]", "observation_noise = [0, -1]", "must be in 0"),
+        ("observation_noise = [0, 0.5]", "observation_noise = [0, -1]", "must be a number in 0"),
         ("max_steps_in_episode = 12", 'max_steps_in_episode = "12"', "must be a number"),
         ('network = "mlp"', 'network = "mlpp"', "did you mean 'mlp'"),
         ("normalize = true", 'normalize = "yes"', "must be true or false"),
@@ -156,10 +156,10 @@ BLOCKS = BLOCKS.replace("observation_noise = ", "observation_noise_raw = ")
         (
             "block_pos = [[0.65, -0.35], ",
             "block_size = -0.01\n#",
-            "block_size must not be negative",
+            "block_size must be a finite number of at least 0",
         ),
         ("block_pos", "block_position", "has no param 'block_position'"),
-        ("wall = [0, 1]", "wall = [0, 3]", "must be in 0..2"),
+        ("wall = [0, 1]", "wall = [0, 3]", "must be a number in 0..2"),
         ("wall = [0, 1]", "hurdle = [0, 0.3]", "hurdle"),
     ],
 )

@@ -74,8 +74,11 @@ def test_what_was_tested_is_not_tested_again_and_a_damaged_snapshot_is_named(
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("snapshots = -1", "snapshots must be at least 0, not -1"),
-        ("snapshots = 2\nsnapshot_perturbations = { wall = 99 }", "magnitude of 'wall' must be in"),
+        ("snapshots = -1", "snapshots must be a whole number of at least 0, not -1"),
+        (
+            "snapshots = 2\nsnapshot_perturbations = { wall = 99 }",
+            "magnitude of 'wall' must be a whole number in",
+        ),
         ("snapshots = 1.5", "snapshots must be a whole number"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_temperature_of_one_is_the_policy_and_a_high_one_is_random(root):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("temperature = 0", "temperature of 'none' must be finite and above 0"),
+        ("temperature = 0", "'none': temperature must be a finite number above 0"),
         ("hyper = { learning = 1 }", "unknown key in .* 'learning': did you mean 'learning_rate'"),
         ('mixture = [["wall", 6]]', "mixture needs lists of name, magnitude and weight"),
         ('mixture = [["wall", 60, 1]]', "magnitude of 'wall'"),

@@ -160,7 +160,9 @@ def test_candidates_keep_all_else_that_their_method_has(tiny):
 
 def test_values_outside_a_domain_are_named(tiny):
     grids = {"steer": {"values": [0.2, 20]}}
-    with pytest.raises(EntrobError, match=r"coefficient of steer must be in \[0, 1\), not 20"):
+    with pytest.raises(
+        EntrobError, match=r"coefficient of steer must be a number in \[0, 1\), not 20"
+    ):
         tune.grids(dataclasses.replace(tiny, tuning=Tuning(grids=grids)))
 
 

@@ -4,13 +4,13 @@ Testing lets the protagonist act alone, as in all the sources. How it plays is i
 how it learns in `response`.
 """
 
-import math
 from typing import Any, NamedTuple
 
 from gymnax.environments import spaces
 
 from entrob.envs.forces import disturbance_of
 from entrob.errors import EntrobError, unknown
+from entrob.ranges import FINITE, NOT_NEGATIVE, SHARE
 
 
 class Kind(NamedTuple):
@@ -85,13 +85,11 @@ def check_adversary(adversary: Adversary, strength: float = STRENGTH) -> Adversa
     kind, bound = adversary
     if kind not in KINDS:
         raise unknown("adversary", kind, KINDS)
-    largest, range_ = (math.inf, "finite and at least 0") if kind in FORCES else (1, "in 0..1")
-    if not (_is_number(strength) and 0 <= strength <= largest):
-        raise EntrobError(f"an adversary's strength must be {range_}, not {strength!r}")
+    (NOT_NEGATIVE if kind in FORCES else SHARE).check("an adversary's strength", strength)
     if bound is not None and kind != "qarl":
         raise EntrobError(f"a bound is for the adversary 'qarl', not for {kind!r}")
-    if bound is not None and not _is_number(bound):
-        raise EntrobError(f"an adversary's bound must be a finite number, not {bound!r}")
+    if bound is not None:
+        FINITE.check("an adversary's bound", bound)
     return adversary
 
 
@@ -115,10 +113,6 @@ def adversary_of(where: str, table: dict[str, Any]) -> Adversary | None:
 def strength_of(table: dict[str, Any]) -> float:
     """The strength that a table declares, see `check_adversary`."""
     return table.get("strength", STRENGTH)
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
 
 
 def misfit(env: Any, adversary: Adversary) -> str | None:

@@ -64,9 +64,9 @@ def load(source: str) -> mujoco.MjModel:
         else:
             packaged = resources() / source
             if packaged.is_file():
-                text = packaged.read_text()
+                text = packaged.read_text(encoding="utf-8")
             else:
-                with open(source) as file:
+                with open(source, encoding="utf-8") as file:
                     text = file.read()
         return mujoco.MjModel.from_xml_string(text)
     except (OSError, UnicodeDecodeError, ValueError) as error:

@@ -307,9 +307,9 @@ def test_a_trained_adversary_does_more_harm_than_random_forces():
 def test_bad_adversaries_are_named():
     with pytest.raises(EntrobError, match="did you mean 'nr_mdp'"):
         check_adversary(Adversary("nrmdp"))
-    with pytest.raises(EntrobError, match=r"must be in 0\.\.1, not 2"):
+    with pytest.raises(EntrobError, match=r"must be a number in 0\.\.1, not 2"):
         check_adversary(Adversary("nr_mdp"), 2)
-    with pytest.raises(EntrobError, match=r"must be finite and at least 0, not -1"):
+    with pytest.raises(EntrobError, match=r"must be a finite number of at least 0, not -1"):
         check_adversary(Adversary("rarl"), -1)
     with pytest.raises(EntrobError, match="bound is for the adversary 'qarl', not for 'rarl'"):
         check_adversary(Adversary("rarl", bound=3.0))

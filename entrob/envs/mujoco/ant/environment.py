@@ -5,7 +5,7 @@ Figure 6, which is part of the model and is moved and resized by params. Lengths
 """
 
 import copy
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from entrob.envs.forces import Disturbance, through_params
 from entrob.envs.mujoco import physics
 from entrob.envs.mujoco.ant import legged, track
 from entrob.errors import EntrobError
+from entrob.ranges import FINITE, NOT_NEGATIVE, POSITIVE
 
 TORSO, FLOOR, WALL = "torso", "floor", "wall"
 LIMBS = [f"{part}{leg}" for leg in (1, 2, 3, 4) for part in ("thigh", "shin", "foot")]
@@ -68,15 +69,15 @@ class AntParams(environment.EnvParams):
       max_steps_in_episode: int32[], truncation.
     """
 
-    wall_pos: jax.Array
-    wall_depth: jax.Array
-    wall_height: jax.Array
-    friction: jax.Array
-    torso_mass: jax.Array
-    actuator_gain: jax.Array
-    torso_force: jax.Array
-    forward_weight: jax.Array
-    reset_noise: jax.Array
+    wall_pos: Annotated[jax.Array, FINITE]
+    wall_depth: Annotated[jax.Array, POSITIVE]
+    wall_height: Annotated[jax.Array, NOT_NEGATIVE]
+    friction: Annotated[jax.Array, POSITIVE]
+    torso_mass: Annotated[jax.Array, POSITIVE]
+    actuator_gain: Annotated[jax.Array, FINITE]
+    torso_force: Annotated[jax.Array, FINITE]
+    forward_weight: Annotated[jax.Array, FINITE]
+    reset_noise: Annotated[jax.Array, NOT_NEGATIVE]
     max_steps_in_episode: jax.Array | int = 1000
 
 
@@ -307,14 +308,7 @@ class Ant(Environment):
 
     def check_params(self, params: AntParams) -> None:
         """Raise `EntrobError` unless the params describe a task that can be played."""
-        for name in ("wall_depth", "friction", "torso_mass"):
-            if not np.all(np.asarray(getattr(params, name)) > 0):
-                raise EntrobError(f"{name} must be positive")
-        for name in ("wall_height", "reset_noise"):
-            if not np.all(np.asarray(getattr(params, name)) >= 0):
-                raise EntrobError(f"{name} must not be negative")
-        if not np.all(np.isfinite(params.actuator_gain)):
-            raise EntrobError("actuator_gain must be finite")
+        super().check_params(params)
         # However the body is turned, it is within its reach, and a little off in x.
         clear = self._reach + np.asarray(params.reset_noise)
         if not np.all(np.asarray(params.wall_pos) > clear):

@@ -6,7 +6,7 @@ the model and are switched, moved and resized by params. Lengths are in meters, 
 
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from entrob.envs.mujoco import physics
 from entrob.envs.mujoco.pusher import chain, chain_step, portal
 from entrob.envs.mujoco.pusher import contacts as touch
 from entrob.errors import EntrobError, unknown
+from entrob.ranges import FINITE, NOT_NEGATIVE, POSITIVE, Range
 
 ARM = [
     *("r_shoulder_pan_joint", "r_shoulder_lift_joint", "r_upper_arm_roll_joint"),
@@ -99,7 +100,7 @@ class PusherParams(environment.EnvParams):
         otherwise at Gymnasium's, drawn at least 0.17 from the goal, and off the blocks.
       block_pos: float32[3, 2], (x, y) of the blocks' centers.
       block_size: float32[3, 2], half of the blocks' extents along x and y.
-      block_on: float32[], whether the blocks stand: 0 or 1.
+      block_on: float32[], whether the blocks stand.
       joint_damping: float32[7], of the arm's joints in N m s/rad.
       joint_range: float32[7, 2], least and largest angle of the arm's joints.
       puck_mass: float32[], in kg. Nearly all of the puck's inertia is its slides' armature of
@@ -117,22 +118,22 @@ class PusherParams(environment.EnvParams):
       max_steps_in_episode: int32[], truncation.
     """
 
-    goal_pos: jax.Array
+    goal_pos: Annotated[jax.Array, FINITE]
     fixed_start: jax.Array
-    block_pos: jax.Array
-    block_size: jax.Array
-    block_on: jax.Array
-    joint_damping: jax.Array
-    joint_range: jax.Array
-    puck_mass: jax.Array
-    contact_armature: jax.Array
-    puck_friction: jax.Array
-    puck_force: jax.Array
-    actuator_gain: jax.Array
-    near_weight: jax.Array
-    dist_weight: jax.Array
-    control_weight: jax.Array
-    success_radius: jax.Array
+    block_pos: Annotated[jax.Array, FINITE]
+    block_size: Annotated[jax.Array, NOT_NEGATIVE]
+    block_on: Annotated[jax.Array, Range(0, 1, whole=True)]
+    joint_damping: Annotated[jax.Array, NOT_NEGATIVE]
+    joint_range: Annotated[jax.Array, FINITE]
+    puck_mass: Annotated[jax.Array, POSITIVE]
+    contact_armature: Annotated[jax.Array, NOT_NEGATIVE]
+    puck_friction: Annotated[jax.Array, NOT_NEGATIVE]
+    puck_force: Annotated[jax.Array, FINITE]
+    actuator_gain: Annotated[jax.Array, FINITE]
+    near_weight: Annotated[jax.Array, FINITE]
+    dist_weight: Annotated[jax.Array, FINITE]
+    control_weight: Annotated[jax.Array, FINITE]
+    success_radius: Annotated[jax.Array, POSITIVE]
     max_steps_in_episode: jax.Array | int = 100
 
 
@@ -345,12 +346,7 @@ class Pusher(Environment):
 
     def check_params(self, params: PusherParams) -> None:
         """Raise `EntrobError` unless the params describe a task that can be played."""
-        for name in ("puck_mass", "success_radius"):
-            if not np.all(np.asarray(getattr(params, name)) > 0):
-                raise EntrobError(f"{name} must be positive")
-        for name in ("block_size", "joint_damping", "puck_friction", "contact_armature"):
-            if not np.all(np.asarray(getattr(params, name)) >= 0):
-                raise EntrobError(f"{name} must not be negative")
+        super().check_params(params)
         low, high = np.asarray(params.joint_range).T
         if not np.all(low < high):
             raise EntrobError("joint_range must rise from its first number to its second")

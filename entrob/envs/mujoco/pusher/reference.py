@@ -113,7 +113,7 @@ def gymnasium_pusher(params: PusherParams, contacts: str = "mujoco2"):
     spec.compile()
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "pusher.xml"
-        path.write_text(spec.to_xml())
+        path.write_text(spec.to_xml(), encoding="utf-8")
         env: Any = gymnasium.make(
             "Pusher-v5",
             xml_file=str(path),

@@ -1,0 +1,45 @@
+"""What a folder shows besides its records: tables, figures and pages, named so that none is stale.
+
+``drawn.json`` lists them. What is drawn again replaces all of them: a figure whose records are gone
+goes, too, and the user's own files stay.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from entrob.persistence.store import Damaged, read_json, write_json, written
+
+NAME = "drawn.json"
+
+
+def drawings(folder: Path) -> list[Path]:
+    """The files that were drawn into a folder, whether or not they are there still."""
+    try:
+        names = read_json(folder / NAME)
+    except Damaged:
+        return []
+    listed = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    inside = [n for n in listed if not (PurePosixPath(n).is_absolute() or ".." in n.split("/"))]
+    return [folder / name for name in inside]
+
+
+@contextlib.contextmanager
+def redrawn(folder: Path) -> Iterator[None]:
+    """What is written inside, below a folder, is all that the folder shows from then on."""
+    before = set(drawings(folder))
+    with written() as new:
+        try:
+            yield
+        except BaseException:
+            _list(folder, before | new)
+            raise
+    for path in before - new:
+        path.unlink(missing_ok=True)
+    _list(folder, new)
+
+
+def _list(folder: Path, paths: set[Path]) -> None:
+    if paths:
+        names = sorted(path.relative_to(folder).as_posix() for path in paths)
+        write_json(folder / NAME, names)
