@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 RUNS = PartitionSpec("runs")
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def in_32_bits(f: Callable[P, T]) -> Callable[P, T]:

@@ -100,9 +100,13 @@ def declare(cls: type, **ranges: Range) -> None:
     _FOREIGN[cls] = ranges
 
 
-@functools.cache
 def declared(cls: type) -> Mapping[str, Range]:
     """The ranges of a class's fields by name, inherited ones included."""
+    return _declared(cls)
+
+
+@functools.cache
+def _declared(cls: type) -> Mapping[str, Range]:
     found: dict[str, Range] = {}
     for base in reversed(cls.__mro__):
         found |= _FOREIGN.get(base, {})

@@ -213,7 +213,7 @@ class MiniGrid(Environment):
         walls = np.asarray(params.walls)
         if not (walls[[0, -1]].all() and walls[:, [0, -1]].all()):
             raise EntrobError(f"{self.name}: the border of walls must be closed")
-        taken = {"a wall": walls, "lava": params.lava}
+        taken: dict[str, Any] = {"a wall": walls, "lava": params.lava}
         for name in ("start_pos", "goal_pos"):
             cell = x, y = tuple(np.asarray(getattr(params, name)).tolist())
             if not (x < walls.shape[0] and y < walls.shape[1]):

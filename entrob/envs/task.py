@@ -74,7 +74,7 @@ def _range_of(dtype: np.dtype) -> Range:
     if jnp.issubdtype(dtype, jnp.bool_):
         return Range(0, 1, whole=True)
     if jnp.issubdtype(dtype, jnp.integer):
-        ends = jnp.iinfo(dtype)
+        ends = np.iinfo(dtype)
         return Range(int(ends.min), int(ends.max), whole=True)
     return FINITE
 

@@ -163,7 +163,7 @@ class Policy:
 
     def gif(self, path: str | Path, **episode: Any) -> Episode:
         """Play an episode, write it as an animation and return it; arguments of `episode`."""
-        played = self.episode(**episode)
+        played: Episode = self.episode(**episode)
         played.gif(path)
         return played
 

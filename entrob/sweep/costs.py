@@ -19,7 +19,7 @@ class Cost(NamedTuple):
 
     def plus(self, other: "Cost") -> "Cost":
         """The sum of two."""
-        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+        return Cost(self.frames + other.frames, *(a + b for a, b in zip(self[1:], other[1:])))
 
 
 def cost_of(store: Store, batch: str) -> Cost:
