@@ -13,13 +13,16 @@ from typing import Any
 
 import tyro
 
-from entrob.cli import arguments, commands
+from entrob.cli import arguments, commands, running
 from entrob.errors import EntrobError
 from entrob.ranges import declared
 
 COMMANDS: dict[type, Callable[..., None]] = {
     arguments.List: commands.list_names,
-    arguments.Run: commands.run,
+    arguments.Run: running.run,
+    arguments.Plan: running.plan,
+    arguments.Work: running.work,
+    arguments.Gather: running.gather,
     arguments.Check: commands.check,
     arguments.Tune: commands.tune,
     arguments.Report: commands.report,
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     # Of a locale that is not UTF-8, arguments have bytes in them that no file may hold.
     line = os.fsencode(line).decode("utf-8", "replace")
     try:
-        setup()
+        setup(running.devices_of(command.folder) if isinstance(command, arguments.Work) else None)
         for name, range_ in declared(type(command)).items():
             if (value := getattr(command, name)) is not None:
                 range_.check(f"--{name.replace('_', '-')}", value)
@@ -61,8 +64,11 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def setup() -> None:
+def setup(devices: int | None = None) -> None:
     """Use every core as a device, compute in 32 bits, keep compiled programs between processes.
+
+    Args:
+      devices: how many a CPU is to have instead, which need not be as many as its cores.
 
     Raises:
       EntrobError: what JAX_PLATFORMS asks for is not there.
@@ -73,7 +79,7 @@ def setup() -> None:
     undecided = options.jax_num_cpu_devices < 0
     if undecided and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # JAX runs already: its devices stay as they are
-            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+            jax.config.update("jax_num_cpu_devices", devices or os.cpu_count() or 1)
     if options.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from entrob.ranges import COUNT, SEED, Range
+from entrob.ranges import COUNT, POSITIVE, SEED, Range
 
 Preset = Annotated[str, tyro.conf.arg(aliases=["-p"])]
 
@@ -25,14 +25,10 @@ class List:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Train, perturb, measure and plot an experiment; finished work is skipped.
+class Plan:
+    """Write down what is to be done, for `entrob work` on as many machines as there are.
 
-    For example:
-      entrob run minigrid --preset quick
-      entrob run minigrid --preset paper --out runs/figure4
-      entrob run minigrid --regularizer my_package.my_module:l2_logits --coef 0,1e-3,1e-2
-      entrob run minigrid --perturbation wall --perturbation slip --seeds 5
+    Example: entrob plan minigrid --preset paper --parallel-runs 75 --out runs/figure4
     """
 
     experiment: tyro.conf.Positional[str]
@@ -52,10 +48,61 @@ class Run:
     """Test only under these. May be repeated."""
     out: Path | None = None
     """Output folder; by default runs/EXPERIMENT/PRESET."""
-    resume: bool = True
-    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
     parallel_runs: Annotated[int | None, COUNT] = None
     """Runs side by side in memory; by default as many as half the memory holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Plan):
+    """Train, perturb, measure and plot an experiment; finished work is skipped.
+
+    For example:
+      entrob run minigrid --preset quick
+      entrob run minigrid --preset paper --out runs/figure4
+      entrob run minigrid --regularizer my_package.my_module:l2_logits --coef 0,1e-3,1e-2
+      entrob run minigrid --perturbation wall --perturbation slip --seeds 5
+      entrob run leaderboard --preset paper --on slurm --parallel 100 --gpus 1 --hours 4
+    """
+
+    resume: bool = True
+    """Go on from what the folder holds; --no-resume deletes this experiment's results first."""
+    on: Literal["local", "ray", "slurm"] = "local"
+    """Where: in this process, as tasks of the Ray cluster at RAY_ADDRESS (or of one started here),
+    or as an array of SLURM jobs."""
+    parallel: Annotated[int | None, COUNT] = None
+    """Workers on Ray (by default one per GPU, or per node), jobs on SLURM (by default 1)."""
+    gpus: Annotated[int | None, Range(0, whole=True)] = None
+    """GPUs of a worker; on Ray by default 1 where there are any."""
+    hours: Annotated[float, POSITIVE] = 4.0
+    """Limit of a SLURM job, which is requeued at the end of it."""
+    partition: str | None = None
+    """SLURM's partition."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Work on a plan until all of it is done, by this process or by others beside it.
+
+    For example:
+      entrob work runs/figure4
+      entrob work runs/figure4 0123456789abcdef
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Output folder of a plan or a run."""
+    batch: tyro.conf.Positional[str | None] = None
+    """Only this batch of the plan."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gather:
+    """Make records, tables and figures of what a plan's workers have finished.
+
+    Example: entrob gather runs/figure4
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Output folder of a plan or a run."""
 
 
 @dataclasses.dataclass(frozen=True)

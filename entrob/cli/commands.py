@@ -15,14 +15,12 @@ from entrob.cli.arguments import (
     NewRegularizer,
     Play,
     Report,
-    Run,
     Status,
     Test,
     Theory,
     Tune,
 )
 from entrob.errors import EntrobError
-from entrob.ranges import check as check_ranges
 
 
 def list_names(command: List, line: str) -> None:
@@ -54,74 +52,14 @@ def list_names(command: List, line: str) -> None:
                 print(f"  {name:20s} {entry.low:g}..{entry.high:g}  {entry.category}: {entry.doc}")
 
 
-def run(command: Run, line: str) -> None:
-    """Train, test and report an experiment, or every task of a suite."""
-    from entrob.persistence.store import Store
-    from entrob.regularizers import load
-    from entrob.suite import declaration
-    from entrob.sweep import experiment as experiments
-    from entrob.sweep import runner
-
-    if declaration.is_suite(command.experiment):
-        for reference in command.regularizer:  # a suite has a row for all that are registered
-            if ":" in reference:
-                load(reference)
-        return _run_suite(command, declaration.load(command.experiment, command.preset), line)
-    experiment = _selected(experiments.load(command.experiment, command.preset), command)
-    store = Store(command.out or Path("runs") / experiment.name / command.preset)
-    resume = command.resume
-    manifest = runner.run(experiment, store, line, command.parallel_runs, resume=resume)
-    path = write_run_report(store)
-    print(_timing(manifest))
-    print(f"report: {path}")
-    _complain(store)
-
-
-def _selected(experiment, command: Run):
-    """The experiment narrowed down to what the command line asks for."""
-    from entrob.sweep.select import select_methods, select_perturbations
-
-    experiment = _resized(experiment, command)
-    experiment = select_methods(experiment, command.regularizer, command.coef)
-    return select_perturbations(experiment, command.perturbation)
-
-
-def _run_suite(command: Run, suite, line: str) -> None:
-    from entrob.regularizers import regularizers
-    from entrob.report.leaderboard import write_leaderboard
-    from entrob.suite.declaration import narrowed
-    from entrob.suite.work import run
-
-    tasks, references = {}, command.regularizer or suite.methods
-    for name, task in suite.tasks.items():
-        has = {method.name for method in task.experiment.methods}
-        # What is known, yet no method of this task, does not fit it.
-        known = {*suite.declared, *regularizers.names()}
-        asked = [r for r in references if r in has or r not in known]
-        if asked or not references:
-            chosen = dataclasses.replace(command, regularizer=tuple(asked))
-            selected = narrowed(_selected(task.experiment, chosen))
-            tasks[name] = dataclasses.replace(task, experiment=selected)
-    if not tasks:
-        raise EntrobError(f"no task of this preset can have {' or '.join(command.regularizer)}")
-    root = command.out or Path("runs") / suite.name / command.preset
-    say = lambda text: print(text, file=sys.stderr, flush=True)
-    suite = dataclasses.replace(suite, tasks=tasks)
-    manifest = run(suite, root, line, command.parallel_runs, say, command.resume)
-    print(f"leaderboard: {write_leaderboard(root)}")
-    for task, facts in manifest["tasks"].items():
-        for name, error in facts["broken"].items():
-            if error:
-                raise EntrobError(f"{task}: method {name!r} was left out: {error}")
-
-
 def check(command: Check, line: str) -> None:
     """Prove what a task's perturbations do; exits with 1 if a proof fails."""
     from entrob.cli.checked import tables
+    from entrob.cli.running import resized
     from entrob.suite.check import check, task_of
     from entrob.sweep.select import select_perturbations
 
-    experiment = _resized(task_of(command.task), command)
+    experiment = resized(task_of(command.task), command)
     experiment = select_perturbations(experiment, command.perturbation)
     found = check(experiment, command.frames, command.run)
     tables(command.task, found)
@@ -151,7 +89,7 @@ def tune(command: Tune, line: str) -> None:
     if command.export:
         _export(store.root, command.export, ("tuned.json", "tables"))
     print((store.root / "tables" / "tuning.md").read_text(encoding="utf-8"))
-    print(_timing(manifest))
+    print(timing(manifest))
     for method, value in chosen.items():
         print(f"{method}: {value:g}" if value else f"{method}: no coefficient passes")
 
@@ -266,14 +204,6 @@ def write_run_report(store, level: float = 0.96) -> Path:
         )
 
 
-def _resized(experiment, command: Run | Check):
-    """With the ``--seeds`` and ``--frames`` asked for."""
-    from entrob.sweep.experiment import Experiment
-
-    asked = check_ranges("--", {"seeds": command.seeds, "frames": command.frames}, Experiment)
-    return dataclasses.replace(experiment, **asked)
-
-
 def _export(folder: Path, target: Path, names: tuple[str, ...]) -> None:
     """Copy small results with their manifest; they replace what was exported before."""
     try:
@@ -287,29 +217,13 @@ def _export(folder: Path, target: Path, names: tuple[str, ...]) -> None:
         raise EntrobError(f"cannot export to {target}: {error.strerror or error}") from error
 
 
-def _timing(manifest) -> str:
+def timing(manifest) -> str:
+    """What a run took, as one line."""
     return (
         f"{manifest['frames']:,} frames at {manifest['frames_per_s'] or 0:,} frames/s; "
         f"training {manifest['train_time_s']:,.0f} s, testing {manifest['test_time_s']:,.0f} s, "
         f"compiling {manifest['compile_time_s']:,.0f} s"
     )
-
-
-def _complain(store) -> None:
-    """Fail, after everything else was kept, if a method is broken or returned NaN or infinity."""
-    from entrob.sweep.train import OWN_FAULT
-
-    for method, error in store.manifest().get("broken", {}).items():
-        raise EntrobError(f"method {method!r} was left out: {error}")
-    runs = store.gather("runs")
-    bad = runs[(runs.status == "diverged") & (runs.cause != OWN_FAULT)]
-    if len(bad):
-        first = bad.iloc[0]
-        name, _, hook = first.cause.partition(": ")
-        raise EntrobError(
-            f"regularizer {name!r}: {hook} returned NaN or infinity: {len(bad)} runs were "
-            f"frozen, the first at update {first.diverged_at} of {first.method}, seed {first.seed}"
-        )
 
 
 def test(command: Test, line: str) -> None:

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Who may be in a folder: any number of processes that share the work, or one alone."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from entrob.errors import EntrobError
 
@@ -13,14 +14,26 @@ from entrob.errors import EntrobError
 NAME = ".lock"
 
 
+class Lock:
+    """A folder that this process is in."""
+
+    def __init__(self, file: IO[str]):
+        self._file = file
+
+    def share(self) -> None:
+        """Let others in."""
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be, against other processes.
+def locked(folder: Path, alone: bool = False) -> Iterator[Lock]:
+    """Be in a folder, which is made if need be; with others who are not alone, or alone.
 
     The operating system lets go of it when this process ends, however it ends.
 
     Raises:
-      EntrobError: another process holds it, or it cannot be written.
+      EntrobError: another process is there and one of the two is to be alone, or the folder cannot
+        be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +42,8 @@ def locked(folder: Path) -> Iterator[None]:
         raise EntrobError(f"cannot write {folder / NAME}: {error.strerror or error}") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
@@ -39,4 +53,4 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
-        yield
+        yield Lock(file)

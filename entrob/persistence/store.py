@@ -164,6 +164,9 @@ _KINDS = (*RECORDS, "policies", "snapshot", "checkpoint", "tempered", "cost")
 _PART = re.compile(
     rf"\.?({'|'.join(_KINDS)})-[0-9a-f]{{16}}(-.+)?\.(parquet|msgpack|json)(\.\d+\.tmp)?"
 )
+#: What is asked for, see `entrob.cli.running`; it may be there before anything else is.
+PLAN = "plan.json"
+_PLAN = re.compile(r"[0-9a-f]{16}\.json")
 
 
 class Store:
@@ -220,7 +223,7 @@ class Store:
                     f"{self.root} was made by another experiment ({manifest['experiment']} "
                     f"{manifest.get('preset', '')}, {key} {manifest[key]}): choose another --out"
                 )
-        others = self.root.exists() and any(p.name != LOCK for p in self.root.iterdir())
+        others = self.root.exists() and any(p.name not in (LOCK, PLAN) for p in self.root.iterdir())
         if not manifest and others:
             raise EntrobError(f"{self.root} is not empty and holds no entrob results")
         return manifest
@@ -238,6 +241,8 @@ class Store:
         manifest, parts = self.manifest(), self.root / "parts"
         named = [path for path in parts.glob("*") if _PART.fullmatch(path.name)]
         named += [self.root / f"{kind}.parquet" for kind in RECORDS]
+        plans, leases = self.root.glob("plan/*.json"), self.root.glob("leases/*.lease")
+        named += [path for path in plans if _PLAN.fullmatch(path.name)] + list(leases)
         named += drawn
         # First, so that whatever ends this, the folder is known to be of the experiment's.
         write_json(self.manifest_path, {"experiment": manifest.get("experiment")})

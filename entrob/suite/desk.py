@@ -13,12 +13,17 @@ from typing import NamedTuple
 import pandas as pd
 
 from entrob.agents.training import Trainer
+from entrob.errors import EntrobError
 from entrob.persistence.store import Store
 from entrob.perturbations import NOMINAL
 from entrob.suite.scores import CONDITION
-from entrob.sweep import runner
+from entrob.sweep import batches, runner
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import runs_of
+
+
+class BatchDone(Exception):
+    """The one batch that was to be done is done."""
 
 
 @dataclasses.dataclass
@@ -30,6 +35,7 @@ class Desk:
       command: the command line, for manifests.
       parallel_runs: runs side by side, see `entrob.sweep.runner.run`.
       say: told of every step before it begins.
+      only: id of the one batch that is to be done.
       trainers: what was compiled for this task.
       broken: by method, why code of its own cannot be traced.
     """
@@ -38,15 +44,27 @@ class Desk:
     command: str
     parallel_runs: int | None
     say: Callable[[str], None]
+    only: str | None = None
     trainers: dict[tuple[str, int], Trainer] = dataclasses.field(default_factory=dict)
     broken: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def run(self, experiment: Experiment, stage: str, test: bool = True) -> "Records":
-        """Bring a stage up to date with an experiment, and return the records of its runs."""
+        """Bring a stage up to date with an experiment, and return the records of its runs.
+
+        Raises:
+          BatchDone: `only` is one of its batches.
+          EntrobError: `only` comes in a later stage, and this one is not finished.
+        """
         store = Store(self.folder / stage)
         manifest = runner.run(
-            experiment, store, self.command, self.parallel_runs, test, self.trainers
-        )
+            experiment, store, self.command, self.parallel_runs, test, self.trainers,
+            only=self.only,
+        )  # fmt: skip
+        if self.only is not None:
+            if batches.known(store.root, self.only):
+                raise BatchDone
+            if runner.unfinished(experiment, store):
+                raise EntrobError(f"{self.only} is not planned yet: {store.root} comes before it")
         for method in experiment.methods:
             if method.name in manifest["broken"]:
                 self.broken[_untuned(method)] = manifest["broken"][method.name]

@@ -28,7 +28,7 @@ from entrob.persistence.store import (
 from entrob.suite import plan
 from entrob.suite.cells import Calibration, calibrate
 from entrob.suite.declaration import Suite, SuiteTask, claim, described
-from entrob.suite.desk import Desk
+from entrob.suite.desk import BatchDone, Desk
 from entrob.suite.frontier import COLUMNS as TUNING
 from entrob.suite.frontier import Tuned, tune
 from entrob.suite.given import given_calibration, given_values
@@ -48,6 +48,7 @@ def run(
     parallel_runs: int | None,
     say: Callable[[str], None],
     resume: bool = True,
+    only: str | None = None,
 ) -> dict[str, Any]:
     """Bring every task of a suite up to date; finished work is skipped.
 
@@ -58,6 +59,7 @@ def run(
       parallel_runs: runs side by side, see `entrob.sweep.runner.run`.
       say: told of every step before it begins, and what all will take.
       resume: go on from what the folder holds; otherwise what the suite wrote there is removed.
+      only: id of a batch: that one is done, if nobody else has it, and no other.
 
     Returns:
       The suite's manifest, written to ``root/manifest.json``.
@@ -66,9 +68,10 @@ def run(
       EntrobError: as `entrob.sweep.runner.run`.
     """
     claim(suite, root)
-    with locked(root):
+    with locked(root, alone=not resume) as lock:
         if not resume:
             clear(suite, root)
+            lock.share()
         # From the start: whatever ends this session, status and report can be asked.
         manifest = _manifest(suite, root, command)
         for name, task in suite.tasks.items():
@@ -77,7 +80,10 @@ def run(
             if facts is None:
                 costs = plan.expected(suite, manifest["tasks"])
                 say(plan.text(costs))
-                facts = work(task, folder, command, parallel_runs, say)
+                try:
+                    facts = work(task, folder, command, parallel_runs, say, only)
+                except BatchDone:
+                    return manifest
             manifest = _manifest(suite, root, command, name, facts)
             measure_overhead(task.experiment, root / "overhead.csv", set(facts["broken"]), say)
         return manifest
@@ -125,10 +131,11 @@ def work(
     command: str,
     parallel_runs: int | None,
     say: Callable[[str], None],
+    only: str | None = None,
 ) -> dict[str, Any]:
     """Do all stages of a task, and write its tables; returns what the manifest says of it."""
     started = time.perf_counter()
-    desk = Desk(folder, command, parallel_runs, say)
+    desk = Desk(folder, command, parallel_runs, say, only)
     if task.given is None:
         found, values = calibrate(task, desk), {}
     else:

@@ -1,21 +1,25 @@
 """What the batches of a folder took: a small file each, kept by whoever works on the batch.
 
+A worker has a file of its own for the time that it was there.
+
 What a batch took so far that is still in training is in its checkpoint, and comes here when it is
 finished; so nothing is lost, or counted twice, however often its training is interrupted.
 """
 
+import hashlib
 from typing import NamedTuple
 
 from entrob.persistence.store import Damaged, Store, read_json, write_json
 
 
 class Cost(NamedTuple):
-    """Environment steps trained for, and seconds of training, testing and compiling."""
+    """Environment steps trained for, and seconds of training, testing, compiling and in all."""
 
     frames: int = 0
     train_s: float = 0.0
     test_s: float = 0.0
     compile_s: float = 0.0
+    wall_s: float = 0.0
 
     def plus(self, other: "Cost") -> "Cost":
         """The sum of two."""
@@ -34,6 +38,12 @@ def add(store: Store, batch: str, cost: Cost) -> None:
     """Add to what one batch took."""
     total = cost_of(store, batch).plus(cost)
     write_json(store.part("cost", batch, ".json"), total._asdict())
+
+
+def put(store: Store, owner: str, cost: Cost) -> None:
+    """Say what one worker took besides the batches' own: it overwrites what it said before."""
+    name = hashlib.sha256(owner.encode()).hexdigest()[:16]
+    write_json(store.part("cost", name, ".json"), cost._asdict())
 
 
 def total(store: Store, earlier: Cost) -> Cost:

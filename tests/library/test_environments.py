@@ -125,7 +125,7 @@ def test_a_foreign_finite_environment_is_trained_and_solved_exactly(corridor, tm
 def test_what_it_lacks_is_said(corridor):
     found = entrob.check_environment(corridor)
     lacks = {"goal_distance", "entropy_features", "observation_spread", "disturbance", "trace"}
-    assert set(found.lacking) == lacks | {"scene", "cell", "network", "check_params"}
+    assert set(found.lacking) == lacks | {"scene", "pictures", "cell", "network", "check_params"}
     assert "of the flat observation" in str(found)
     whole = entrob.check_environment("mujoco/pusher")
     assert set(whole.lacking) == {"finite", "cell", "network", "observation_spread"}

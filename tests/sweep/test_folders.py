@@ -93,30 +93,33 @@ def test_a_report_without_curves_is_refused_and_one_without_occupancy_shows_none
 HOLD = """
 import sys, pathlib
 from entrob.persistence.lock import locked
-with locked(pathlib.Path(sys.argv[1])):
+with locked(pathlib.Path(sys.argv[1]), alone=sys.argv[2] == "alone"):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+@pytest.mark.parametrize(("first", "second"), [("alone", False), ("shared", True)])
+def test_who_is_to_be_alone_is_refused_until_the_other_is_gone(tmp_path, first, second):
     """It is killed, so that nothing of its own can let go."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    command = [sys.executable, "-c", HOLD, str(tmp_path), first]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         assert process.stdout.readline() == b"held\n"
         refused = pytest.raises(EntrobError, match=f"in use by process {process.pid} on .*: wait")
-        with refused, locked(tmp_path):
+        with refused, locked(tmp_path, alone=second):
             raise AssertionError("both have it")
         process.kill()
-    with locked(tmp_path):
-        pass
+    with locked(tmp_path, alone=True) as lock:
+        lock.share()
+        with locked(tmp_path):
+            pass
 
 
 def test_a_folder_that_is_in_use_is_left_as_it_is(tiny, whole, tmp_path, parts, monkeypatch):
     root = shutil.copytree(whole, tmp_path / "out")
     next(root.glob("parts/evaluation-*")).unlink()
     before = parts(root), read_json(root / "manifest.json")
-    with locked(root), pytest.raises(EntrobError, match="is in use by process"):
-        run(tiny, Store(root), "second")
+    with locked(root), pytest.raises(EntrobError, match="is in use by"):
+        run(tiny, Store(root), "second", resume=False)
     assert (parts(root), read_json(root / "manifest.json")) == before

@@ -78,12 +78,12 @@ def test_it_is_read_and_changes_no_hash(tmp_path):
     with pytest.raises(TypeError):
         with_paper.published["seeds"] = 3
     # The preset tests no wall; the file does.
-    assert load(tmp_path, preset="quick").paper == with_paper.paper
+    assert load(tmp_path, preset="quick").published == with_paper.published
 
 
 @pytest.mark.parametrize("name", ["minigrid", "minigrid_fidelity"])
 def test_the_shipped_grid_experiments_quote_figure_4(name):
-    paper = experiments.load(name, "paper").paper
+    paper = experiments.load(name, "paper").published
     assert paper["figure"] == 4 and len(paper["claims"]) == 8 and len(paper["orders"]) == 3
 
 

@@ -192,9 +192,7 @@ def test_strengths_of_an_adversary_share_a_program(tmp_path):
     forced = next(m for m in experiment.methods if m.name == "forced")
     strengths = [0.0, 0.1, 0.5]
     methods = tuple(
-        dataclasses.replace(
-            forced, name=f"forced[{s}]", adversary=forced.adversary | {"strength": s}
-        )
+        dataclasses.replace(forced, variant=f"{s}", adversary=forced.adversary | {"strength": s})
         for s in strengths
     )
     other = dataclasses.replace(forced, base="other", adversary=forced.adversary | {"bound": 3})

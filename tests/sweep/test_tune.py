@@ -153,7 +153,7 @@ def test_candidates_keep_all_else_that_their_method_has(tiny):
     of = tune.grids(experiment)
     first, second, third = tune.tuning_experiment(experiment, of).methods
     assert first == none
-    changed = {"name": "state_entropy@0.1", "coefficients": {"state_entropy": 0.1}}
+    changed = {"value": "0.1", "coefficients": {"state_entropy": 0.1}}
     assert second == dataclasses.replace(declared, **changed)
     assert third == Method("kl", {"kl": 0.1}, params=own["params"], value="0.1")
 
