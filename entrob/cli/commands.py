@@ -113,6 +113,8 @@ def _run_suite(command: Run, suite, line: str) -> None:
         for name, error in facts["broken"].items():
             if error:
                 raise EntrobError(f"{task}: method {name!r} was left out: {error}")
+        for name in facts.get("diverged", []):
+            raise EntrobError(f"{task}: method {name!r} diverged in every seed")
 
 
 def check(command: Check, line: str) -> None:
@@ -296,7 +298,7 @@ def _timing(manifest) -> str:
 
 
 def _complain(store) -> None:
-    """Fail, after everything else was kept, if a method is broken or returned NaN or infinity."""
+    """Fail, after everything else was kept, if a method is broken or left without a run."""
     from entrob.sweep.train import OWN_FAULT
 
     for method, error in store.manifest().get("broken", {}).items():
@@ -310,6 +312,9 @@ def _complain(store) -> None:
             f"regularizer {name!r}: {hook} returned NaN or infinity: {len(bad)} runs were "
             f"frozen, the first at update {first.diverged_at} of {first.method}, seed {first.seed}"
         )
+    for method, own in runs.groupby("method", sort=False):
+        if (own.status == "diverged").all():
+            raise EntrobError(f"method {method!r} diverged in every seed: {own.cause.iloc[0]}")
 
 
 def test(command: Test, line: str) -> None:

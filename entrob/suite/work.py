@@ -149,6 +149,7 @@ def work(
     write_table(folder, "scores", scores)
     write_table(folder, "activity", activity)
     facts = _facts(task, desk, found, tuned._replace(methods=left))
+    facts["diverged"] = sorted(activity.method[activity.status == "diverged"].unique())
     facts["wall_s"] = round(time.perf_counter() - started, 1)
     facts = _merged(folder / "task.json", facts)
     write_json(folder / "task.json", facts)
@@ -215,6 +216,8 @@ def _merged(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
         facts[key] = old.get(key, {}) | facts[key]
     left = {n: why for n, why in old.get("broken", {}).items() if n not in facts["methods"]}
     facts["broken"] = left | facts["broken"]
+    lost = {name for name in old.get("diverged", []) if name not in facts["methods"]}
+    facts["diverged"] = sorted(lost | set(facts["diverged"]))
     facts["wall_s"] = round(facts["wall_s"] + old.get("wall_s", 0.0), 1)
     return facts
 
