@@ -157,6 +157,8 @@ def read_tree(path: Path, like: Any) -> Any:
 _IDENTITY = ("run_id", "frames", "perturbation", "magnitude", "instance")
 
 
+#: The list of what was drawn into a folder, see `entrob.persistence.drawings`.
+DRAWN = "drawn.json"
 #: Kinds of tidy records: the parts of each are united at the top of the folder.
 RECORDS = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
 _KINDS = (*RECORDS, "policies", "snapshot", "checkpoint", "tempered", "cost")
@@ -238,7 +240,7 @@ class Store:
         manifest, parts = self.manifest(), self.root / "parts"
         named = [path for path in parts.glob("*") if _PART.fullmatch(path.name)]
         named += [self.root / f"{kind}.parquet" for kind in RECORDS]
-        named += drawn
+        named += [self.root / DRAWN, *drawn]
         # First, so that whatever ends this, the folder is known to be of the experiment's.
         write_json(self.manifest_path, {"experiment": manifest.get("experiment")})
         remove(named)

@@ -18,6 +18,7 @@ from entrob.persistence.drawings import drawings
 from entrob.persistence.lock import locked
 from entrob.persistence.provenance import provenance
 from entrob.persistence.store import (
+    DRAWN,
     Damaged,
     Store,
     read_json,
@@ -87,7 +88,7 @@ def clear(suite: Suite, root: Path) -> None:
     """Remove what a suite's tasks wrote into a folder that is its own, and nothing else."""
     manifest = root / "manifest.json"
     tasks = {*suite.tasks, *(read_json(manifest).get("tasks", {}) if manifest.exists() else {})}
-    named = [*drawings(root), root / "overhead.csv"]
+    named = [root / DRAWN, *drawings(root), root / "overhead.csv"]
     for folder in (root / task for task in sorted(tasks)):
         for stage in (Store(folder / stage) for stage in STAGES):
             if stage.manifest():
