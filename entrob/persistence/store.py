@@ -260,12 +260,20 @@ class Store:
     def gather(self, kind: str) -> pd.DataFrame:
         """The union of all parts of a kind; empty if there are none. Raises `Damaged`.
 
+        Without runs that are no longer what their methods are, which the manifest names.
+
         A run tested again under other magnitudes of a perturbation has some rows in two parts.
         """
         frames = [self.read(path) for path in self.parts(kind)]
         if not frames:
             return pd.DataFrame()
         union = pd.concat(frames, ignore_index=True)
+        if kind == "runs":  # of before they said by what code
+            union["code"] = (
+                union["code"].fillna("unversioned") if "code" in union else "unversioned"
+            )
+        gone = self.manifest().get("superseded", [])
+        union = union[~union.run_id.isin(gone)] if gone else union
         key = [c for c in _IDENTITY if c in union]
         return union.drop_duplicates(key, ignore_index=True)
 

@@ -37,6 +37,7 @@ from entrob.suite.overhead import measure_overhead
 from entrob.suite.pilot import pilot
 from entrob.suite.reported import report
 from entrob.sweep.experiment import Method, digest
+from entrob.sweep.sources import code_of, code_of_test
 
 STAGES = ("calibration", "references", "pilot", "tuning", "reported")
 TABLES = ("cells", "tuning", "rates", "scores", "activity")
@@ -101,13 +102,15 @@ def clear(suite: Suite, root: Path) -> None:
 
 
 def identity(task: SuiteTask) -> str:
-    """Identifies all that a task's tables depend on, but the code."""
+    """Identifies all that a task's tables depend on, but entrob's own code."""
     experiment = task.experiment
+    code = [code for method in experiment.methods if (code := code_of(experiment, method))]
+    code += [(c,) for name in experiment.perturbations if (c := code_of_test(experiment, name))]
     settings = experiment.training_settings, experiment.seeds, experiment.instances
     tested = list(experiment.perturbations), experiment.episodes, experiment.evaluation_seed
     methods = [method.identity for method in experiment.methods]
     values = None if task.given is None else str(task.given)
-    return digest(settings, tested, methods, dataclasses.asdict(task.rules), values)
+    return digest(settings, tested, methods, dataclasses.asdict(task.rules), values, *code)
 
 
 def finished(task: SuiteTask, folder: Path) -> dict[str, Any] | None:

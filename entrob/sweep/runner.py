@@ -24,7 +24,16 @@ from entrob.sweep import costs, snapshots
 from entrob.sweep.costs import Cost
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
-from entrob.sweep.groups import Group, Run, RunBatch, cut, group_methods, runs_of
+from entrob.sweep.groups import (
+    Group,
+    Run,
+    RunBatch,
+    cut,
+    group_methods,
+    known_ids,
+    run_of,
+    runs_of,
+)
 from entrob.sweep.measure import Tester
 from entrob.sweep.program import compiled, program
 from entrob.sweep.progress import Progress
@@ -72,7 +81,9 @@ def run(
     with locked(store.root):
         if anew:
             store.clear(drawings(store.root))
-        store.claim({**identity, **describe(experiment, store.manifest())})
+        old = store.manifest()
+        gone = {"superseded": superseded(experiment, store, old.get("superseded", []))}
+        store.claim({**identity, **describe(experiment, old), **gone})
         return _run(experiment, store, command, parallel_runs, test, trainers, programs, broken)
 
 
@@ -186,7 +197,7 @@ def groups(experiment: Experiment) -> list[Group]:
 def _unfinished(experiment: Experiment, store: Store, group: Group) -> list:
     done = {run.id for batch in finished(experiment, store, group) for run in batch.runs}
     wanted = [run for method in group.methods for run in runs_of(experiment, method)]
-    return [run for run in wanted if run.id not in done]
+    return [run for run in wanted if done.isdisjoint((run.id, run.earlier))]
 
 
 def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatch]:
@@ -194,7 +205,7 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatc
 
     A batch that was cut from another choice of methods counts too, and keeps its name.
     """
-    wanted = {run.id: run for method in group.methods for run in runs_of(experiment, method)}
+    wanted = known_ids([run for m in group.methods for run in runs_of(experiment, m)])
     batches = []
     for path in store.parts("runs"):
         name = path.stem.removeprefix("runs-")
@@ -211,6 +222,30 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatc
         runs = [wanted.get(row.run_id) or _other(row) for row in rows.itertuples()]
         batches.append(RunBatch(name, group, tuple(runs)))
     return batches
+
+
+def superseded(experiment: Experiment, store: Store, before: list[str]) -> list[str]:
+    """Ids of stored runs that are no longer what their methods are, by settings or by code.
+
+    Args:
+      experiment: it says what its methods are now; what others are stays as it was.
+      store: it is the experiment's.
+      before: the ids so far.
+    """
+    methods = {method.name: method for method in experiment.methods}
+    gone: set[str] = set()
+    stored: dict[tuple[str, int], set[str]] = {}
+    for path in store.parts("runs"):
+        with contextlib.suppress(Damaged):  # it comes to be redone
+            for row in store.read(path).itertuples():
+                stored.setdefault((row.method, row.seed), set()).add(row.run_id)
+    for (name, seed), ids in stored.items():
+        if name in methods:
+            run = run_of(experiment, methods[name], seed)
+            gone |= ids - {run.id if run.id in ids else run.earlier}
+        else:
+            gone |= ids & set(before)
+    return sorted(gone)
 
 
 def _other(row: Any) -> Run:
