@@ -175,13 +175,14 @@ def _anywhere(experiment: str) -> str:
 def _check_folder(what: Any, root: Path, resume: bool) -> None:
     from entrob.persistence.store import Store
     from entrob.suite.declaration import claim
+    from entrob.sweep import runner
     from entrob.sweep.experiment import Experiment
 
     if not isinstance(what, Experiment):
         return claim(what, root)
     store = Store(root)
     if resume or store.manifest().get("experiment") != what.name:
-        store.check({"experiment": what.name, "experiment_hash": what.hash})
+        store.check(runner.identity(what))
     return None
 
 
@@ -233,6 +234,8 @@ def _gather(what: Any, root: Path) -> None:
         for name, error in facts["broken"].items():
             if error:
                 raise EntrobError(f"{task}: method {name!r} was left out: {error}")
+        for name in facts.get("diverged", []):
+            raise EntrobError(f"{task}: method {name!r} diverged in every seed")
     return None
 
 
@@ -272,7 +275,7 @@ def _few(names) -> str:
 
 
 def _complain(store) -> None:
-    """Fail, after everything else was kept, if a method is broken or returned NaN or infinity."""
+    """Fail, after everything else was kept, if a method is broken or left without a run."""
     from entrob.sweep.train import OWN_FAULT
 
     for method, error in store.manifest().get("broken", {}).items():
@@ -286,3 +289,6 @@ def _complain(store) -> None:
             f"regularizer {name!r}: {hook} returned NaN or infinity: {len(bad)} runs were "
             f"frozen, the first at update {first.diverged_at} of {first.method}, seed {first.seed}"
         )
+    for method, own in runs.groupby("method", sort=False):
+        if (own.status == "diverged").all():
+            raise EntrobError(f"method {method!r} diverged in every seed: {own.cause.iloc[0]}")

@@ -55,11 +55,12 @@ def _of_run(folder: Path, method: str, seed: int) -> Policy:
     manifest = store.manifest()
     if "experiment" not in manifest:
         raise EntrobError(f"{folder} holds no run (no manifest.json)")
-    known = set()
+    known, gone = set(), manifest.get("superseded", [])
     for path in store.parts("runs"):
         rows = store.read(path)
         known |= {f"{row.method}:{row.seed}" for row in rows.itertuples()}
-        here = rows.index[(rows.method == method) & (rows.seed == seed)]
+        current = ~rows.run_id.isin(gone)
+        here = rows.index[(rows.method == method) & (rows.seed == seed) & current]
         if len(here):
             batch = path.stem.removeprefix("runs-")
             weights = store.part("policies", batch, ".msgpack")

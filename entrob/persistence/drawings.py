@@ -8,15 +8,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from entrob.persistence.store import Damaged, read_json, write_json, written
-
-NAME = "drawn.json"
+from entrob.persistence.store import DRAWN, Damaged, read_json, write_json, written
 
 
 def drawings(folder: Path) -> list[Path]:
     """The files that were drawn into a folder, whether or not they are there still."""
     try:
-        names = read_json(folder / NAME)
+        names = read_json(folder / DRAWN)
     except Damaged:
         return []
     listed = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
@@ -42,4 +40,4 @@ def redrawn(folder: Path) -> Iterator[None]:
 def _list(folder: Path, paths: set[Path]) -> None:
     if paths:
         names = sorted(path.relative_to(folder).as_posix() for path in paths)
-        write_json(folder / NAME, names)
+        write_json(folder / DRAWN, names)

@@ -157,6 +157,8 @@ def read_tree(path: Path, like: Any) -> Any:
 _IDENTITY = ("run_id", "frames", "perturbation", "magnitude", "instance")
 
 
+#: The list of what was drawn into a folder, see `entrob.persistence.drawings`.
+DRAWN = "drawn.json"
 #: Kinds of tidy records: the parts of each are united at the top of the folder.
 RECORDS = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
 _KINDS = (*RECORDS, "policies", "snapshot", "checkpoint", "tempered", "cost")
@@ -243,7 +245,7 @@ class Store:
         named += [self.root / f"{kind}.parquet" for kind in RECORDS]
         plans, leases = self.root.glob("plan/*.json"), self.root.glob("leases/*.lease")
         named += [path for path in plans if _PLAN.fullmatch(path.name)] + list(leases)
-        named += drawn
+        named += [self.root / DRAWN, *drawn]
         # First, so that whatever ends this, the folder is known to be of the experiment's.
         write_json(self.manifest_path, {"experiment": manifest.get("experiment")})
         remove(named)
@@ -263,12 +265,20 @@ class Store:
     def gather(self, kind: str) -> pd.DataFrame:
         """The union of all parts of a kind; empty if there are none. Raises `Damaged`.
 
+        Without runs that are no longer what their methods are, which the manifest names.
+
         A run tested again under other magnitudes of a perturbation has some rows in two parts.
         """
         frames = [self.read(path) for path in self.parts(kind)]
         if not frames:
             return pd.DataFrame()
         union = pd.concat(frames, ignore_index=True)
+        if kind == "runs":  # of before they said by what code
+            union["code"] = (
+                union["code"].fillna("unversioned") if "code" in union else "unversioned"
+            )
+        gone = self.manifest().get("superseded", [])
+        union = union[~union.run_id.isin(gone)] if gone else union
         key = [c for c in _IDENTITY if c in union]
         return union.drop_duplicates(key, ignore_index=True)
 

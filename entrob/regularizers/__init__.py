@@ -183,7 +183,7 @@ def regularizer(
             return made._replace(**hooks)
 
         factory.__doc__ = function.__doc__
-        factory.__name__ = function.__name__
+        factory.__name__, factory.__module__ = function.__name__, function.__module__
         return regularizers.register(name, factory)
 
     return decorate

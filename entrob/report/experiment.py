@@ -1,5 +1,6 @@
 """The report of a finished run: tables, figures, and one page that puts the paper beside them."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def write_report(
     for name, figure in drawn.items():
         drawing.save(figure, folder / "figures", files[name])
     page = [f"# {manifest.get('experiment', 'experiment')}, preset {manifest.get('preset', '?')}"]
-    page += [markup.markdown(_facts(manifest)), _diverged(runs)]
+    page += [markup.markdown(_facts({**manifest, **_of_records(runs, paper)})), _diverged(runs)]
     for wanted, title in SECTIONS.items():
         names = [name for name in wanted if name in frames or name in drawn]
         page += [f"## {title}"] if names else []
@@ -256,6 +257,21 @@ def _protocol(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> str
         f"magnitudes: {', '.join(at) or 'none of the paper'}.",
     ]
     return " ".join(part for part in parts if part)
+
+
+def _of_records(runs: pd.DataFrame, paper: Paper) -> dict[str, Any]:
+    """Methods and seeds of the tables: those of the last command may be others."""
+    order = tables.method_order(runs["method"], paper)
+    seeds: dict[str, list[str]] = {}
+    for method in order:
+        own = sorted(set(runs.loc[runs["method"] == method, "seed"]))
+        seeds.setdefault(", ".join(map(str, own)), []).append(method)
+    text = "; ".join(f"{some} ({', '.join(names)})" for some, names in seeds.items())
+    found: dict[str, Any] = {"seeds": next(iter(seeds)) if len(seeds) == 1 else text}
+    if "coefficients" in runs:
+        given = runs.drop_duplicates("method").set_index("method")["coefficients"]
+        found["methods"] = {method: json.loads(given[method]) for method in order}
+    return found
 
 
 def _facts(manifest: Mapping[str, Any]) -> pd.DataFrame:

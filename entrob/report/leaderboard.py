@@ -65,6 +65,7 @@ def write_leaderboard(root: Path) -> Path:
 
 def write_report(board: Board, root: Path) -> Path:
     """The same from a board's tables alone, such as those of `board.read_board`."""
+    board = recovered_share.comparable(board)
     frames, figures = computed(board), {}
     ranks, classes = frames["leaderboard"], frames["classes"]
     tables.write_tables(frames, root / "tables", CAPTIONS)
@@ -101,6 +102,7 @@ def write_report(board: Board, root: Path) -> Path:
 
 def computed(board: Board) -> dict[str, pd.DataFrame]:
     """Every table that is printed: "leaderboard", "classes", "families" and "gains"."""
+    board = recovered_share.comparable(board)
     ranks = recovered_share.ranking(board)
     return {
         "leaderboard": ranks,
@@ -134,8 +136,10 @@ def _head(board: Board) -> list[str]:
         lines += [f"On {manifest['device']}, trained at commit {trained}:"]
     if "commands" in manifest:
         lines += ["\n".join(["```bash", *manifest["commands"], "```"]), _spent(board)]
-    seeds = board.scores.groupby("task", sort=False).seed.nunique()
-    lines += ["Seeds: " + ", ".join(f"{task} {count}" for task, count in seeds.items()) + "."]
+    counts = board.scores.groupby(["task", "method"], sort=False).seed.nunique()
+    ends = counts.groupby("task", sort=False).agg(["min", "max"]).itertuples()
+    seeds = [f"{t} {low}" if low == high else f"{t} {low} to {high}" for t, low, high in ends]
+    lines += [f"Seeds: {', '.join(seeds)}."]
     broken = {
         f"Left out: {task}, {name}: {why}."
         for task, facts in manifest["tasks"].items()

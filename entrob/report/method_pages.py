@@ -35,10 +35,10 @@ def write_pages(root: Path, board: Board, ranks: pd.DataFrame, classes: pd.DataF
     Raises:
       EntrobError: a file cannot be written.
     """
-    folder, names = root / "regularizers", []
+    folder, names, played = root / "regularizers", [], set(board.scores.method)
     for name, facts in board.manifest["methods"].items():
         row = ranks[ranks.method == name]
-        if row.empty:
+        if row.empty or name not in played:
             continue
         save(curves_figure(board.scores, name), folder, name, small=True)
         text = [f"# {name}", *_paragraphs(facts["doc"])]

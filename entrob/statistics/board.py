@@ -15,7 +15,7 @@ interpolation, and `chosen` marks the one tried that is nearest to it.  `knob` s
 a "coefficient", an adversary's "strength" or, of `none_tuned`, the "temperature".
 
 ``activity.csv``: per task, method and seed the median `activity` over training, and `status`:
-"identical", "inactive" or "".
+"identical", "inactive", "diverged" (in every seed, so that there are no scores) or "".
 """
 
 import json
@@ -66,8 +66,10 @@ class Board(NamedTuple):
 
     @property
     def methods(self) -> list[str]:
-        """Names without the baseline's, in the order of the table."""
-        return [name for name in self.scores.method.unique() if name != BASELINE]
+        """Names without the baseline's, in the order of the table; lost ones come last."""
+        lost = self.activity.method[self.activity.status == "diverged"]
+        names = dict.fromkeys([*self.scores.method, *lost])
+        return [name for name in names if name != BASELINE]
 
     @property
     def classes(self) -> list[str]:
@@ -155,7 +157,11 @@ def weighted(cells: pd.DataFrame) -> pd.DataFrame:
     why = pd.Series("", index=cells.index)
     for reason, found in little.items():
         why = why.mask(found & (why == ""), reason)
-    cells = cells.assign(kept=why == "", why=why)
+    return _with_weights(cells.assign(kept=why == "", why=why))
+
+
+def _with_weights(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with the `weight` of those that are kept."""
     some = cells[cells.kept]
     tasks = some.groupby("category").task.nunique()
     perturbations = some.groupby(["category", "task"]).perturbation.nunique()
@@ -168,6 +174,25 @@ def weighted(cells: pd.DataFrame) -> pd.DataFrame:
         for c in cells.itertuples()
     ]  # fmt: skip
     return cells.assign(weight=weight)[COLUMNS["cells"]]
+
+
+def common(board: Board, methods: list[str]) -> Board:
+    """The board with those cells kept alone in which all of some methods were tested.
+
+    A method need not have a task, but if it has one, it has all its kept cells. The others are left
+    out with the reason, and weights are those of the cells that remain.
+    """
+    cells = board.cells
+    have = set(board.scores[["method", *CELL]].itertuples(index=False, name=None))
+    played = set(board.scores[["method", "task"]].itertuples(index=False, name=None))
+    why = cells.why.copy()
+    for i, cell in enumerate(cells[CELL].itertuples(index=False, name=None)):
+        lacking = [m for m in methods if (m, cell[0]) in played and (m, *cell) not in have]
+        if cells.kept.iloc[i] and lacking:
+            why.iloc[i] = f"not tested for {', '.join(lacking)}"
+    if why.equals(cells.why):
+        return board
+    return board._replace(cells=_with_weights(cells.assign(kept=why == "", why=why)))
 
 
 def calibrated(board: Board) -> bool:

@@ -14,7 +14,7 @@ import pandas as pd
 from entrob.naming import BASELINE
 from entrob.perturbations.base import NOMINAL
 from entrob.statistics import intervals
-from entrob.statistics.board import CELL, CLASSES, Board, nominal
+from entrob.statistics.board import CELL, CLASSES, Board, common, nominal
 
 SOLVED = 0.9
 """A run has solved the nominal task from this score on."""
@@ -25,7 +25,8 @@ BROKEN = 0.05
 UNRANKED = {"controls": "control", "adversaries": "adversary", "tested only": "tested only"}
 """Families that are shown but not ranked, as what others are compared with, and their mark."""
 
-INACTIVE = ("identical", "inactive")
+IDLE = ("identical", "inactive", "diverged")
+"""What `activity.csv` says of methods that are not ranked."""
 
 
 class Contrasts(NamedTuple):
@@ -169,25 +170,40 @@ def standing(board: Board) -> pd.DataFrame:
 
     Returns:
       `ranked` and `status`: "control" or "adversary", "identical on TASK", "inactive on TASK",
-      "not on TASK", and "price broken" if the one-sided 95 % lower bound of its price is above 5 %.
+      "diverged on TASK", "not on TASK", "not perturbed on TASK" (in no kept cell), and "price
+      broken" if the one-sided 95 % lower bound of its price is above 5 %.
     """
     bounds = prices(board)
     low = bounds.table(intervals.bootstrap_t(bounds.values, level=0.9).low)[NOMINAL]
     played = board.scores.groupby("method").task.unique().to_dict()
+    kept = board.scores.merge(board.cells.loc[board.cells.kept, CELL])
+    tested, counting = set(zip(kept.task, kept.method)), set(kept.task)
     rows = {}
     for method in board.methods:
         family = board.family(method)
         notes = [UNRANKED[family]] if family in UNRANKED else []
         own = board.activity[board.activity.method == method]
-        for status in () if family in UNRANKED else INACTIVE:
+        for status in () if family in UNRANKED else IDLE:
             tasks = own.task[own.status == status].unique()
             notes += [f"{status} on {', '.join(tasks)}"] if len(tasks) else []
-        absent = [task for task in board.tasks if task not in played[method]]
+        lost = set(own.task[own.status == "diverged"])
+        absent = [t for t in board.tasks if t not in played.get(method, ()) and t not in lost]
         notes += [f"not on {', '.join(absent)}"] if absent else []
+        bare = [t for t in played.get(method, ()) if t in counting and (t, method) not in tested]
+        notes += [f"not perturbed on {', '.join(bare)}"] if bare else []
         ranked = not notes and bool(board.classes)
         notes += ["price broken"] if low[method] > BROKEN else []
         rows[method] = {"ranked": ranked, "status": "; ".join(notes)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["ranked", "status"])
+
+
+def comparable(board: Board) -> Board:
+    """The board over the cells that its ranked methods have in common, see `board.common`.
+
+    Methods that were tested under different perturbations would else be ranked together.
+    """
+    status = standing(board)
+    return common(board, list(status.index[status.ranked]))
 
 
 def classes_table(board: Board) -> pd.DataFrame:

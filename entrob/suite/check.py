@@ -157,10 +157,10 @@ def trained(store: Store, prog: Program) -> Any:
       EntrobError: there are none.
       Damaged: they cannot be read, or are of another network.
     """
-    found = []
+    found, gone = [], store.manifest().get("superseded", [])
     for path in store.parts("runs"):
         rows = store.read(path)
-        ours = (rows.method == BASELINE) & (rows.status != "diverged")
+        ours = (rows.method == BASELINE) & (rows.status != "diverged") & ~rows.run_id.isin(gone)
         if ours.any():
             batch = path.stem.removeprefix("runs-")
             held = read_policies(store.part("policies", batch, ".msgpack"), len(rows), prog)

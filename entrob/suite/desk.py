@@ -19,7 +19,7 @@ from entrob.perturbations import NOMINAL
 from entrob.suite.scores import CONDITION
 from entrob.sweep import batches, runner
 from entrob.sweep.experiment import Experiment, Method
-from entrob.sweep.groups import runs_of
+from entrob.sweep.groups import known_ids, runs_of
 
 
 class BatchDone(Exception):
@@ -90,7 +90,7 @@ class Records(NamedTuple):
 
 def records_of(experiment: Experiment, store: Store) -> Records:
     """Those of an experiment's methods, seeds and magnitudes; a store may hold others besides."""
-    ids = {run.id for method in experiment.methods for run in runs_of(experiment, method)}
+    ids = known_ids([run for method in experiment.methods for run in runs_of(experiment, method)])
     frames = [store.gather(kind) for kind in Records._fields]
     runs, curves, evaluation = (f[f.run_id.isin(ids)] if len(f) else f for f in frames)
     if len(evaluation):

@@ -22,11 +22,12 @@ from entrob.suite.declaration import RANDOMIZED, TUNED, SuiteTask, active
 from entrob.suite.desk import Desk, Records
 from entrob.suite.scores import CONDITION, recovered, scored
 from entrob.sweep.experiment import FIRST_TUNING_SEED, Experiment, Method, digest
-from entrob.sweep.groups import Run, RunBatch, group_methods, runs_of
+from entrob.sweep.groups import Run, RunBatch, group_methods, known_ids, runs_of
 from entrob.sweep.knobs import Knob, candidate_name, grid, largest_keeping
 from entrob.sweep.measure import Tester, policies
 from entrob.sweep.program import program
 from entrob.sweep.runner import finished
+from entrob.sweep.sources import code_of_test
 
 #: Learning rates that `none_tuned` tries, as factors, and temperatures, both ascending.
 RATES = tuple(10 ** (k / 4) for k in range(-3, 4))
@@ -225,7 +226,7 @@ def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[M
     (group,) = group_methods((trained,))
     prog = program(experiment, group)
     tester = Tester(experiment)
-    wanted = {run.id for run in runs_of(experiment, trained)}
+    wanted = known_ids(runs_of(experiment, trained))
     runs, frames = [], []
     for batch in finished(experiment, store, group):
         places = [i for i, run in enumerate(batch.runs) if run.id in wanted]
@@ -236,7 +237,9 @@ def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[M
                 for i in places
             )
             runs += [{"run_id": run.id, "status": status[i]} for i, run in zip(places, own)]
-            name = digest(experiment.hash, experiment.perturbations, [run.id for run in own])
+            code = [c for c in (code_of_test(experiment, n) for n in experiment.perturbations) if c]
+            ids = [run.id for run in own]
+            name = digest(experiment.hash, experiment.perturbations, ids, *code)
             path = store.part("tempered", name)
             if not _whole(store, path):
                 everything = policies(store, batch, prog)

@@ -30,6 +30,12 @@ def status_of(activity: float) -> str:
     return "identical" if activity == 0 else "inactive" if activity < INACTIVE else ""
 
 
+def diverged(runs: pd.DataFrame) -> list[str]:
+    """The methods of which no run is left: they have no score, rather than one of 0."""
+    gone = (runs.status == "diverged").groupby(runs.method).all()
+    return list(gone.index[gone])
+
+
 def report(
     task: SuiteTask, desk: Desk, found: Calibration, tuned: Tuned
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -37,7 +43,8 @@ def report(
 
     Returns:
       ``scores.csv`` and ``activity.csv`` of the task, see `entrob.statistics.board`; what is idle
-      at all its values has rows of the tuning runs in the latter.
+      at all its values has rows of the tuning runs in the latter, and what diverged in every seed
+      has none in the former.
     """
     out = idle(tuned)
     methods = tuple(m for m in desk.working(tuned.methods) if m.name not in out)
@@ -46,6 +53,8 @@ def report(
     )
     desk.say(f"{task.name}: training and testing {len(methods)} methods")
     records = desk.run(experiment, "reported")
+    lost = diverged(records.runs)
+    records = records._replace(evaluation=records.evaluation[~records.evaluation.method.isin(lost)])
     scores = priced(scored(records.runs, records.evaluation, found.scale)).assign(task=task.name)
     order = {method.name: i for i, method in enumerate(methods)}
     scores = scores.assign(order=scores.method.map(order))
@@ -60,6 +69,7 @@ def _active(records: Records, methods: tuple[Method, ...]) -> pd.DataFrame:
     runs = records.runs.reindex(columns=["method", "seed", "activity"])
     runs["activity"] = runs.activity.astype(float).mask(runs.method.isin(without))
     medians = runs.groupby("method").activity.median().map(status_of)
+    medians = medians.mask(medians.index.isin(diverged(records.runs)), "diverged")
     return runs.assign(status=runs.method.map(medians).fillna(""))
 
 

@@ -18,6 +18,7 @@ from entrob.persistence.drawings import drawings
 from entrob.persistence.lock import locked
 from entrob.persistence.provenance import provenance
 from entrob.persistence.store import (
+    DRAWN,
     Damaged,
     Store,
     read_json,
@@ -36,6 +37,7 @@ from entrob.suite.overhead import measure_overhead
 from entrob.suite.pilot import pilot
 from entrob.suite.reported import report
 from entrob.sweep.experiment import Method, digest
+from entrob.sweep.sources import code_of, code_of_test
 
 STAGES = ("calibration", "references", "pilot", "tuning", "reported")
 TABLES = ("cells", "tuning", "rates", "scores", "activity")
@@ -93,7 +95,7 @@ def clear(suite: Suite, root: Path) -> None:
     """Remove what a suite's tasks wrote into a folder that is its own, and nothing else."""
     manifest = root / "manifest.json"
     tasks = {*suite.tasks, *(read_json(manifest).get("tasks", {}) if manifest.exists() else {})}
-    named = [*drawings(root), root / "overhead.csv"]
+    named = [root / DRAWN, *drawings(root), root / "overhead.csv"]
     for folder in (root / task for task in sorted(tasks)):
         for stage in (Store(folder / stage) for stage in STAGES):
             if stage.manifest():
@@ -106,13 +108,15 @@ def clear(suite: Suite, root: Path) -> None:
 
 
 def identity(task: SuiteTask) -> str:
-    """Identifies all that a task's tables depend on, but the code."""
+    """Identifies all that a task's tables depend on, but entrob's own code."""
     experiment = task.experiment
+    code = [code for method in experiment.methods if (code := code_of(experiment, method))]
+    code += [(c,) for name in experiment.perturbations if (c := code_of_test(experiment, name))]
     settings = experiment.training_settings, experiment.seeds, experiment.instances
     tested = list(experiment.perturbations), experiment.episodes, experiment.evaluation_seed
     methods = [method.identity for method in experiment.methods]
     values = None if task.given is None else str(task.given)
-    return digest(settings, tested, methods, dataclasses.asdict(task.rules), values)
+    return digest(settings, tested, methods, dataclasses.asdict(task.rules), values, *code)
 
 
 def finished(task: SuiteTask, folder: Path) -> dict[str, Any] | None:
@@ -156,6 +160,7 @@ def work(
     write_table(folder, "scores", scores)
     write_table(folder, "activity", activity)
     facts = _facts(task, desk, found, tuned._replace(methods=left))
+    facts["diverged"] = sorted(activity.method[activity.status == "diverged"].unique())
     facts["wall_s"] = round(time.perf_counter() - started, 1)
     facts = _merged(folder / "task.json", facts)
     write_json(folder / "task.json", facts)
@@ -222,6 +227,8 @@ def _merged(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
         facts[key] = old.get(key, {}) | facts[key]
     left = {n: why for n, why in old.get("broken", {}).items() if n not in facts["methods"]}
     facts["broken"] = left | facts["broken"]
+    lost = {name for name in old.get("diverged", []) if name not in facts["methods"]}
+    facts["diverged"] = sorted(lost | set(facts["diverged"]))
     facts["wall_s"] = round(facts["wall_s"] + old.get("wall_s", 0.0), 1)
     return facts
 

@@ -1,9 +1,11 @@
 """Groups: the runs that share one compiled program, and the batches that they are trained in."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from entrob.sweep.experiment import Experiment, Method, digest
+from entrob.sweep.sources import NUMERICS, code_of
 
 #: What a method trains in besides its regularizers: fields of `Method`.
 SETTING = ("params", "training", "randomize", "adversary")
@@ -19,11 +21,20 @@ def setting_of(method: Method) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One agent to be trained: a method with a seed."""
+    """One agent to be trained: a method with a seed.
+
+    Attributes:
+      id: see `run_id`.
+      method, seed: whose it is.
+      code: the version of what it rests on: entrob's `NUMERICS`, and digests of the user's sources.
+      earlier: what versions called it that knew nothing of sources, "" if they called it the same.
+    """
 
     id: str
     method: Method
     seed: int
+    code: str = ""
+    earlier: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +75,32 @@ class RunBatch:
 
 
 def run_id(experiment: Experiment, method: Method, seed: int) -> str:
-    """Identifies a run by all that its result depends on."""
-    return digest(experiment.training_settings, method.identity, seed)
+    """Identifies a run by all that its result depends on, the user's code included."""
+    return run_of(experiment, method, seed).id
+
+
+def run_of(experiment: Experiment, method: Method, seed: int) -> Run:
+    """The run of a method with a seed."""
+    code = code_of(experiment, method)
+    plain = experiment.training_settings, method.identity, seed
+    earlier = digest(*plain) if code and NUMERICS == 1 else ""
+    # Code of entrob's own in its first numerics adds nothing: so runs were called before.
+    return Run(digest(*plain, *code), method, seed, "-".join((str(NUMERICS), *code)), earlier)
 
 
 def runs_of(experiment: Experiment, method: Method) -> tuple[Run, ...]:
     """The runs of a method, one for each seed."""
     seeds = range(experiment.first_seed, experiment.first_seed + experiment.seeds)
-    return tuple(Run(run_id(experiment, method, seed), method, seed) for seed in seeds)
+    return tuple(run_of(experiment, method, seed) for seed in seeds)
+
+
+def known_ids(runs: Iterable[Run]) -> dict[str, Run]:
+    """Runs by what records may call them: their ids, and those of earlier versions.
+
+    What was trained before sources counted is not trained again, whatever they are now.
+    """
+    found = {run.earlier: dataclasses.replace(run, id=run.earlier) for run in runs if run.earlier}
+    return found | {run.id: run for run in runs}
 
 
 def group_methods(

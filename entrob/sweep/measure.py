@@ -18,6 +18,7 @@ from entrob.sweep.describe import headline
 from entrob.sweep.experiment import Experiment, digest
 from entrob.sweep.groups import RunBatch
 from entrob.sweep.program import Program
+from entrob.sweep.sources import code_of_test
 
 
 class Tester:
@@ -43,6 +44,8 @@ class Tester:
         for name in self.tested:
             path = self.part(store, batch, name)
             try:
+                for stale in self._stale(store, batch, name, path):
+                    stale.unlink()
                 if path.exists():
                     for part in (path, *self._beside(store, batch, name)):
                         store.read(part)
@@ -69,7 +72,17 @@ class Tester:
     def part(self, store: Store, batch: RunBatch, name: str):
         """Path of the records of one batch under one perturbation, or without any."""
         key = digest(self.experiment.hash, self.tested[name])
-        return store.part("evaluation", f"{batch.id}-{name}-{key}")
+        plain = store.part("evaluation", f"{batch.id}-{name}-{key}")
+        code = code_of_test(self.experiment, name)
+        if not code or plain.exists():  # what was tested before sources counted stays
+            return plain
+        return store.part("evaluation", f"{batch.id}-{name}-{key}.{code}")
+
+    def _stale(self, store: Store, batch: RunBatch, name: str, path: Path) -> list[Path]:
+        """Records of a test of other code, if any of it is not entrob's."""
+        code = code_of_test(self.experiment, name)
+        others = path.parent.glob(f"evaluation-{batch.id}-{name}-*.*.parquet") if code else ()
+        return [other for other in others if not other.stem.endswith(f".{code}")]
 
     def test(self, store: Store, batch: RunBatch, prog: Program, names: list[str]) -> None:
         """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""

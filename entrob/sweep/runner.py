@@ -25,7 +25,16 @@ from entrob.sweep import batches, costs, snapshots
 from entrob.sweep.costs import Cost
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment, Method
-from entrob.sweep.groups import Group, Run, RunBatch, cut, group_methods, runs_of
+from entrob.sweep.groups import (
+    Group,
+    Run,
+    RunBatch,
+    cut,
+    group_methods,
+    known_ids,
+    run_of,
+    runs_of,
+)
 from entrob.sweep.measure import Tester
 from entrob.sweep.program import Program, compiled, program
 from entrob.sweep.progress import Progress
@@ -75,15 +84,14 @@ def run(
         one is to begin anew, the disk is full, or no method works.
     """
     programs, broken = _programs(experiment)
-    identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
     anew = not resume and store.manifest().get("experiment") == experiment.name
     if not anew:
-        store.check(identity)  # before anything is written there
+        store.check(identity(experiment))  # before anything is written there
     with locked(store.root, alone=anew) as lock:
         if anew:
             store.clear(drawings(store.root))
             lock.share()
-        store.claim({**identity, **describe(experiment, store.manifest())})
+        _claim(experiment, store)
         trainers = {} if trainers is None else trainers
         leases = Leases(store.root / "leases")
         sweep = _Sweep(experiment, store, command, parallel_runs, trainers, leases, broken, only)
@@ -103,11 +111,23 @@ def plan(
     """
     programs, broken = _programs(experiment)
     with locked(store.root):
-        identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
-        store.claim({**identity, **describe(experiment, store.manifest())})
+        _claim(experiment, store)
         leases = Leases(store.root / "leases")
         sweep = _Sweep(experiment, store, command, parallel_runs, {}, leases, broken, None)
         return sweep.plan(programs)
+
+
+def identity(experiment: Experiment) -> dict[str, str]:
+    """Whose a folder is."""
+    return {"experiment": experiment.name, "experiment_hash": experiment.hash}
+
+
+def _claim(experiment: Experiment, store: Store) -> None:
+    """Make a store the experiment's, and say what is no longer what it was."""
+    old = store.manifest()
+    gone = superseded(experiment, store, old.get("superseded", []))
+    facts = {**describe(experiment, old), "superseded": gone}
+    store.claim({**identity(experiment), **facts})
 
 
 def unfinished(experiment: Experiment, store: Store) -> bool:
@@ -334,7 +354,7 @@ def groups(experiment: Experiment) -> list[Group]:
 def _unfinished(experiment: Experiment, store: Store, group: Group) -> list:
     done = {run.id for batch in finished(experiment, store, group) for run in batch.runs}
     wanted = [run for method in group.methods for run in runs_of(experiment, method)]
-    return [run for run in wanted if run.id not in done]
+    return [run for run in wanted if done.isdisjoint((run.id, run.earlier))]
 
 
 def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatch]:
@@ -342,7 +362,7 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatc
 
     A batch that was cut from another choice of methods counts too, and keeps its name.
     """
-    wanted = {run.id: run for method in group.methods for run in runs_of(experiment, method)}
+    wanted = known_ids([run for m in group.methods for run in runs_of(experiment, m)])
     batches = []
     for path in store.parts("runs"):
         name = path.stem.removeprefix("runs-")
@@ -359,6 +379,30 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatc
         runs = [wanted.get(row.run_id) or _other(row) for row in rows.itertuples()]
         batches.append(RunBatch(name, group, tuple(runs)))
     return batches
+
+
+def superseded(experiment: Experiment, store: Store, before: list[str]) -> list[str]:
+    """Ids of stored runs that are no longer what their methods are, by settings or by code.
+
+    Args:
+      experiment: it says what its methods are now; what others are stays as it was.
+      store: it is the experiment's.
+      before: the ids so far.
+    """
+    methods = {method.name: method for method in experiment.methods}
+    gone: set[str] = set()
+    stored: dict[tuple[str, int], set[str]] = {}
+    for path in store.parts("runs"):
+        with contextlib.suppress(Damaged):  # it comes to be redone
+            for row in store.read(path).itertuples():
+                stored.setdefault((row.method, row.seed), set()).add(row.run_id)
+    for (name, seed), ids in stored.items():
+        if name in methods:
+            run = run_of(experiment, methods[name], seed)
+            gone |= ids - {run.id if run.id in ids else run.earlier}
+        else:
+            gone |= ids & set(before)
+    return sorted(gone)
 
 
 def _other(row: Any) -> Run:

@@ -19,6 +19,7 @@ from entrob.sweep.experiment import Experiment, digest
 from entrob.sweep.groups import RunBatch
 from entrob.sweep.measure import Tester, read_policies
 from entrob.sweep.program import Program
+from entrob.sweep.sources import code_of_test
 
 
 def write_policies(path: Path, batch: RunBatch, policies: Any) -> None:
@@ -61,8 +62,12 @@ def missing(experiment: Experiment, store: Store, batch: RunBatch, progress) -> 
 
 def part(experiment: Experiment, store: Store, batch: RunBatch) -> Path:
     """Path of the records of a batch's snapshots."""
+    codes = [code_of_test(experiment, name) for name in experiment.snapshot_perturbations]
     key = digest(experiment.hash, experiment.snapshot_perturbations)
-    return store.part("progress", f"{batch.id}-{key}")
+    plain = store.part("progress", f"{batch.id}-{key}")
+    if not any(codes) or plain.exists():  # what was tested before sources counted stays
+        return plain
+    return store.part("progress", f"{batch.id}-{key}.{digest(codes)}")
 
 
 def _tested(experiment: Experiment, store: Store, batch: RunBatch, progress) -> set[int]:
@@ -89,6 +94,9 @@ def test(store: Store, batch: RunBatch, tester: Tester, prog: Program, which: li
     """
     experiment = tester.experiment
     path = part(experiment, store, batch)
+    for other in path.parent.glob(f"progress-{batch.id}-*.*.parquet"):
+        if other != path:  # a test of other code
+            other.unlink()
     frames = [store.read(path)] if path.exists() else []
     per_chunk = experiment.chunk * experiment.num_envs * experiment.num_steps
     for chunk in which:

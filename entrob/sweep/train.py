@@ -157,6 +157,7 @@ def _run_records(
                 "declared": json.dumps(run.method.identity),
                 "coefficients": json.dumps(run.method.coefficients),
                 "fidelity": run.method.fidelity,
+                "code": run.code,
                 "frames": experiment.updates * experiment.num_envs * experiment.num_steps,
                 "status": "diverged" if at >= 0 else "finished",
                 "diverged_at": int(at),

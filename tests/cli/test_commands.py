@@ -66,13 +66,8 @@ def test_report_and_export(whole, tmp_path, capsys):
     assert str(tmp_path / "results" / "report.md") in capsys.readouterr().out
 
 
-def test_no_resume_starts_over_and_spares_what_is_not_its_own(tiny_file, whole, tmp_path, capsys):
+def test_no_resume_spares_what_is_not_its_own(tiny_file, tmp_path, capsys):
     arguments = ["run", str(tiny_file), "--no-resume", "--out"]
-    root = shutil.copytree(whole, tmp_path / "out")
-    (root / "mark").touch()
-    parsed = cli.arguments.Run(str(tiny_file), out=root, resume=False)
-    assert cli.commands._store(parsed, root, "another").root.exists()
-    assert not cli.commands._store(parsed, root, "tiny").root.exists()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("years of work")

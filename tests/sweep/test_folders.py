@@ -8,9 +8,9 @@ import pytest
 
 from entrob import cli
 from entrob.errors import EntrobError
-from entrob.persistence.drawings import NAME, drawings, redrawn
+from entrob.persistence.drawings import drawings, redrawn
 from entrob.persistence.lock import locked
-from entrob.persistence.store import Damaged, Store, read_json, write_bytes, write_json
+from entrob.persistence.store import DRAWN, Damaged, Store, read_json, write_bytes, write_json
 from entrob.sweep.runner import run
 
 
@@ -54,7 +54,7 @@ def test_a_drawing_that_is_not_drawn_again_is_removed(tmp_path):
     (tmp_path / "figures" / "mine.png").touch()
     with redrawn(tmp_path):
         write_bytes(tmp_path / "figures" / "bars.png", b"")
-    assert {p.name for p in tmp_path.rglob("*.*")} == {"bars.png", "mine.png", NAME}
+    assert {p.name for p in tmp_path.rglob("*.*")} == {"bars.png", "mine.png", DRAWN}
     with pytest.raises(ZeroDivisionError), redrawn(tmp_path):
         write_bytes(tmp_path / "report.md", b"")
         raise ZeroDivisionError
@@ -63,7 +63,7 @@ def test_a_drawing_that_is_not_drawn_again_is_removed(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "{}", '["../up.txt", "/etc/passwd", 3]'])
 def test_a_list_of_drawings_that_is_none_names_nothing(tmp_path, text):
-    (tmp_path / NAME).write_text(text)
+    (tmp_path / DRAWN).write_text(text)
     assert drawings(tmp_path) == []
 
 
