@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from entrob.naming import BASELINE
 from entrob.report.figures.leaderboard import FAMILIES, family_order
 from entrob.report.html.charts import GRAY, data, hover, interval_text, spec, with_interval
 from entrob.report.html.page import Chart, Legend, library
 from entrob.report.markup import display
 from entrob.statistics import recovered_share
-from entrob.statistics.board import BASELINE, CLASSES, Board
+from entrob.statistics.board import CLASSES, Board
 from entrob.statistics.intervals import t_interval
 
 SHAPES = {

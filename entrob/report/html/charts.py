@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from entrob.naming import Label
 from entrob.report.figures.drawing import DASHES
 from entrob.report.html.page import Legend, library
 from entrob.report.markup import display
-from entrob.report.tables import base_name
+from entrob.report.tables import base_name, is_variant
 
 GRAY = "#8a8f98"
 
@@ -64,7 +65,7 @@ def colors(methods: Sequence[str]) -> dict[str, str]:
 def legend(methods: Sequence[str]) -> Legend:
     """The methods' colors; variants have broken lines."""
     palette = colors(methods)
-    sign = lambda method: "┅" if "[" in method else "━"
+    sign = lambda method: "┅" if is_variant(method) else "━"
     return Legend(tuple((display(m), palette[m], sign(m)) for m in methods))
 
 
@@ -78,9 +79,8 @@ def color(methods: Sequence[str]) -> Any:
 def dashes(methods: Sequence[str]) -> Any:
     """The channel that tells variants apart."""
     alt = library("altair")
-    kinds = [method[len(base_name(method)) :] for method in methods]
-    ranges = [list(DASHES[kind][1]) if kind in DASHES else [5, 2, 1, 2] for kind in kinds]
-    ranges = [[1, 0] if not kind else dash for kind, dash in zip(kinds, ranges, strict=True)]
+    known = {"": [1, 0]} | {name: list(dash[1]) for name, dash in DASHES.items()}
+    ranges = [known.get(Label.parse(method).variant, [5, 2, 1, 2]) for method in methods]
     scale = alt.Scale(domain=list(methods), range=ranges)
     return alt.StrokeDash("method:N", scale=scale, legend=None)
 
