@@ -71,17 +71,7 @@ def write_report(
     """
     folder, paper = Path(folder), Paper.read(manifest)
     progress = pd.DataFrame() if progress is None else progress
-    frames = {
-        "paper": paper_table(runs, evaluation, paper),
-        "numbers": tables.numbers_table(runs, evaluation, paper),
-        "nominal": tables.nominal_table(runs, curves, evaluation, paper),
-        "success": tables.success_table(runs, evaluation, paper),
-        "robustness": tables.robustness_table(runs, evaluation, paper),
-        "difference": tables.difference_table(runs, evaluation, paper),
-        "measures": measures_table(runs, evaluation, paper) if paper.measures else (),
-        "while_training": best_and_last(runs, progress, paper),
-    }
-    frames = {name: frame for name, frame in frames.items() if len(frame)}
+    frames = computed(runs, curves, evaluation, progress, paper)
     drawn = {
         "bars": comparison.bars(runs, evaluation, paper, level),
         "horizon": success_figures.horizon_figure(runs, curves, evaluation, paper, level),
@@ -108,11 +98,11 @@ def write_report(
     for name, figure in drawn.items():
         drawing.save(figure, folder / "figures", files[name])
     page = [f"# {manifest.get('experiment', 'experiment')}, preset {manifest.get('preset', '?')}"]
-    page += [markup.markdown(_facts({**manifest, **_of_records(runs, paper)})), _diverged(runs)]
+    page += [markup.markdown(_facts({**manifest, **_of_records(runs, paper)})), diverged(runs)]
     for wanted, title in SECTIONS.items():
         names = [name for name in wanted if name in frames or name in drawn]
         page += [f"## {title}"] if names else []
-        page += [_protocol(runs, evaluation, paper)] if "horizon" in names else []
+        page += [protocol(runs, evaluation, paper)] if "horizon" in names else []
         for name in names:
             if name in frames:
                 page += [markup.markdown(frames[name], captions[name])]
@@ -122,6 +112,27 @@ def write_report(
     text = "\n\n".join(part.rstrip() for part in page if part) + "\n"
     store.write_bytes(path, text.encode())
     return path
+
+
+def computed(
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    progress: pd.DataFrame,
+    paper: Paper,
+) -> dict[str, pd.DataFrame]:
+    """Every table that is printed, by name; those without rows are left out."""
+    frames = {
+        "paper": paper_table(runs, evaluation, paper),
+        "numbers": tables.numbers_table(runs, evaluation, paper),
+        "nominal": tables.nominal_table(runs, curves, evaluation, paper),
+        "success": tables.success_table(runs, evaluation, paper),
+        "robustness": tables.robustness_table(runs, evaluation, paper),
+        "difference": tables.difference_table(runs, evaluation, paper),
+        "measures": measures_table(runs, evaluation, paper) if paper.measures else (),
+        "while_training": best_and_last(runs, progress, paper),
+    }
+    return {name: frame for name, frame in frames.items() if len(frame)}
 
 
 SECTIONS = {
@@ -227,7 +238,7 @@ def _pairs(perturbation: str, scores: Mapping, paper: Paper) -> Iterator[tuple[C
                 yield claim, better, worse
 
 
-def _protocol(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> str:
+def protocol(runs: pd.DataFrame, evaluation: pd.DataFrame, paper: Paper) -> str:
     """What the paper did and what was done here: the numbers that say whether they compare."""
     finished = runs[runs["status"] == "finished"]
     seeds = finished.groupby("method")["seed"].nunique()
@@ -289,7 +300,7 @@ def _fact(value: object) -> str:
     return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
 
-def _diverged(runs: pd.DataFrame) -> str:
+def diverged(runs: pd.DataFrame) -> str:
     lost = runs[runs["status"] == "diverged"]
     if lost.empty:
         return "No run diverged."

@@ -38,6 +38,34 @@ def summary(board: Board, ranks: pd.DataFrame, classes: pd.DataFrame) -> list[st
     return [*said, _ranks(ranked), *_basis(board, rows, ranks)]
 
 
+def headline(board: Board, ranks: pd.DataFrame, classes: pd.DataFrame) -> str:
+    """All that can be said, in one sentence; arguments as of `summary`."""
+    ranked = ranks[ranks["rank"].notna()]
+    rows = classes[classes.method.isin(ranked.method)]
+    tested = int(rows.all_low.notna().sum())
+    if not tested:
+        return (
+            f"Nothing can be said with confidence yet: no ranked method has {FEWEST} pairs of "
+            "seeds that differ in a class."
+        )
+    better, worse = rows[rows.all_low > 0], rows[rows.all_high < 0]
+    said = [f"none of {len(ranked)} ranked methods recovers more than {BASELINE}"]
+    if len(better):
+        most = better.loc[better.share.idxmax()]
+        count = better.method.nunique()
+        said = [
+            f"{count} of {len(ranked)} ranked methods recover{'s' * (count == 1)} more than "
+            f"{BASELINE} in a class, most of all {display(most.method)} against {most['class']} "
+            f"(R = {most.share:.2f})"
+        ]
+    if len(worse):
+        count = worse.method.nunique()
+        said.append(f"{count} do{'es' * (count == 1)} harm in one")
+    left = tested - int(rows.differs.sum())
+    said.append(f"{left} of {tested} comparisons are undecided")
+    return f"With simultaneous 95 % confidence, {listed(said)}."
+
+
 def _in_class(name: str, rows: pd.DataFrame) -> str:
     """Who recovers more than none in a class, and who less."""
     better = rows[rows.all_low > 0].sort_values("share", ascending=False)

@@ -57,7 +57,7 @@ def trajectories(
       The figure, None if there is no trace.
     """
     traces, evaluation = finished(runs, traces), finished(runs, evaluation)
-    columns = _columns(traces, paper)
+    columns = conditions(traces, paper)
     if not columns:
         return None
     methods = method_order(traces["method"], paper)
@@ -76,9 +76,9 @@ def trajectories(
             scene = scenes.get(condition, {})
             if np.isclose(scene.get("magnitude", np.nan), magnitude):
                 _scene(axis, scene)
-            paths = [_path(points) for points in _spread(rows[rows["method"] == method])]
+            paths = [path_of(points) for points in spread(rows[rows["method"] == method])]
             _paths(axis, paths, color)
-            rate = _success(runs, evaluation, method, condition, magnitude)
+            rate = success_of(runs, evaluation, method, condition, magnitude)
             axis.set_title(f"success {rate:.2f}" if np.isfinite(rate) else "", fontsize=8, pad=3)
             if axis in grid[-1]:
                 axis.set_xlabel(f"{axes_names[0]} (m)")
@@ -97,7 +97,7 @@ def trajectories(
     return figure
 
 
-def _columns(traces: pd.DataFrame, paper: Paper) -> list[tuple[str, float, pd.DataFrame]]:
+def conditions(traces: pd.DataFrame, paper: Paper) -> list[tuple[str, float, pd.DataFrame]]:
     """Conditions with their magnitude and rows."""
     nominal = traces[traces["magnitude"] == 0].drop_duplicates(["run_id", "instance"])
     columns = [(NOMINAL, 0.0, nominal)] if len(nominal) else []
@@ -109,14 +109,15 @@ def _columns(traces: pd.DataFrame, paper: Paper) -> list[tuple[str, float, pd.Da
     return columns
 
 
-def _spread(rows: pd.DataFrame) -> list[Any]:
+def spread(rows: pd.DataFrame) -> list[Any]:
     """The points of at most `DRAWN` episodes: one of every seed, then another one, and so on."""
     rows = rows.sort_values(["seed", "instance"])
     turn = rows.groupby("seed").cumcount()
     return list(rows.assign(turn=turn).sort_values(["turn", "seed"])["points"][:DRAWN])
 
 
-def _path(points: Any) -> np.ndarray:
+def path_of(points: Any) -> np.ndarray:
+    """Points (x0, y0, x1, y1, …) as float[n, 2]."""
     return np.asarray(points, dtype=float).reshape(-1, 2)
 
 
@@ -144,7 +145,7 @@ def _limits(
     frames: Sequence[pd.DataFrame], scenes: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Corners [2], [2] around all that is in the scenes and 99 % of where the bodies were."""
-    corners = [np.concatenate([_path(p) for rows in frames for p in rows["points"]])]
+    corners = [np.concatenate([path_of(p) for rows in frames for p in rows["points"]])]
     corners = [np.quantile(corners[0], [0.005, 0.995], axis=0)]
     for scene in scenes:
         goals = np.reshape(scene.get("goals", ()), (-1, 2))
@@ -158,7 +159,7 @@ def _limits(
     return low - margin, high + margin
 
 
-def _success(
+def success_of(
     runs: pd.DataFrame, evaluation: pd.DataFrame, method: str, condition: str, magnitude: float
 ) -> float:
     """Mean success of a method under a condition, NaN if it was not tested."""
