@@ -3,10 +3,13 @@
 And the tiny experiment that tests of the sweep and of the command line share.
 """
 
+import contextlib
+import ctypes
 import gc
 import itertools
 import os
 import pathlib
+import resource
 
 # As sweeps do on a CPU; most of the tests' time is compiling.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
@@ -18,9 +21,13 @@ jax.config.update("jax_num_cpu_devices", 2)  # before entrob: gymnax starts JAX'
 
 
 def pytest_configure(config):
-    """Programs are compiled without optimization, which takes half as long, but for slow tests."""
+    """Programs are compiled without optimization, which takes half as long, but for slow tests.
+
+    Those of processes that tests start too.
+    """
     if "not slow" in config.option.markexpr:
         jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "True"
 
 
 @pytest.fixture
@@ -60,35 +67,64 @@ instances = 4
 
 #: Of the 65,530 memory mappings that Linux gives a process; compiled programs take some 200 each.
 MANY_MAPPINGS = 25_000
-
-
-#: Tests between two looks at the mappings, which take milliseconds.
+#: Bytes that programs may take: two processes and those that tests start have 6 GB between them.
+MUCH_MEMORY = 2**30
+#: Tests between two looks at both, which take milliseconds.
 OFTEN = 10
 _tests = itertools.count(1)
+_floor = 0
+
+
+def memory():
+    """Bytes of this process in memory, where Linux tells."""
+    statm = pathlib.Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
+
+
+def mappings():
+    maps = pathlib.Path("/proc/self/maps")
+    return maps.read_text().count("\n") if maps.exists() else 0
+
+
+def give_back():
+    """Hand freed memory back, which glibc keeps otherwise."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)
 def drop_compiled_programs():
-    """Forget compiled programs before mappings run out, which would end the process.
+    """Forget compiled programs before memory or its mappings run out, which would end the process.
 
     A thousand tests come close, and so do a few hundred of one file that compile each their own.
     """
+    global _floor
     yield
     if next(_tests) % OFTEN:
         return
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_text().count("\n") > MANY_MAPPINGS:
+    if mappings() > MANY_MAPPINGS or memory() > _floor + MUCH_MEMORY:
         jax.clear_caches()
         gc.collect()
+        give_back()
+        _floor = memory()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Compiled programs, shared by the tests and by the processes they start."""
+    """Compiled programs, shared by all tests, by both processes and by those that tests start."""
     before = jax.config.jax_compilation_cache_dir
-    folder = tmp_path_factory.mktemp("xla")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of the session
+    folder = folder / "xla"
+    folder.mkdir(exist_ok=True)
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
     yield folder
     jax.config.update("jax_compilation_cache_dir", before)
 

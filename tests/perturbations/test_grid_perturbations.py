@@ -17,16 +17,39 @@ from entrob.perturbations import compose, instance_keys, perturb, perturbations
 
 NAMES = ("wall", "elbow", "goal_shift", "start_shift", "random_walls", "blocked_route")
 ROOM = empty_params(10, 10)
-SIZES = [(10, 10), (18, 18), (6, 9), (5, 4)]
+SIZES = [(10, 10), (14, 12), (6, 9), (5, 4)]
 ROUTES = ("minigrid/two-paths", "minigrid/four-rooms", "minigrid/lava-crossing")
 
-# Thousands of layouts, each with its shortest routes.
-pytestmark = pytest.mark.usefixtures("optimized")
+#: Layouts that a program draws; fewer where each takes many shortest routes.
+MANY, FEW = 400, 60
 
 
-@functools.partial(jax.jit, static_argnames="name")
+def slow(name):
+    return name.startswith("blocked_route")
+
+
+def count_of(name):
+    return FEW if slow(name) else MANY
+
+
+@functools.cache
+def program(name, in_axes):
+    """``(keys, params, magnitude) -> params``; optimized if it runs longer than it compiles."""
+    options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+    def one(key, params, magnitude):
+        return perturb(jax.random.wrap_key_data(key), params, name, magnitude)
+
+    return jax.jit(jax.vmap(one, in_axes), compiler_options=options if slow(name) else {})
+
+
 def draw_all(keys, params, name, magnitude):
-    return jax.vmap(lambda key: perturb(key, params, name, magnitude))(keys)
+    """Params of an instance per key, stacked, in parts of one size: so one program serves all."""
+    n, size = len(keys), count_of(name)
+    keys = np.resize(jax.random.key_data(keys), (-(-n // size) * size, 2))
+    draw_part = program(name, (0, None, None))
+    parts = [draw_part(part, params, np.float32(magnitude)) for part in keys.reshape(-1, size, 2)]
+    return jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
 
 
 def draw(name, magnitude, n, params=ROOM, seed=0):
@@ -188,23 +211,30 @@ def test_random_walls_are_uniform_over_the_free_cells():
     assert stats.chi2.sf(statistic, free.sum() - 1) > 1e-3
 
 
+@functools.cache
+def crowded(size):
+    """Random layouts with as many walls as there may be: (keys, params)."""
+    nominal = empty_params(*size)
+    dense = perturbations.get("random_walls").range(nominal)[1]
+
+    def draw_one(key):
+        moved = compose(key, nominal, [("start_shift", 1), ("goal_shift", 1)])
+        return perturb(key, moved, "random_walls", dense)
+
+    keys = jax.random.split(jax.random.key(1), MANY)
+    return jax.random.key_data(keys), jax.jit(jax.vmap(draw_one))(keys)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", NAMES)
 def test_start_and_goal_stay_free_apart_and_inside(name, size):
     """On random layouts of any size, whatever came before."""
-    nominal = empty_params(*size)
+    nominal, count = empty_params(*size), count_of(name)
     high = perturbations.get(name).range(nominal)[1]
-    dense = perturbations.get("random_walls").range(nominal)[1]
-
-    def draw_one(key, magnitude):
-        moved = compose(key, nominal, [("start_shift", 1), ("goal_shift", 1)])
-        moved = perturb(key, moved, "random_walls", dense)
-        return perturb(key, moved, name, magnitude)
-
-    keys = jax.random.split(jax.random.key(1), 400)
-    magnitudes = jnp.arange(400) % (high + 1)
-    drawn = jax.tree.map(np.asarray, jax.jit(jax.vmap(draw_one))(keys, magnitudes))
-    each = np.arange(400)
+    keys, params = jax.tree.map(lambda x: np.asarray(x)[:count], crowded(size))
+    magnitudes = np.arange(count, dtype=np.float32) % (high + 1)
+    drawn = jax.tree.map(np.asarray, program(name, (0, 0, 0))(keys, params, magnitudes))
+    each = np.arange(count)
     for pos in (drawn.start_pos, drawn.goal_pos):
         assert (pos >= 1).all()
         assert (pos <= np.array(size) - 2).all()
@@ -254,13 +284,13 @@ def test_a_grid_without_middle_columns_has_no_wall():
 def test_grids_with_inner_walls_and_lava_keep_what_they_have(id, name):
     """Walls and lava stay, new walls are on free cells or lava, ends on free cells alone."""
     _, nominal = make(id)
-    high = int(perturbations.get(name, nominal).range(nominal)[1])
+    high, count = int(perturbations.get(name, nominal).range(nominal)[1]), count_of(name)
     for magnitude in (1, high):
-        found = jax.tree.map(np.asarray, draw(name, magnitude, 300, nominal))
+        found = jax.tree.map(np.asarray, draw(name, magnitude, count, nominal))
         assert found.walls[:, np.asarray(nominal.walls)].all()
         blocked = found.walls | np.asarray(closed(nominal))
         for pos in (found.start_pos, found.goal_pos):
-            assert not blocked[np.arange(300), pos[:, 0], pos[:, 1]].any()
+            assert not blocked[np.arange(count), pos[:, 0], pos[:, 1]].any()
         assert (found.start_pos != found.goal_pos).any(-1).all()
         if nominal.lava is not None:
             assert (found.lava == np.asarray(nominal.lava)).all()
@@ -274,9 +304,9 @@ def test_grids_with_inner_walls_and_lava_keep_what_they_have(id, name):
 @pytest.mark.parametrize("id", ["minigrid/empty-8x8", *ROUTES])
 def test_blocked_routes_leave_a_way_and_are_the_shortest_one_in_turn(id):
     _, nominal = make(id)
-    layouts = [draw("blocked_route", magnitude, 100, nominal) for magnitude in range(5)]
-    optimum = [np.asarray(jax.jit(jax.vmap(optimal_steps))(params)) for params in layouts]
-    routes = jax.jit(jax.vmap(shortest_path))
+    layouts = [draw("blocked_route", magnitude, FEW, nominal) for magnitude in range(5)]
+    steps, routes = jax.jit(jax.vmap(optimal_steps)), jax.jit(jax.vmap(shortest_path))
+    optimum = [np.asarray(steps(params)) for params in layouts]
     for fewer, more, before, after in zip(layouts, layouts[1:], optimum, optimum[1:]):
         assert (after < UNREACHABLE).all() and (after >= before).all()
         new = np.asarray(more.walls & ~fewer.walls)
@@ -293,7 +323,7 @@ def test_blocked_routes_leave_a_way_and_are_the_shortest_one_in_turn(id):
 def test_the_blocked_cell_is_uniform_over_those_that_leave_a_way():
     """A fork: the cells before it, which all routes share, are never blocked."""
     fork = drawn("#########\n#S      #\n### ### #\n###    G#\n#########").default_params
-    walls = np.asarray(draw("blocked_route", 1, 3000, fork).walls)
+    walls = np.asarray(draw("blocked_route", 1, 1000, fork).walls)
     cells = [max(new_cells(w, fork)) for w in walls]
     shortest = {(4, 1), (5, 1), (6, 1), (7, 1), (7, 2)}
     assert set(cells) == shortest

@@ -1,5 +1,7 @@
 """Rollouts made of random numbers, and a training program that compiles in a second."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -64,33 +66,47 @@ def make_rollout():
     return build
 
 
+ENV = MiniGrid(5, 5)
+
+
+@functools.cache
+def programs(parts, settings):
+    """What `train` runs: programs for the states at the start and for the updates, side by side."""
+    sizes = {"num_envs": 4, "num_steps": 12}
+    agent = make_agent(Spec(ENV, chain(*parts), Linear(), **sizes, **dict(settings)))
+    params = ENV.default_params
+    begin = lambda key, hyper: agent.init(key, hyper, params)
+
+    def chunk(state, hyper, updates):
+        return jax.vmap(lambda s, h: agent.train_chunk(s, h, params, updates))(state, hyper)
+
+    return jax.jit(jax.vmap(begin)), jax.jit(chunk, static_argnums=2)
+
+
 @pytest.fixture
 def train():
     """Function ``(parts, coefs, updates, states=None, ..., **settings) -> (AgentState, curves)``.
 
     Coefficients are given by name as one number per run; the runs, all of seed 0, go side by side
-    through one compiled program. `states` replaces the states of regularizers by name; `hyper` are
-    fields of the agent's `Hyper`, `settings` of its `Spec`.
+    through one program, which is compiled once for the same objects as parts. `states` replaces the
+    states of regularizers by name; `hyper` are fields of the agent's `Hyper`, `settings` of its
+    `Spec`.
     """
 
     def run(parts, coefs, updates=2, states=None, hyper=None, **settings):
-        env = MiniGrid(5, 5)
-        sizes = {"num_envs": 4, "num_steps": 12}
-        agent = make_agent(Spec(env, chain(*parts), Linear(), **sizes, **settings))
         width = len(next(iter(coefs.values()), [0.0]))
         coefs = {name: jnp.asarray(c, jnp.float32) for name, c in coefs.items()}
         wide = lambda x: jnp.full(width, x, jnp.float32)
         numbers = Hyper(**{"total_updates": 10, **(hyper or {})})
         hyper = jax.tree.map(wide, numbers).replace(coefs=coefs)
         keys = jnp.stack([jax.random.PRNGKey(0)] * width)
-        params = env.default_params
-        state = jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
+        begin, chunk = programs(tuple(parts), tuple(settings.items()))
+        state = begin(keys, hyper)
         inner = {
             name: state.regularizers[name]._replace(inner=own)
             for name, own in (states or {}).items()
         }
         state = state.replace(regularizers={**state.regularizers, **inner})
-        chunk = lambda s, h: agent.train_chunk(s, h, params, updates)
-        return jax.jit(jax.vmap(chunk))(state, hyper)
+        return chunk(state, hyper, updates) if updates else (state, {})
 
     return run

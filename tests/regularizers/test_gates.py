@@ -14,7 +14,9 @@ from entrob.regularizers.chaining import faults
 from entrob.regularizers.guards import FAULTS, Guarded
 from entrob.rollout import PolicyOutput
 
-MEDDLING = ("behavior", "reward", "advantage", "surrogate", "loss")
+ENTROPY = policy_entropy()  # one object, so that programs are shared
+WATCHED = tuple(fault for fault in FAULTS if fault != "gradient")
+MEDDLING = tuple(hook for hook in WATCHED if hook != "update")
 
 
 def meddler(*hooks) -> Regularizer:
@@ -54,7 +56,7 @@ def same_bits(tree, i, j):
 def test_switched_off_is_bit_identical_to_doing_nothing(train, algorithm):
     # One program; the states say to do nothing, to meddle in earnest, and to spoil everything.
     state, curves = train(
-        [policy_entropy(), meddler(*MEDDLING)],
+        [ENTROPY, meddler(*MEDDLING)],
         {"policy_entropy": [0.01] * 3, "meddler": [0.0] * 3},
         states={"meddler": jnp.array([0.0, 50.0, jnp.nan])},
         algorithm=algorithm,
@@ -83,15 +85,19 @@ def root_surrogate(key, state, policy, batch, coef):
     return 1 + coef * jnp.sqrt(0 * policy.value), 0.2 * fill, 0.2 * fill
 
 
-@pytest.mark.parametrize("hook", ["loss", "surrogate"])
-def test_a_gradient_that_is_nan_does_no_harm_while_off(train, hook):
+ROOT = Regularizer("root", loss=root_loss)
+
+
+def test_a_gradient_that_is_nan_does_no_harm_while_off(train):
     # Finite values, whose derivative is 0 · inf.
-    root = Regularizer("root", **{hook: {"loss": root_loss, "surrogate": root_surrogate}[hook]})
-    coefs = {"policy_entropy": [0.01] * 2, "root": [0.0, 1.0]}
-    state, _ = train([policy_entropy(), root], coefs)
-    alone, _ = train([policy_entropy()], {"policy_entropy": [0.01]})
-    assert state.diverged_at.tolist() == [-1, 0]  # switched on it does harm, and is named
-    assert faults(("policy_entropy", "root"))[state.cause[1] - 2] == "root: gradient"
+    parts = [ENTROPY, ROOT, Regularizer("weighted", surrogate=root_surrogate)]
+    names = [part.name for part in parts]
+    coefs = dict(zip(names, [[0.01] * 3, [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    state, _ = train(parts, coefs)
+    alone, _ = train([ENTROPY], {"policy_entropy": [0.01]})
+    assert state.diverged_at.tolist() == [-1, 0, 0]  # switched on it does harm, and is named
+    named = [faults(names)[cause - 2] for cause in state.cause[1:]]
+    assert named == ["root: gradient", "weighted: gradient"]
     first = jax.tree.map(lambda x: x[:1], state.network)
     chex.assert_trees_all_close(first, alone.network, atol=1e-6)
 
@@ -186,65 +192,90 @@ def test_a_surrogate_sees_the_clip_range_so_far(make_rollout):
     assert [float(x.mean()) for x in out] == pytest.approx([1.0, 0.5, 2.0])
 
 
-def test_parts_and_updates_have_keys_of_their_own(train):
-    def loss(key, state, policy, batch, coef):
-        return coef * jax.random.normal(key)
+def noise_loss(key, state, policy, batch, coef):
+    return coef * jax.random.normal(key)
 
-    parts = [Regularizer(name, loss=loss) for name in "ab"]
-    _, curves = train(parts, {"a": [1.0, 0.0], "b": [0.0, 1.0]})
-    assert len(np.unique(curves["regularizer_loss"])) == 4
+
+def coef_loss(key, state, policy, batch, coef):
+    return coef
+
+
+#: Two of either kind, in one program.
+NOISES = [Regularizer(name, loss=noise_loss) for name in "ab"]
+SCHEDULED = [
+    Regularizer("fade", loss=coef_loss, schedule=schedules.linear(2.0, 0.0)),
+    Regularizer(
+        "gap",
+        loss=coef_loss,
+        schedule=lambda p: schedules.phase(0.0, 0.25)(p) + schedules.phase(0.75)(p),
+    ),
+]
+
+
+def losses_of(train, coefs):
+    """The regularizers' loss in each of four updates of two runs, [2, 4]."""
+    parts = [*NOISES, *SCHEDULED]
+    coefs = {part.name: coefs.get(part.name, [0.0, 0.0]) for part in parts}
+    return train(parts, coefs, updates=4, hyper={"total_updates": 4})[1]["regularizer_loss"]
+
+
+def test_parts_and_updates_have_keys_of_their_own(train):
+    assert len(np.unique(losses_of(train, {"a": [1.0, 0.0], "b": [0.0, 1.0]}))) == 8
 
 
 def test_a_schedule_runs_over_the_whole_training(train):
-    def loss(key, state, policy, batch, coef):
-        return coef
-
-    gap = lambda p: schedules.phase(0.0, 0.25)(p) + schedules.phase(0.75)(p)
-    parts = [
-        Regularizer("fade", loss=loss, schedule=schedules.linear(2.0, 0.0)),
-        Regularizer("gap", loss=loss, schedule=gap),
-    ]
-    coefs = {"fade": [1.0, 0.0], "gap": [0.0, 0.5]}
-    _, curves = train(parts, coefs, updates=4, hyper={"total_updates": 4})
     wanted = [[2.0, 1.5, 1.0, 0.5], [0.5, 0.0, 0.0, 0.5]]
-    np.testing.assert_allclose(curves["regularizer_loss"], wanted, atol=1e-6)
+    found = losses_of(train, {"fade": [1.0, 0.0], "gap": [0.0, 0.5]})
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-def broken(hook) -> Regularizer:
-    """A regularizer whose hook returns NaN."""
-    nan = jnp.nan
-    spoil = {
-        "behavior": lambda state, dist, coef: Categorical(dist.logits * nan),
-        "reward": lambda key, state, rollout, coef: (rollout.reward * nan, state),
-        "advantage": lambda state, rollout, coef: rollout.advantage * nan,
-        "surrogate": lambda key, state, policy, batch, coef: (batch.reward * nan,) * 3,
-        "loss": lambda key, state, policy, batch, coef: nan * policy.value.mean(),
-        "update": lambda key, state, rollout, metrics: state * nan,
-    }
-    return Regularizer("broken", lambda *args: jnp.ones(2), **{hook: spoil[hook]})
+def broken() -> Regularizer:
+    """The hook of `WATCHED` whose number its state is, returns NaN; -1 is none."""
+    spoil = lambda state, hook: jnp.where(state == WATCHED.index(hook), jnp.nan, 0.0)
+
+    def surrogate(key, state, policy, batch, coef):
+        bad = spoil(state, "surrogate")
+        return 1 + 0 * batch.reward + bad, batch.clip_low + bad, batch.clip_high + bad
+
+    hooks = {
+        "behavior": lambda state, dist, coef: Categorical(dist.logits + spoil(state, "behavior")),
+        "reward": lambda key, state, rollout, coef: (
+            0 * rollout.reward + spoil(state, "reward"), state
+        ),
+        "advantage": lambda state, rollout, coef: rollout.advantage + spoil(state, "advantage"),
+        "surrogate": surrogate,
+        "loss": lambda key, state, policy, batch, coef: (
+            0 * policy.value.mean() + spoil(state, "loss")
+        ),
+        "update": lambda key, state, rollout, metrics: state + spoil(state, "update"),
+    }  # fmt: skip
+    assert set(hooks) == set(WATCHED)
+    return Regularizer("broken", lambda *args: jnp.float32(-1.0), **hooks)
 
 
-@pytest.mark.parametrize("hook", [*MEDDLING, "update"])
-def test_the_hook_that_returned_nan_is_named(train, hook):
-    parts = [policy_entropy(), broken(hook)]
-    state, _ = train(parts, {"policy_entropy": [0.1, 0.1], "broken": [0.0, 1.0]}, algorithm="ppo")
-    assert state.diverged_at.tolist() == [-1, 0]
-    assert faults(chain(*parts).names)[state.cause[1] - 2] == f"broken: {hook}"
+def test_the_hook_that_returned_nan_is_named(train):
+    """One run each, and one whose hooks all work."""
+    parts, width = [ENTROPY, broken()], 1 + len(WATCHED)
+    coefs = {"policy_entropy": [0.1] * width, "broken": [1.0] * width}
+    states = {"broken": jnp.arange(-1.0, len(WATCHED))}
+    state, _ = train(parts, coefs, states=states, algorithm="ppo")
+    assert state.diverged_at.tolist() == [-1] + [0] * len(WATCHED)
+    named = [faults(chain(*parts).names)[cause - 2] for cause in state.cause[1:]]
+    assert named == [f"broken: {hook}" for hook in WATCHED]
 
 
 def test_the_first_minibatchs_fault_is_the_one_that_is_named(train):
     """After it the network is NaN, and so is what everybody else returns."""
     late = Regularizer("late", loss=lambda key, state, policy, batch, coef: policy.value.mean())
-    root = Regularizer("root", loss=root_loss)
     coefs = {"late": [0.1], "root": [1.0]}
-    state, _ = train([late, root], coefs, algorithm="ppo")
+    state, _ = train([late, ROOT], coefs, algorithm="ppo")
     assert faults(("late", "root"))[state.cause[0] - 2] == "root: gradient"
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
 def test_weights_that_overflow_are_no_regularizers_fault(train, algorithm):
     hyper, coefs = {"learning_rate": jnp.inf}, {"policy_entropy": [0.1]}
-    state, _ = train([policy_entropy()], coefs, hyper=hyper, algorithm=algorithm)
+    state, _ = train([ENTROPY], coefs, hyper=hyper, algorithm=algorithm)
     assert state.diverged_at[0] == 0 and state.cause[0] == AGENT
 
 
