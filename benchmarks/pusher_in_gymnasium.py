@@ -61,16 +61,16 @@ def player(env, agent, steps: int, episodes: int):
     def episode(policy, params, key):
         obs, state = env.reset_env(key, params)
 
-        def step(carry, key):
-            obs, state, memory, success, total, distance = carry
-            action, memory = agent.actor.act(key, policy, memory, obs)
+        def step(loop, key):
+            obs, state, carry, success, total, distance = loop
+            action, carry = agent.actor.act(key, policy, carry, obs)
             obs, state, reward, *_ = env.step_env(key, state, action, params)
             away = jnp.linalg.norm(state.puck[:2] - params.goal_pos)
             total += jnp.where(success, 0, reward)
             distance = jnp.where(success, distance, away)
-            return (obs, state, memory, success | env.is_success(state, params), total, distance), 0
+            return (obs, state, carry, success | env.is_success(state, params), total, distance), 0
 
-        begun = obs, state, agent.actor.start(), jnp.bool_(False), jnp.float32(0), jnp.float32(0)
+        begun = obs, state, agent.actor.initial(), jnp.bool_(False), jnp.float32(0), jnp.float32(0)
         return jax.lax.scan(step, begun, jax.random.split(key, steps))[0][3:]
 
     def play_all(policy, params, key):
@@ -114,8 +114,8 @@ def main() -> None:
                 policy = jax.tree.map(lambda x, i=i: x[i], networks)
                 for magnitude, world in worlds.items():
                     theirs = play(
-                        lambda key, memory, obs: prog.agent.actor.act(key, policy, memory, obs),  # noqa: B023
-                        prog.agent.actor.start(),
+                        lambda key, carry, obs: prog.agent.actor.act(key, policy, carry, obs),  # noqa: B023
+                        prog.agent.actor.initial(),
                         world,
                         options.episodes,
                     )

@@ -63,13 +63,13 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
             return env_state, reward
 
         keys = jax.random.split(key, spec.num_steps)
-        env_state, reward = jax.lax.scan(step, state.actors.env_state, keys)
-        return state.replace(actors=state.actors._replace(env_state=env_state)), reward.sum()
+        env_state, reward = jax.lax.scan(step, state.rollout_state.env_state, keys)
+        return state.replace(rollout_state=state.rollout_state._replace(env_state=env_state)), reward.sum()
 
     def rollouts(state, key, params, hyper, finite):
         context = Context(0.0, hyper.gamma, finite=finite)
-        actors, rollout, *_ = collect(
-            agent.build, params, context, state.policy, lambda dist: dist, state.actors, key
+        rollout_state, rollout, *_ = collect(
+            agent.build, params, context, state.policy, lambda dist: dist, state.rollout_state, key
         )
         states, bonus = state.regularizers, rollout.reward
         if part == "bonus":
@@ -77,7 +77,7 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
         # The network must seem to change, or its table would be computed once for all updates.
         still = 0.0 * (bonus + rollout.value).sum()
         network = jax.tree.map(lambda x: x + still, state.network)
-        return state.replace(network=network, actors=actors, regularizers=states), still
+        return state.replace(network=network, rollout_state=rollout_state, regularizers=states), still
 
     def some(state, hyper, params):
         finite = tabulate(spec, agent.model, params)

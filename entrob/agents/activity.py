@@ -19,7 +19,7 @@ def activity(
     hyper: Hyper,
     learner: Learner,
     rollout: Rollout,
-    memory: Any,
+    carry: Any,
     bonus: jax.Array,
     next_value: jax.Array,
     learned: Any,
@@ -37,7 +37,7 @@ def activity(
     actions of the rollout. At coefficients of 0 it is exactly 0.
 
     Args:
-      build, hyper, learner, rollout, memory, key: as of `learn`.
+      build, hyper, learner, rollout, carry, key: as of `learn`.
       bonus: float32[T, N], the sum of bonuses.
       next_value: float32[T, N], V of the true next observations.
       learned: the network's parameters after the update.
@@ -47,7 +47,7 @@ def activity(
 
     several = spec.epochs * spec.minibatches > 1
 
-    def measure(hyper, learner, rollout, memory, bonus, next_value, learned, key):
+    def measure(hyper, learner, rollout, carry, bonus, next_value, learned, key):
         policy, _, states = learner
 
         # Once on and once off by the same instructions, so that what is equal has equal bits.
@@ -59,7 +59,7 @@ def activity(
             own = own.replace(notes=chain.prepare(states, own, live))
             at = learner._replace(policy=policy.replace(network=network))
             grads = first_gradient(
-                build, dataclasses.replace(hyper, coefs=live), at, own, memory, key
+                build, dataclasses.replace(hyper, coefs=live), at, own, carry, key
             )
             drawn = chain.behavior(states, rollout.dist, live) if shifts else rollout.dist
             return grads, drawn.log_prob(rollout.action)
@@ -78,4 +78,4 @@ def activity(
         shift = jnp.maximum(1.0 - jnp.exp(log_probs[1] - log_probs[0]), 0.0).mean()
         return jnp.maximum(ratio, shift)
 
-    return one_at_a_time(measure)(hyper, learner, rollout, memory, bonus, next_value, learned, key)
+    return one_at_a_time(measure)(hyper, learner, rollout, carry, bonus, next_value, learned, key)

@@ -17,7 +17,7 @@ from entrob.agents.activity import activity
 from entrob.agents.adversarial import curriculum as curricula
 from entrob.agents.adversarial import play
 from entrob.agents.adversarial.response import respond, take_turns
-from entrob.agents.collect import Actors, begin, collect
+from entrob.agents.collect import RolloutState, begin, collect
 from entrob.agents.estimate import estimate
 from entrob.agents.learn import Learner, learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
@@ -42,7 +42,7 @@ class AgentState:
       network: network parameters; with an adversary, by player: protagonist and adversary.
       opt_state: optimizer state, likewise.
       normalizer: `Normalizer`, or ``()`` if the spec does not normalize.
-      actors: `Actors`, where the environments stand.
+      rollout_state: `RolloutState`, where the environments stand.
       regularizers: `Guarded` states by name.
       update: int32[], updates done.
       diverged_at: int32[], the update at which the run was frozen, -1 if it was not.
@@ -54,7 +54,7 @@ class AgentState:
     network: Any
     opt_state: Any
     normalizer: Any
-    actors: Actors
+    rollout_state: RolloutState
     regularizers: States
     update: jax.Array
     diverged_at: jax.Array
@@ -125,13 +125,13 @@ def make_agent(spec: Spec) -> Agent:
         """The state before training; hyper is not used but fixes the signature of `vmap`."""
         key, key_net, key_env, key_reg = jax.random.split(key, 4)
         finite = tabulate(spec, model, env_params)
-        actors, obs = begin(build, env_params, finite, key_env, adversary)
+        rollout_state, obs = begin(build, env_params, finite, key_env, adversary)
         network = model.init(key_net, obs)
         states = regularizers.init(key_reg, spec, network)
         opt_state = optimizer.init(network)
         curriculum: curricula.Curriculum | tuple[()] = ()
         if adversary:
-            theirs = play.init(adversary, actors.standing, obs, key_net)
+            theirs = play.init(adversary, rollout_state.standing, obs, key_net)
             network = {"protagonist": network, "adversary": theirs}
             opt_state = {"protagonist": opt_state, "adversary": optimizer.init(theirs)}
             if adversary.quantal:
@@ -142,7 +142,7 @@ def make_agent(spec: Spec) -> Agent:
             network=network,
             opt_state=opt_state,
             normalizer=Normalizer.empty(shape, spec.num_envs) if spec.normalize else (),
-            actors=actors,
+            rollout_state=rollout_state,
             regularizers=states,
             update=jnp.zeros((), jnp.int32),
             diverged_at=jnp.full((), -1, jnp.int32),
@@ -192,8 +192,8 @@ def _update(
 
     one = jnp.ones(())
     context = Context(progress, hyper.gamma, one, one, finite)
-    actors, rollout, next_value, episodes, moves = collect(
-        build, env_params, context, policy, behavior, state.actors, key_roll, game
+    rollout_state, rollout, next_value, episodes, moves = collect(
+        build, env_params, context, policy, behavior, state.rollout_state, key_roll, game
     )
     if build.spec.time_limit == "terminal":
         ended = rollout.terminated | rollout.truncated
@@ -203,15 +203,15 @@ def _update(
     rollout = estimate(rollout, bonus, next_value, hyper)
     rollout, regularizers = chain.advantage(regularizers, rollout, coefs)
     rollout = rollout.replace(notes=chain.prepare(regularizers, rollout, coefs))
-    before, memory = Learner(policy, opt_state, regularizers), state.actors.memory
-    learner, metrics = learn(build, hyper, before, rollout, memory, key_learn)
+    before, carry = Learner(policy, opt_state, regularizers), state.rollout_state.carry
+    learner, metrics = learn(build, hyper, before, rollout, carry, key_learn)
     network = learner.policy.network
     active = jnp.float32(jnp.nan)
     if not game:
         active = jax.lax.cond(
             measure,
             lambda: activity(
-                build, hyper, before, rollout, memory, bonus, next_value, network, key_learn
+                build, hyper, before, rollout, carry, bonus, next_value, network, key_learn
             ),
             lambda: active,
         )
@@ -232,7 +232,7 @@ def _update(
         network=network,
         opt_state=opt_state,
         normalizer=normalizer,
-        actors=actors,
+        rollout_state=rollout_state,
         regularizers=regularizers,
         update=state.update + 1,
         diverged_at=state.diverged_at,

@@ -14,13 +14,13 @@ from entrob.envs import entropy_features
 from entrob.rollout import Context, Finite, Rollout
 
 
-class Actors(NamedTuple):
+class RolloutState(NamedTuple):
     """Where a run's environments stand between two rollouts.
 
     Attributes:
       env_state: environment states, leaves [N, ...].
       obs: [N, ...], observations, or int32[N] state indices where the environment is finite.
-      memory: the policy's, leaves [N, ...].
+      carry: the policy's, leaves [N, ...].
       episode_return: float32[N], undiscounted return since the episode began.
       episode_time: int32[N], steps since the episode began.
       standing: the adversary's `Standing`, or ().
@@ -28,7 +28,7 @@ class Actors(NamedTuple):
 
     env_state: Any
     obs: jax.Array
-    memory: Any
+    carry: Any
     episode_return: jax.Array
     episode_time: jax.Array
     standing: Any = ()
@@ -41,13 +41,13 @@ def begin(
     key: jax.Array,
     adversary: play.AdversaryBuild | None = None,
 ):
-    """N environments at the start of an episode: ``(Actors, observations[N, ...])``."""
+    """N environments at the start of an episode: ``(RolloutState, observations[N, ...])``."""
     env, n, model = build.spec.env, build.spec.num_envs, build.model
     obs, env_state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, n), env_params)
     stored = jax.vmap(env.state_index)(env_state) if finite else obs
     standing = play.begin(adversary, n, key) if adversary else ()
     time = jnp.zeros(n, jnp.int32)
-    return Actors(env_state, stored, model.memory(n), jnp.zeros(n), time, standing), obs
+    return RolloutState(env_state, stored, model.init_carry(n), jnp.zeros(n), time, standing), obs
 
 
 def collect(
@@ -56,7 +56,7 @@ def collect(
     context: Context,
     policy: PolicyParams,
     behavior: Callable,
-    actors: Actors,
+    rollout_state: RolloutState,
     key: jax.Array,
     game: play.Game | None = None,
 ):
@@ -68,12 +68,12 @@ def collect(
       context: of the rollout; its tables are used where the environment is finite.
       policy: what acts.
       behavior: ``dist -> dist`` that actions are sampled from.
-      actors: where the environments stand.
+      rollout_state: where the environments stand.
       key: PRNG key.
       game: the adversary that interferes, if any, with its policy.
 
     Returns:
-      ``(Actors, Rollout, next_value, episodes, moves)``: V of the true next observations
+      ``(RolloutState, Rollout, next_value, episodes, moves)``: V of the true next observations
       float32[T, N], sums over the episodes that ended, float32[] each, and the adversary's `Moves`,
       None if there is none.
     """
@@ -104,10 +104,10 @@ def collect(
             env.is_success(next_state, env_params) & done,
         )
 
-    def step(actors, key):
-        env_state, obs, memory, ret, time, standing = actors
+    def step(rollout_state, key):
+        env_state, obs, carry, ret, time, standing = rollout_state
         key_act, key_env = jax.random.split(key)
-        dist, value, memory = heads(memory, obs, time == 0)
+        dist, value, carry = heads(carry, obs, time == 0)
         sampled = behavior(dist)
         action = sampled.sample(key_act)
         executed, moves = sampled.execute(action), None
@@ -128,25 +128,25 @@ def collect(
             "length_sum": jnp.where(done, length, 0).sum(),
         }
         acted = (obs, env_state, time, action, sampled.log_prob(action), dist, value, reward)
-        came = (terminated, truncated, success, next_obs, memory, ended)
+        came = (terminated, truncated, success, next_obs, carry, ended)
         if game and moves is not None:
             standing = play.redraw(game, standing, done, key)
             moves = moves._replace(episode_return=ret)
         left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length), standing
-        return Actors(new_env, new_obs, memory, *left), (*acted, *came, moves)
+        return RolloutState(new_env, new_obs, carry, *left), (*acted, *came, moves)
 
-    actors, out = jax.lax.scan(step, actors, jax.random.split(key, spec.num_steps))
+    rollout_state, out = jax.lax.scan(step, rollout_state, jax.random.split(key, spec.num_steps))
     obs, env_state, time, action, log_prob, dist, value, reward = out[:8]
-    terminated, truncated, success, next_obs, memories, ended, moves = out[8:]
+    terminated, truncated, success, next_obs, carries, ended, moves = out[8:]
     if model.recurrent:
         done = terminated | truncated
-        next_value = _next_value_shared(model, policy, memories, next_obs, value, done)
+        next_value = _next_value_shared(model, policy, carries, next_obs, value, done)
     else:
-        next_value = _next_value(heads, memories, next_obs)
+        next_value = _next_value(heads, carries, next_obs)
     if game:
         view = play.seen(game.adversary, next_obs, moves.temperature)
-        next_moves = _next_value(their_heads, moves.memory, view)
-        moves = moves._replace(memory=None, next_value=next_moves)
+        next_moves = _next_value(their_heads, moves.carry, view)
+        moves = moves._replace(carry=None, next_value=next_moves)
 
     if finite is not None:
         features, image = finite.features[obs], finite.observations[obs]
@@ -173,17 +173,17 @@ def collect(
         acted=None if moves is None or moves.acted is None else ~moves.acted,
     )
     episodes = {k: x.sum().astype(jnp.float32) for k, x in ended.items()}
-    return actors, rollout, next_value, episodes, moves
+    return rollout_state, rollout, next_value, episodes, moves
 
 
-def _next_value(heads, memories, next_obs):
+def _next_value(heads, carries, next_obs):
     """Values of all steps' next observations at once; each continues from its own memory."""
     size = jax.tree.leaves(next_obs)[0].shape[:2]
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (memories, next_obs))
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (carries, next_obs))
     return heads(*flat, jnp.zeros(size[0] * size[1], bool))[1].reshape(size)
 
 
-def _next_value_shared(model: Model, policy: PolicyParams, memories, next_obs, value, done):
+def _next_value_shared(model: Model, policy: PolicyParams, carries, next_obs, value, done):
     """`_next_value` of a recurrent policy, whose values of the rollout, [T, N], are known.
 
     Where an episode goes on, the next observation's value is that of the next step. So if none ends
@@ -191,9 +191,9 @@ def _next_value_shared(model: Model, policy: PolicyParams, memories, next_obs, v
     to evaluate.
     """
 
-    def of_one_run(policy, memories, next_obs, value, done):
+    def of_one_run(policy, carries, next_obs, value, done):
         heads = _heads(model, None, policy)
-        since = lambda t: jax.tree.map(lambda x: x[t:], (memories, next_obs))
+        since = lambda t: jax.tree.map(lambda x: x[t:], (carries, next_obs))
         return jax.lax.cond(
             done[:-1].any(),
             lambda: _next_value(heads, *since(0)),
@@ -201,13 +201,13 @@ def _next_value_shared(model: Model, policy: PolicyParams, memories, next_obs, v
         )
 
     # Side by side, runs would all take both branches.
-    return one_at_a_time(of_one_run)(policy, memories, next_obs, value, done)
+    return one_at_a_time(of_one_run)(policy, carries, next_obs, value, done)
 
 
 def _heads(model: Model, finite: Finite | None, policy: PolicyParams):
-    """The policy as ``(memory, stored obs, start) -> (dist, value, memory)``."""
+    """The policy as ``(carry, stored obs, is_first) -> (dist, value, carry)``."""
     if finite is None:
-        return lambda memory, obs, start: model.step(policy, memory, obs, start)
+        return lambda carry, obs, is_first: model.step(policy, carry, obs, is_first)
     everywhere = lambda policy, obs: model.sequence(policy, (), obs, None)
     table = one_at_a_time(everywhere)(policy, finite.observations)
-    return lambda memory, index, start: (*jax.tree.map(lambda x: x[index], table), memory)
+    return lambda carry, index, is_first: (*jax.tree.map(lambda x: x[index], table), carry)

@@ -36,7 +36,7 @@ class Learner(NamedTuple):
 
 
 def learn(
-    build: Build, hyper: Hyper, learner: Learner, rollout: Rollout, memory: Any, key: jax.Array
+    build: Build, hyper: Hyper, learner: Learner, rollout: Rollout, carry: Any, key: jax.Array
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """Epochs of gradient steps on minibatches.
 
@@ -52,7 +52,7 @@ def learn(
       hyper: with the coefficients at this point of training.
       learner: the player before these steps.
       rollout: [T, N], with advantages, targets and notes.
-      memory: the policy's where the rollout begins, leaves [N, ...].
+      carry: the policy's where the rollout begins, leaves [N, ...].
       key: PRNG key.
 
     Returns:
@@ -62,14 +62,14 @@ def learn(
     optimizer, spec = build.optimizer, build.spec
 
     # A function that runs one at a time may close over nothing that is traced.
-    def optimize(learner, hyper, steps, context, memory, key):
+    def optimize(learner, hyper, steps, context, carry, key):
         policy, opt_state, states = learner
         loss_fn = _objective(build, hyper, states, policy.moments, context)
         rate = hyper.learning_rate * (1.0 - hyper.anneal * context.progress)
         no_probes = {name: jnp.zeros(()) for name in states}
 
-        def step(carry, inputs):
-            network, opt_state, faults, sound = carry
+        def step(loop, inputs):
+            network, opt_state, faults, sound = loop
             piece, key = inputs
             (grads, probed), (metrics, looked) = jax.grad(loss_fn, (0, 1), has_aux=True)(
                 network, no_probes, piece, key
@@ -103,37 +103,37 @@ def learn(
         start = policy.network, opt_state, before, jnp.ones((), bool)
 
         if spec.epochs == spec.minibatches == 1:
-            carry, metrics = step(start, ((steps, memory), key))
+            loop, metrics = step(start, ((steps, carry), key))
         else:
 
-            def epoch(carry, key):
+            def epoch(loop, key):
                 key_perm, key_loss = jax.random.split(key)
-                pieces = _cut(build, steps, memory, key_perm)
+                pieces = _cut(build, steps, carry, key_perm)
                 keys = jax.random.split(key_loss, spec.minibatches)
-                return jax.lax.scan(step, carry, (pieces, keys))
+                return jax.lax.scan(step, loop, (pieces, keys))
 
-            carry, metrics = jax.lax.scan(epoch, start, jax.random.split(key, spec.epochs))
+            loop, metrics = jax.lax.scan(epoch, start, jax.random.split(key, spec.epochs))
             metrics = jax.tree.map(jnp.mean, metrics)
-        network, opt_state, faults, _ = carry
+        network, opt_state, faults, _ = loop
         states = {name: s._replace(fault=faults[name]) for name, s in states.items()}
         return Learner(policy.replace(network=network), opt_state, states), metrics
 
     steps, context = rollout.replace(context=None), rollout.context
-    return one_at_a_time(optimize)(learner, hyper, steps, context, memory, key)
+    return one_at_a_time(optimize)(learner, hyper, steps, context, carry, key)
 
 
 def first_gradient(
-    build: Build, hyper: Hyper, learner: Learner, rollout: Rollout, memory: Any, key: jax.Array
+    build: Build, hyper: Hyper, learner: Learner, rollout: Rollout, carry: Any, key: jax.Array
 ) -> Any:
     """The gradient that `learn` begins with, of its first minibatch, before it is clipped."""
     spec = build.spec
     steps, context = rollout.replace(context=None), rollout.context
     policy, states = learner.policy, learner.regularizers
     loss_fn = _objective(build, hyper, states, policy.moments, context)
-    piece = steps, memory
+    piece = steps, carry
     if not spec.epochs == spec.minibatches == 1:
         key_perm, key_loss = jax.random.split(jax.random.split(key, spec.epochs)[0])
-        pieces = _cut(build, steps, memory, key_perm)
+        pieces = _cut(build, steps, carry, key_perm)
         piece = jax.tree.map(lambda x: x[0], pieces)
         key = jax.random.split(key_loss, spec.minibatches)[0]
     no_probes = {name: jnp.zeros(()) for name in states}
@@ -141,13 +141,13 @@ def first_gradient(
 
 
 def _objective(build: Build, hyper: Hyper, states: States, moments, context: Context) -> Callable:
-    """``(network, probes, (steps, memory), key) -> (loss, (metrics, states))`` of a minibatch."""
+    """``(network, probes, (steps, carry), key) -> (loss, (metrics, states))`` of a minibatch."""
     model = build.model
 
     def loss_fn(network, probes, piece, key):
-        steps, memory = piece
+        steps, carry = piece
         batch = _flat(steps).replace(context=context)
-        at = _evaluator(model, moments, memory, steps.time == 0)
+        at = _evaluator(model, moments, carry, steps.time == 0)
         if context.finite is None:
             dist, value = at(network, batch.obs)
         else:
@@ -165,7 +165,7 @@ def _flat(steps: Rollout) -> Rollout:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
 
 
-def _evaluator(model: Model, moments: Any, memory: Any, start: jax.Array) -> Callable:
+def _evaluator(model: Model, moments: Any, carry: Any, start: jax.Array) -> Callable:
     """``(network, obs[B, ...]) -> (dist[B], value[B])`` along the sequences of a minibatch."""
     if not model.recurrent:
         return lambda network, obs: model.sequence(PolicyParams(network, moments), (), obs, None)
@@ -174,19 +174,19 @@ def _evaluator(model: Model, moments: Any, memory: Any, start: jax.Array) -> Cal
         if obs.shape[0] != start.size:
             raise ValueError("a recurrent policy is evaluated on whole sequences, [T * n, ...]")
         obs = obs.reshape(*start.shape, *obs.shape[1:])
-        out = model.sequence(PolicyParams(network, moments), memory, obs, start)
+        out = model.sequence(PolicyParams(network, moments), carry, obs, start)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
     return at
 
 
-def _cut(build: Build, steps: Rollout, memory: Any, key: jax.Array):
-    """Minibatches ``(steps [M, T', n', ...], memory [M, n', ...])`` in a random order."""
+def _cut(build: Build, steps: Rollout, carry: Any, key: jax.Array):
+    """Minibatches ``(steps [M, T', n', ...], carry [M, n', ...])`` in a random order."""
     pieces, (horizon, envs) = build.spec.minibatches, steps.reward.shape
     if build.model.recurrent:
         order = jax.random.permutation(key, envs).reshape(pieces, -1)
         cut = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), steps)
-        return cut, jax.tree.map(lambda x: x[order], memory)
+        return cut, jax.tree.map(lambda x: x[order], carry)
     order = jax.random.permutation(key, horizon * envs).reshape(pieces, -1)
     return jax.tree.map(lambda x: x[order][:, None], _flat(steps)), ()
 

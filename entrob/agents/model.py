@@ -40,29 +40,27 @@ class Model(NamedTuple):
     Attributes:
       recurrent: whether it has a memory.
       init: ``(key, obs[N, ...]) -> network parameters``.
-      memory: ``n -> memory`` of n episodes that begin, leaves [n, ...].
-      step: ``(PolicyParams, memory, obs[N, ...], start bool[N]) -> (dist, value, memory)``.
-      sequence: ``(PolicyParams, memory, obs[T, N, ...], start bool[T, N]) -> (dist, value)``.
+      init_carry: ``n -> carry`` of n episodes that begin, leaves [n, ...].
+      step: ``(PolicyParams, carry, obs[N, ...], is_first bool[N]) -> (dist, value, carry)``.
+      sequence: ``(PolicyParams, carry, obs[T, N, ...], is_first bool[T, N]) -> (dist, value)``.
     """
 
     recurrent: bool
     init: Callable
-    memory: Callable
+    init_carry: Callable
     step: Callable
     sequence: Callable
 
-    def start(self) -> Any:
+    def initial(self) -> Any:
         """The memory that an episode of one environment begins with."""
-        return jax.tree.map(lambda x: x[0], self.memory(1))
+        return jax.tree.map(lambda x: x[0], self.init_carry(1))
 
-    def act(
-        self, key: jax.Array, policy: Any, memory: Any, obs: jax.Array
-    ) -> tuple[jax.Array, Any]:
+    def act(self, key: jax.Array, policy: Any, carry: Any, obs: jax.Array) -> tuple[jax.Array, Any]:
         """One sampled action, as the environment executes it, and the memory after it."""
-        one = jax.tree.map(lambda x: x[None], (memory, obs))
-        dist, _, memory = self.step(policy, *one, jnp.zeros(1, bool))
-        dist, memory = jax.tree.map(lambda x: x[0], (dist, memory))
-        return dist.execute(dist.sample(key)), memory
+        one = jax.tree.map(lambda x: x[None], (carry, obs))
+        dist, _, carry = self.step(policy, *one, jnp.zeros(1, bool))
+        dist, carry = jax.tree.map(lambda x: x[0], (dist, carry))
+        return dist.execute(dist.sample(key)), carry
 
 
 def make_model(env: Any, network: str | nn.Module | None = None, space: Any = None) -> Model:
@@ -183,12 +181,12 @@ def tempered(model: Model) -> Model:
     Their distributions are those of the policies to the power 1 / temperature, normalized.
     """
 
-    def step(policy, memory, obs, start):
-        dist, value, memory = model.step(policy[0], memory, obs, start)
-        return dist.tempered(jnp.broadcast_to(policy[1], value.shape)), value, memory
+    def step(policy, carry, obs, is_first):
+        dist, value, carry = model.step(policy[0], carry, obs, is_first)
+        return dist.tempered(jnp.broadcast_to(policy[1], value.shape)), value, carry
 
-    def sequence(policy, memory, obs, start):
-        dist, value = model.sequence(policy[0], memory, obs, start)
+    def sequence(policy, carry, obs, is_first):
+        dist, value = model.sequence(policy[0], carry, obs, is_first)
         return dist.tempered(jnp.broadcast_to(policy[1], value.shape)), value
 
     return model._replace(step=step, sequence=sequence)
@@ -202,29 +200,29 @@ def _feedforward(network, distribution) -> Model:
     return Model(
         recurrent=False,
         init=network.init,
-        memory=lambda n: (),
-        step=lambda policy, memory, obs, start: (*apply(policy, obs), memory),
-        sequence=lambda policy, memory, obs, start: apply(policy, obs),
+        init_carry=lambda n: (),
+        step=lambda policy, carry, obs, is_first: (*apply(policy, obs), carry),
+        sequence=lambda policy, carry, obs, is_first: apply(policy, obs),
     )
 
 
 def _recurrent(network, distribution) -> Model:
-    def apply(policy, memory, obs, start):
-        head, value, memories = network.apply(policy.network, memory, _seen(policy, obs), start)
-        return distribution(head), value, memories
+    def apply(policy, carry, obs, is_first):
+        head, value, carries = network.apply(policy.network, carry, _seen(policy, obs), is_first)
+        return distribution(head), value, carries
 
     def init(key, obs):
         n = obs.shape[0]
-        return network.init(key, network.memory(n), obs[None], jnp.ones((1, n), bool))
+        return network.init(key, network.init_carry(n), obs[None], jnp.ones((1, n), bool))
 
-    def step(policy, memory, obs, start):
-        out = apply(policy, memory, obs[None], start[None])
+    def step(policy, carry, obs, is_first):
+        out = apply(policy, carry, obs[None], is_first[None])
         return jax.tree.map(lambda x: x[0], out)
 
     return Model(
         recurrent=True,
         init=init,
-        memory=network.memory,
+        init_carry=network.init_carry,
         step=step,
-        sequence=lambda policy, memory, obs, start: apply(policy, memory, obs, start)[:2],
+        sequence=lambda policy, carry, obs, is_first: apply(policy, carry, obs, is_first)[:2],
     )

@@ -148,9 +148,9 @@ class LSTM(nn.Module):
     steps in one matrix product; only the memory's half of the gates runs step by step
     (`recurrence`).
 
-    Input: memory ``(c, h)`` float32[N, width] each, observations [T, N, ...], and ``start``
+    Input: the carry ``(c, h)`` float32[N, width] each, observations [T, N, ...], and ``is_first``
     bool[T, N], which says where an episode begins and the memory is cleared. Output: ``(head
-    float32[T, N, outputs], value float32[T, N], (c, h))``, the memories after each step,
+    float32[T, N, outputs], value float32[T, N], (c, h))``, the carries after each step,
     float32[T, N, width].
 
     Attributes:
@@ -164,12 +164,12 @@ class LSTM(nn.Module):
     width: int = 256
     products: DTypeLike | None = None
 
-    def memory(self, n: int) -> tuple[jax.Array, jax.Array]:
+    def init_carry(self, n: int) -> tuple[jax.Array, jax.Array]:
         """The memory with which n episodes begin."""
         return jnp.zeros((n, self.width)), jnp.zeros((n, self.width))
 
     @nn.compact
-    def __call__(self, memory, observation: jax.Array, start: jax.Array):
+    def __call__(self, carry, observation: jax.Array, is_first: jax.Array):
         def layer(x: jax.Array, width: int, **options) -> jax.Array:
             return nn.Dense(width, dtype=self.products, **options)(x).astype(jnp.float32)
 
@@ -180,7 +180,7 @@ class LSTM(nn.Module):
         # The forget gate starts open, so that memories last.
         shift = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), self.width)
         gates = layer(x, 4 * self.width) + shift
-        cs, hs = recurrence(recurrent, gates, memory, start, self.products)
+        cs, hs = recurrence(recurrent, gates, carry, is_first, self.products)
 
         def tower(width_out: int, scale: float) -> jax.Array:
             hidden = nn.relu(layer(hs, self.width))

@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-Memory = tuple[jax.Array, jax.Array]
+Carry = tuple[jax.Array, jax.Array]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def recurrence(
     recurrent: jax.Array,
     gates: jax.Array,
-    memory: Memory,
-    start: jax.Array,
+    carry: Carry,
+    is_first: jax.Array,
     products: DTypeLike | None = None,
-) -> Memory:
+) -> Carry:
     """The memories of an LSTM over T steps (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
 
     ``i, f, g, o = gates[t] + h @ recurrent``, then ``c = σ(f) c + σ(i) tanh(g)`` and
@@ -31,24 +31,24 @@ def recurrence(
     Args:
       recurrent: float[W, 4 W], weights.
       gates: float[T, N, 4 W], the inputs' share of the gates, biases included.
-      memory: ``(c, h)`` before the first step, float[N, W] each.
-      start: bool[T, N], where an episode begins.
+      carry: ``(c, h)`` before the first step, float[N, W] each.
+      is_first: bool[T, N], where an episode begins.
       products: dtype of the factors of the weights' gradient, None for their own.
 
     Returns:
       ``(c, h)`` after each step, float[T, N, W] each. It can be differentiated once, in reverse.
     """
-    return _scan(recurrent, gates, memory, start)[0]
+    return _scan(recurrent, gates, carry, is_first)[0]
 
 
-def _scan(recurrent, gates, memory, start):
-    """``(memories, activated gates)`` of every step: σ(i), σ(f), tanh(g), σ(o)."""
+def _scan(recurrent, gates, carry, is_first):
+    """``(carries, activated gates)`` of every step: σ(i), σ(f), tanh(g), σ(o)."""
     # Of a few rows, XLA's CPU backend takes four square products faster than a wide one.
     blocks = jnp.split(recurrent, 4, axis=1)
 
-    def step(carry, inputs):
-        gates, start = inputs
-        c, h = _cleared(start, carry)
+    def step(loop, inputs):
+        gates, is_first = inputs
+        c, h = _cleared(is_first, loop)
         shares = jnp.split(gates, 4, axis=-1)
         i, f, g, o = (share + h @ block for share, block in zip(shares, blocks))
         i, f, g, o = _sigmoid(i), _sigmoid(f), jnp.tanh(g), _sigmoid(o)
@@ -56,24 +56,24 @@ def _scan(recurrent, gates, memory, start):
         h = o * jnp.tanh(c)
         return (c, h), ((c, h), (i, f, g, o))
 
-    return jax.lax.scan(step, memory, (gates, start))[1]
+    return jax.lax.scan(step, carry, (gates, is_first))[1]
 
 
-def _forward(recurrent, gates, memory, start, products):
-    memories, activated = _scan(recurrent, gates, memory, start)
-    return memories, (recurrent, memory, start, memories, activated)
+def _forward(recurrent, gates, carry, is_first, products):
+    carries, activated = _scan(recurrent, gates, carry, is_first)
+    return carries, (recurrent, carry, is_first, carries, activated)
 
 
 def _backward(products, residuals, cotangents):
     """Backpropagation through time: the gradients of `recurrence`'s arguments."""
-    recurrent, memory, start, (cs, hs), activated = residuals
-    before = jax.tree.map(lambda m, ms: jnp.concatenate([m[None], ms[:-1]]), memory, (cs, hs))
-    c_before, h_before = _cleared(start, before)
+    recurrent, carry, is_first, (cs, hs), activated = residuals
+    before = jax.tree.map(lambda m, ms: jnp.concatenate([m[None], ms[:-1]]), carry, (cs, hs))
+    c_before, h_before = _cleared(is_first, before)
     blocks = jnp.split(recurrent.T, 4, axis=0)
 
-    def step(carry, inputs):
-        dc, dh = carry
-        (dc_here, dh_here), (i, f, g, o), c_before, tanh_c, start = inputs
+    def step(loop, inputs):
+        dc, dh = loop
+        (dc_here, dh_here), (i, f, g, o), c_before, tanh_c, is_first = inputs
         dh = dh + dh_here
         dc = dc + dc_here + dh * o * (1 - tanh_c**2)
         # By the gates before their activation: σ' = σ (1 - σ), tanh' = 1 - tanh².
@@ -84,10 +84,10 @@ def _backward(products, residuals, cotangents):
             dh * tanh_c * o * (1 - o),
         )
         dh = sum(d @ block for d, block in zip(dgates, blocks))
-        return _cleared(start, (dc * f, dh)), dgates
+        return _cleared(is_first, (dc * f, dh)), dgates
 
-    steps = cotangents, activated, c_before, jnp.tanh(cs), start
-    nothing = jax.tree.map(jnp.zeros_like, memory)
+    steps = cotangents, activated, c_before, jnp.tanh(cs), is_first
+    nothing = jax.tree.map(jnp.zeros_like, carry)
     dmemory, dgates = jax.lax.scan(step, nothing, steps, reverse=True)
     dgates = jnp.concatenate(dgates, axis=-1)
     weights = jnp.einsum(
@@ -107,6 +107,6 @@ def _sigmoid(x: jax.Array) -> jax.Array:
     return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
-def _cleared(start: jax.Array, memory: Memory) -> Memory:
+def _cleared(is_first: jax.Array, carry: Carry) -> Carry:
     """The memory float[..., W] with zeros where an episode begins, bool[...]."""
-    return jax.tree.map(lambda m: jnp.where(start[..., None], 0.0, m), memory)
+    return jax.tree.map(lambda m: jnp.where(is_first[..., None], 0.0, m), carry)

@@ -78,9 +78,9 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
             return dist, success_by_horizon(table, dist.probs, horizon)[-1]
 
         def sample(dist, env_params, key):
-            def look_up(key, memory, state, obs):
+            def look_up(key, carry, state, obs):
                 here = jax.tree.map(lambda x: x[env.state_index(state)], dist)
-                return here.execute(here.sample(key)), memory
+                return here.execute(here.sample(key)), carry
 
             return play(env, look_up, (), env_params, key, horizon)
 
@@ -95,11 +95,11 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
 
 def _sampled_only(env, model, horizon, params, instances, keys):
     def run(policy):
-        def act(key, memory, state, obs):
-            return model.act(key, policy, memory, obs)
+        def act(key, carry, state, obs):
+            return model.act(key, policy, carry, obs)
 
         def instance(env_params, key):
-            return play(env, act, model.start(), env_params, key, horizon)
+            return play(env, act, model.initial(), env_params, key, horizon)
 
         *sampled, trace = jax.vmap(instance)(instances, keys)
         return *sampled, _first(trace)

@@ -27,7 +27,7 @@ class Episodes(NamedTuple):
 
 
 def play(
-    env: Environment, act: Callable, memory: Any, params: Any, key: jax.Array, horizon: int
+    env: Environment, act: Callable, carry: Any, params: Any, key: jax.Array, horizon: int
 ) -> Episodes:
     """Play one episode, sampling actions from the policy (not the most likely ones).
 
@@ -36,8 +36,8 @@ def play(
 
     Args:
       env: an `entrob.envs.Environment`.
-      act: ``(key, memory, state, obs) -> (action, memory)``.
-      memory: what the episode begins with.
+      act: ``(key, carry, state, obs) -> (action, carry)``.
+      carry: what the episode begins with.
       params: the instance's `EnvParams`.
       key: PRNG key of the episode.
       horizon: static bound on the number of steps, at least the params' own limit.
@@ -46,10 +46,10 @@ def play(
     obs, state = env.reset_env(key_reset, params)
     trace = env.trace
 
-    def step(carry, key):
-        obs, state, memory, done, time, steps, ret, distance = carry
+    def step(loop, key):
+        obs, state, carry, done, time, steps, ret, distance = loop
         key_act, key_env = jax.random.split(key)
-        action, memory = act(key_act, memory, state, obs)
+        action, carry = act(key_act, carry, state, obs)
         obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
         success = ~done & env.is_success(state, params)
         first = success & (steps == 0)
@@ -58,10 +58,10 @@ def play(
         distance = jnp.where(done, distance, env.goal_distance(state, params))
         here = jnp.where(done, jnp.nan, trace(state)) if trace else None
         done = done | terminated | (success & env.ends_at_success) | env.is_truncated(state, params)
-        return (obs, state, memory, done, time + 1, steps, ret, distance), here
+        return (obs, state, carry, done, time + 1, steps, ret, distance), here
 
     zeros = jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0)
-    begin = (obs, state, memory, *zeros, env.goal_distance(state, params))
+    begin = (obs, state, carry, *zeros, env.goal_distance(state, params))
     end, path = jax.lax.scan(step, begin, jax.random.split(key_steps, horizon))
     if trace:
         path = jnp.concatenate([trace(state)[None], path])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def observation_spread(
-    env: Any, act: Callable, memory: Any, params: Any, keys: jax.Array, horizon: int
+    env: Any, act: Callable, carry: Any, params: Any, keys: jax.Array, horizon: int
 ) -> Any:
     """The standard deviation of every number observed, over all steps of all episodes.
 
@@ -17,7 +17,7 @@ def observation_spread(
 
     Args:
       env: gymnax environment.
-      act, memory, horizon: as of `entrob.evaluation.play`.
+      act, carry, horizon: as of `entrob.evaluation.play`.
       params: nominal `EnvParams`.
       keys: PRNG keys of the episodes [N].
 
@@ -29,15 +29,15 @@ def observation_spread(
         key_reset, key_steps = jax.random.split(key)
         obs, state = env.reset_env(key_reset, params)
 
-        def step(carry, key):
-            obs, state, memory, done = carry
+        def step(loop, key):
+            obs, state, carry, done = loop
             key_act, key_env = jax.random.split(key)
-            action, memory = act(key_act, memory, state, obs)
+            action, carry = act(key_act, carry, state, obs)
             after, state, _, terminated, _ = env.step_env(key_env, state, action, params)
             ended = done | terminated | env.is_truncated(state, params)
-            return (after, state, memory, ended), (obs, ~done)
+            return (after, state, carry, ended), (obs, ~done)
 
-        begin = (obs, state, memory, jnp.bool_(False))
+        begin = (obs, state, carry, jnp.bool_(False))
         return jax.lax.scan(step, begin, jax.random.split(key_steps, horizon))[1]
 
     seen, alive = jax.vmap(episode)(keys)

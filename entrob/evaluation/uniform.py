@@ -41,13 +41,16 @@ def uniform_model(env: Any) -> Model:
         bounds = (jnp.broadcast_to(jnp.float32(x), space.shape) for x in (space.low, space.high))
         return UniformBox(*(jnp.broadcast_to(x, (*shape, *space.shape)) for x in bounds))
 
-    def step(policy, memory, obs, start):
-        return dist(obs.shape[:1]), jnp.zeros(obs.shape[:1]), memory
+    def step(policy, carry, obs, is_first):
+        return dist(obs.shape[:1]), jnp.zeros(obs.shape[:1]), carry
 
     return Model(
         recurrent=False,
         init=lambda key, obs: (),
-        memory=lambda n: (),
+        init_carry=lambda n: (),
         step=step,
-        sequence=lambda policy, memory, obs, start: (dist(obs.shape[:1]), jnp.zeros(obs.shape[0])),
+        sequence=lambda policy, carry, obs, is_first: (
+            dist(obs.shape[:1]),
+            jnp.zeros(obs.shape[0]),
+        ),
     )

@@ -105,7 +105,7 @@ class Policy:
 
     def initial(self) -> Any:
         """What the policy remembers when an episode begins."""
-        return self.model.start()
+        return self.model.initial()
 
     def act(self, key: jax.Array, carry: Any, obs: jax.Array) -> tuple[jax.Array, Any]:
         """Sample an action for one environment.
@@ -196,14 +196,14 @@ def _played(
     key_reset, key_steps = jax.random.split(key)
     obs, state = env.reset_env(key_reset, params)
 
-    def step(carry: Any, key: jax.Array) -> tuple[Any, Any]:
-        obs, state, memory = carry
+    def step(loop: Any, key: jax.Array) -> tuple[Any, Any]:
+        obs, state, carry = loop
         key_act, key_env = jax.random.split(key)
-        action, memory = policy.act(key_act, memory, obs)
+        action, carry = policy.act(key_act, carry, obs)
         obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
         flags = {"terminated": terminated, "truncated": env.is_truncated(state, params)}
         flags["success"] = env.is_success(state, params)
-        return (obs, state, memory), (state, obs, action, reward, flags)
+        return (obs, state, carry), (state, obs, action, reward, flags)
 
     keys = jax.random.split(key_steps, horizon)
     _, (states, seen, actions, rewards, flags) = jax.lax.scan(

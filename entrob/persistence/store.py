@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def written() -> Iterator[set[Path]]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; raises `EntrobError` if the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Processes of several machines may have the same number.
+    own = f"{os.getpid()}.{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{own}.tmp")
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -164,7 +167,8 @@ RECORDS = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
 _KINDS = (*RECORDS, "policies", "snapshot", "checkpoint", "tempered", "cost")
 # How files in ``parts/`` are called, those that a killed process left half-written included.
 _PART = re.compile(
-    rf"\.?({'|'.join(_KINDS)})-[0-9a-f]{{16}}(-.+)?\.(parquet|msgpack|json)(\.\d+\.tmp)?"
+    rf"\.?({'|'.join(_KINDS)})-[0-9a-f]{{16}}(-.+)?\.(parquet|msgpack|json)"
+    r"(\.\d+(\.[0-9a-f]+)?\.tmp)?"
 )
 #: What is asked for, see `entrob.cli.running`; it may be there before anything else is.
 PLAN = "plan.json"

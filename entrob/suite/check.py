@@ -185,7 +185,7 @@ def _actions(env: Any, params: Any, model: Model, policy: Any, key: jax.Array) -
             return (obs, state, memory), action
 
         keys = jax.random.split(key_steps, steps(params))
-        return jax.lax.scan(step, (obs, state, model.start()), keys)[1]
+        return jax.lax.scan(step, (obs, state, model.initial()), keys)[1]
 
     # The keys of `Prover`'s own trajectories do not matter: what is compared shares its actions.
     return jax.jit(jax.vmap(episode))(jax.random.split(key, COPIES))

@@ -60,7 +60,7 @@ def by_hand(agent, params, state, bonus, entropy):
     hyper, key_roll = Hyper(), jax.random.split(state.key, 5)[1]
     context = Context(0.0, hyper.gamma)
     _, rollout, next_value, *_ = collect(
-        agent.build, params, context, state.policy, lambda dist: dist, state.actors, key_roll
+        agent.build, params, context, state.policy, lambda dist: dist, state.rollout_state, key_roll
     )
     reward = rollout.reward + bonus * rollout.obs[..., 2]
     ends = rollout.terminated, rollout.truncated

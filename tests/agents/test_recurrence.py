@@ -13,26 +13,26 @@ from entrob.agents.sequential import one_at_a_time
 from entrob.envs import make
 
 
-def plain(recurrent, gates, memory, start):
+def plain(recurrent, gates, carry, start):
     """The definition, as a scan that JAX differentiates."""
 
-    def step(carry, inputs):
+    def step(loop, inputs):
         gates, start = inputs
-        c, h = jax.tree.map(lambda m: jnp.where(start[:, None], 0.0, m), carry)
+        c, h = jax.tree.map(lambda m: jnp.where(start[:, None], 0.0, m), loop)
         i, f, g, o = jnp.split(gates + h @ recurrent, 4, axis=-1)
         c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
         h = nn.sigmoid(o) * jnp.tanh(c)
         return (c, h), (c, h)
 
-    return jax.lax.scan(step, memory, (gates, start))[1]
+    return jax.lax.scan(step, carry, (gates, start))[1]
 
 
 def draw(seed=0, steps=9, n=4, width=5, dtype=np.float64):
-    """``(weights, gates, memory), start`` with episodes that begin at random places."""
+    """``(weights, gates, carry), start`` with episodes that begin at random places."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: rng.normal(size=shape).astype(dtype)
-    memory = normal(n, width), normal(n, width)
-    arguments = normal(width, 4 * width), normal(steps, n, 4 * width), memory
+    carry = normal(n, width), normal(n, width)
+    arguments = normal(width, 4 * width), normal(steps, n, 4 * width), carry
     return arguments, rng.random((steps, n)) < 0.3
 
 
@@ -143,13 +143,13 @@ def pusher():
     nets = {name: NETWORKS[name](14) for name in ("lstm", "lstm-bf16")}
     obs = jax.random.normal(jax.random.PRNGKey(1), (20, 4, 23))
     start = jax.random.bernoulli(jax.random.PRNGKey(2), 0.1, (20, 4))
-    inputs = nets["lstm"].memory(4), obs, start
+    inputs = nets["lstm"].init_carry(4), obs, start
     return nets, nets["lstm"].init(jax.random.PRNGKey(0), *inputs), inputs
 
 
 def test_the_network_is_the_one_it_was(pusher):
     """Names, shapes and initial values of the parameters, and values of the plain formulas."""
-    nets, params, (memory, obs, start) = pusher
+    nets, params, (carry, obs, start) = pusher
     shapes = {"recurrent": (256, 1024)}
     sizes = (23, 256), (256, 256), (256, 1024), (256, 256), (256, 14), (256, 256), (256, 1)
     for i, shape in enumerate(sizes):
@@ -165,9 +165,9 @@ def test_the_network_is_the_one_it_was(pusher):
     weights = params["params"]
     dense = lambda i, x: x @ weights[f"Dense_{i}"]["kernel"] + weights[f"Dense_{i}"]["bias"]
     gates = dense(2, nn.relu(dense(1, nn.relu(dense(0, obs))))).at[..., 256:512].add(1.0)
-    cs, hs = plain(weights["recurrent"], gates, memory, start)
+    cs, hs = plain(weights["recurrent"], gates, carry, start)
     expected = dense(4, nn.relu(dense(3, hs))), dense(6, nn.relu(dense(5, hs)))[..., 0], (cs, hs)
-    assert_close(nets["lstm"].apply(params, memory, obs, start), expected, 1e-5)
+    assert_close(nets["lstm"].apply(params, carry, obs, start), expected, 1e-5)
 
 
 def test_bfloat16_products_are_an_option_with_a_bounded_error(pusher):

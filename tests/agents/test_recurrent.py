@@ -92,10 +92,10 @@ def lstm():
 
 def test_a_sequence_is_its_steps(lstm):
     model, policy, obs, start = lstm
-    dist, value = model.sequence(policy, model.memory(3), obs, start)
-    memory = model.memory(3)
+    dist, value = model.sequence(policy, model.init_carry(3), obs, start)
+    carry = model.init_carry(3)
     for t in range(12):
-        one, v, memory = model.step(policy, memory, obs[t], start[t])
+        one, v, carry = model.step(policy, carry, obs[t], start[t])
         np.testing.assert_allclose(one.logits, dist.logits[t], atol=1e-6)
         np.testing.assert_allclose(v, value[t], atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_an_episode_remembers_nothing_of_the_one_before(lstm):
     model, policy, obs, _ = lstm
     start = jnp.zeros((12, 3), bool).at[5].set(True)
     changed = obs.at[:5].add(1.0)
-    a, b = (model.sequence(policy, model.memory(3), x, start)[1] for x in (obs, changed))
+    a, b = (model.sequence(policy, model.init_carry(3), x, start)[1] for x in (obs, changed))
     np.testing.assert_array_equal(a[5:], b[5:])
     assert (a[:5] != b[:5]).any()
 
@@ -123,7 +123,7 @@ def test_the_lstm_is_that_of_its_definition(lstm):
         h = sigmoid(o) * np.tanh(c)
         logits = dense("Dense_4", np.maximum(dense("Dense_3", h), 0))
     none = jnp.zeros((4, 3), bool)
-    dist, _ = model.sequence(policy, model.memory(3), obs[:4], none)
+    dist, _ = model.sequence(policy, model.init_carry(3), obs[:4], none)
     np.testing.assert_allclose(dist.logits[-1], logits, atol=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
     state = agent.init(jax.random.PRNGKey(0), hyper, params)
     key, context = jax.random.PRNGKey(1), Context(0.0, 0.9)
     _, rollout, next_value, *_ = collect(
-        agent.build, params, context, state.policy, lambda d: d, state.actors, key
+        agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key
     )
     # Within an episode the next value is the value at the next step.
     assert not (rollout.terminated | rollout.truncated)[:-1].any()
@@ -174,13 +174,13 @@ def test_an_episode_that_ends_within_a_rollout_has_the_value_of_its_own_last_obs
         def run(key, agent=agent):
             state, context = agent.init(key, Hyper(), params), Context(0.0, 0.9)
             _, rollout, next_value, *_ = collect(
-                agent.build, params, context, state.policy, lambda d: d, state.actors, key
+                agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key
             )
             # What follows the last observation of an episode of four: a blank one.
             obs = jnp.concatenate([rollout.obs[:4], jnp.zeros((1, 2, 2))])
             start = (jnp.arange(5) == 0)[:, None] & jnp.ones((5, 2), bool)
-            memory = agent.model.memory(2)
-            return rollout, next_value, agent.model.sequence(state.policy, memory, obs, start)[1]
+            carry = agent.model.init_carry(2)
+            return rollout, next_value, agent.model.sequence(state.policy, carry, obs, start)[1]
 
         rollout, next_value, whole = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 2))
         assert np.flatnonzero(rollout.terminated[0, :, 0]).tolist() == ends

@@ -333,7 +333,7 @@ def test_a_policy_does_the_same_in_gymnasium():
     test = lambda policy: evaluate(ENV, actor, 100, policy, instances, keys)
     here = jax.jit(test, compiler_options=OPTIONS)(jax.tree.map(lambda x: x[None], policy))
     success, returns, distances = reference.play(
-        lambda key, memory, obs: actor.act(key, policy, memory, obs), actor.start(), WALLED, n
+        lambda key, carry, obs: actor.act(key, policy, carry, obs), actor.initial(), WALLED, n
     )
     print(f"return {here.episode_return.mean():.2f} here, {returns.mean():.2f} in Gymnasium")
     assert not success.any() and not here.steps_to_success.any()

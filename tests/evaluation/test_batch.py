@@ -26,7 +26,7 @@ COUNT = 400
 NETS = np.float32([[0, 0, 0], [0, 0, 0], [0, 0, 2]])
 
 
-def sequence(logits, memory, obs, start):
+def sequence(logits, carry, obs, start):
     """A policy that ignores what it sees; its parameters are the three logits."""
     shape = obs.shape[:-3]
     return Categorical(jnp.broadcast_to(logits, (*shape, 3))), jnp.zeros(shape)
@@ -35,8 +35,8 @@ def sequence(logits, memory, obs, start):
 BLIND = Model(
     recurrent=False,
     init=None,
-    memory=lambda n: (),
-    step=lambda logits, memory, obs, start: (*sequence(logits, memory, obs, start), memory),
+    init_carry=lambda n: (),
+    step=lambda logits, carry, obs, start: (*sequence(logits, carry, obs, start), carry),
     sequence=sequence,
 )
 

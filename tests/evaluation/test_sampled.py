@@ -28,7 +28,7 @@ def played(id, noise):
     env, params = short(id, noise)
     model = uniform_model(env)
 
-    act = lambda key, memory, state, obs: model.act(key, (), memory, obs)
+    act = lambda key, carry, state, obs: model.act(key, (), carry, obs)
     keys = jax.random.split(jax.random.key(0), COUNT)
     return jax.jit(jax.vmap(lambda key: play(env, act, (), params, key, HORIZON)))(keys)
 
@@ -111,7 +111,7 @@ class Count(Environment):
 def test_a_task_declares_that_its_test_ends_at_success(declared, paid):
     env = Count()
     env.ends_at_success = declared
-    act = lambda key, memory, state, obs: (0, memory)
+    act = lambda key, carry, state, obs: (0, carry)
     episode = play(env, act, (), jnp.int32(9), jax.random.key(0), 12)
     assert episode.episode_return == paid and episode.steps_to_success == 3
     assert episode.final_distance == 10 - paid  # where it ended, not after all steps
@@ -122,9 +122,9 @@ def test_the_robots_goals_count_over_the_whole_episode():
     env, params = make("gymnax:PointRobot-misc")
     params = params.replace(goal_radius=jnp.float32(10.0), max_steps_in_episode=jnp.int32(20))
     model = uniform_model(env)
-    act = lambda key, memory, state, obs: (
+    act = lambda key, carry, state, obs: (
         model.step((), (), obs[None], None)[0].sample(key)[0],
-        memory,
+        carry,
     )
     episode = play(env, act, (), params, jax.random.key(0), 20)
     assert episode.episode_return > 1 and episode.steps_to_success == 1

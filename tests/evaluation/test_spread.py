@@ -35,7 +35,7 @@ class Count:
 
 
 def test_it_is_the_deviation_over_the_steps_that_were_taken():
-    act = lambda key, memory, state, obs: (0, memory)
+    act = lambda key, carry, state, obs: (0, carry)
     keys = jax.random.split(jax.random.key(0), 8)
     ends = [int(Count().reset_env(jax.random.split(key)[0], None)[1][1]) for key in keys]
     assert set(ends) == {2, 4}
@@ -59,9 +59,9 @@ def test_declared_spreads_are_those_of_trained_policies(task, tmp_path):
     model = prog.agent.actor
 
     def spread(policy, keys):
-        act = lambda key, memory, state, obs: model.act(key, policy, memory, obs)
+        act = lambda key, carry, state, obs: model.act(key, policy, carry, obs)
         horizon = int(params.max_steps_in_episode)
-        return observation_spread(env, act, model.start(), params, keys, horizon)
+        return observation_spread(env, act, model.initial(), params, keys, horizon)
 
     keys = jax.random.split(jax.random.key(experiment.evaluation_seed), 32)
     found = jax.jit(jax.vmap(spread, (0, None)))(trained(store, prog), keys)

@@ -125,9 +125,9 @@ def test_a_normalized_recurrent_policy_survives_saving(tmp_path):
     assert again.network == "lstm" and again.weights.moments
     obs, key = jnp.ones(4), jax.random.key(0)
     action, carry = again.act(key, again.initial(), obs)
-    same, memory = policy.act(key, policy.initial(), obs)
+    same, expected = policy.act(key, policy.initial(), obs)
     assert action == same
-    jax.tree.map(np.testing.assert_array_equal, carry, memory)
+    jax.tree.map(np.testing.assert_array_equal, carry, expected)
     assert any(np.any(x) for x in jax.tree.leaves(carry))  # it remembers
 
 

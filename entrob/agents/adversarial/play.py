@@ -70,12 +70,12 @@ class Standing(NamedTuple):
     """What the adversary keeps during an episode, in each of N environments.
 
     Attributes:
-      memory: its policy's, leaves [N, ...].
+      carry: its policy's, leaves [N, ...].
       temperature: float32[N], τ of ``"qarl"``, else ().
       shape: float32[N], the κ that τ was drawn with, else ().
     """
 
-    memory: Any
+    carry: Any
     temperature: Any = ()
     shape: Any = ()
 
@@ -88,7 +88,7 @@ class Moves(NamedTuple):
       action, log_prob, dist, value: as of `Rollout`.
       acted: bool[T, N], whether its action was executed, not the protagonist's; None: both were.
       temperature, shape: float32[T, N], as of `Standing`.
-      memory: its policy's after the step; None once it is not needed any more.
+      carry: its policy's after the step; None once it is not needed any more.
       episode_return: float32[T, N], the protagonist's undiscounted return up to this step.
       next_value: float32[T, N], its value of the true next observations.
     """
@@ -101,7 +101,7 @@ class Moves(NamedTuple):
     acted: jax.Array | None
     temperature: Any
     shape: Any
-    memory: Any
+    carry: Any
     episode_return: Any = None
     next_value: Any = None
 
@@ -136,12 +136,12 @@ def build_adversary(
 
 def begin(adversary: AdversaryBuild, n: int, key: jax.Array) -> Standing:
     """N episodes that begin."""
-    memory = adversary.model.memory(n)
+    carry = adversary.model.init_carry(n)
     if not adversary.quantal:
-        return Standing(memory)
+        return Standing(carry)
     shape = jnp.float32(curricula.FIRST)
     fresh = curricula.draw(jax.random.fold_in(key, SALT), shape, (n,))
-    return Standing(memory, fresh, jnp.full(n, shape))
+    return Standing(carry, fresh, jnp.full(n, shape))
 
 
 def init(adversary: AdversaryBuild, standing: Standing, obs: jax.Array, key: jax.Array) -> Any:
@@ -168,7 +168,7 @@ def interfere(
     heads: Callable,
     standing: Standing,
     obs: jax.Array,
-    start: jax.Array,
+    is_first: jax.Array,
     executed: jax.Array,
     env_state: Any,
     key: jax.Array,
@@ -177,9 +177,9 @@ def interfere(
 
     Args:
       game: who moves.
-      heads: its policy, ``(memory, obs, start) -> (dist, value, memory)``.
+      heads: its policy, ``(carry, obs, is_first) -> (dist, value, carry)``.
       standing: of the episodes.
-      obs, start: [N, ...] and bool[N], see `Model.step`.
+      obs, is_first: [N, ...] and bool[N], see `Model.step`.
       executed: [N, ...], the protagonist's action.
       env_state: leaves [N, ...].
       key: PRNG key.
@@ -192,7 +192,7 @@ def interfere(
     kind = adversary.declared.kind
     key_action, key_turn, _ = _keys(key)
     view = seen(adversary, obs, standing.temperature)
-    dist, value, memory = heads(standing.memory, view, start)
+    dist, value, carry = heads(standing.carry, view, is_first)
     action = dist.sample(key_action)
     theirs, acted = dist.execute(action), None
     if kind == "pr_mdp":
@@ -207,8 +207,8 @@ def interfere(
         unit = np.array(adversary.unit, np.float32)
         env_state = env_state.replace(disturbance=strength * unit * shares)
     scored = action, dist.log_prob(action), dist, value, acted
-    moves = Moves(view, *scored, standing.temperature, standing.shape, memory)
-    return executed, env_state, standing._replace(memory=memory), moves
+    moves = Moves(view, *scored, standing.temperature, standing.shape, carry)
+    return executed, env_state, standing._replace(carry=carry), moves
 
 
 def redraw(game: Game, standing: Standing, done: jax.Array, key: jax.Array) -> Standing:

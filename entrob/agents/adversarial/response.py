@@ -60,8 +60,8 @@ def respond(
     adversary, before, curriculum, _ = game
     own = rollout_of(adversary, rollout, moves)
     own = estimate(own, jnp.zeros_like(own.reward), moves.next_value, hyper)
-    memory = state.actors.standing.memory
-    learned, _ = learn(adversary.build, hyper, before, own, memory, jax.random.fold_in(key, SALT))
+    carry = state.rollout_state.standing.carry
+    learned, _ = learn(adversary.build, hyper, before, own, carry, jax.random.fold_in(key, SALT))
     sides = {"protagonist": learner, "adversary": learned}
     networks = {side: one.policy.network for side, one in sides.items()}
     opt_states = {side: one.opt_state for side, one in sides.items()}

@@ -71,9 +71,9 @@ def interfere(adversary, strength, theirs, executed, env=None, state=None):
     standing = play.Standing((), jnp.full(N, 0.01), jnp.full(N, shape)) if quantal else None
     seen = []
 
-    def heads(memory, obs, start):
+    def heads(carry, obs, start):
         seen.append(obs)
-        return theirs, jnp.zeros(N), memory
+        return theirs, jnp.zeros(N), carry
 
     game = play.Game(built, None, curricula.start(None)._replace(shape=shape), strength)
     obs = jnp.ones((N, 1))
@@ -250,7 +250,9 @@ def roll(agent, env):
 
     params, key, context = env.default_params, jax.random.key(0), Context(0.0, 0.9)
     state = agent.init(jax.random.PRNGKey(0), Hyper(), params)
-    return collect(agent.build, params, context, state.policy, lambda d: d, state.actors, key)[1]
+    return collect(
+        agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key
+    )[1]
 
 
 def train(adversary, strength, network, env=None, updates=100):
@@ -279,7 +281,7 @@ def test_both_players_get_what_they_want(kind, network, actions):
     assert float(late) == pytest.approx(0.5, abs=0.12)
     assert np.isnan(curves["activity"]).all()
     # Tested alone, the protagonist does as it likes.
-    act = lambda key: agent.actor.act(key, state.policy, agent.actor.start(), jnp.ones(1))[0]
+    act = lambda key: agent.actor.act(key, state.policy, agent.actor.initial(), jnp.ones(1))[0]
     actions = jax.jit(jax.vmap(act))(jax.random.split(jax.random.key(0), 20))
     assert float(actions.mean()) > 0.85
 
