@@ -140,9 +140,9 @@ def tiny_file(tmp_path_factory, cache) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_file):
     """The experiment."""
-    from entrob.sweep import experiment as experiments
+    from entrob.sweep import reading
 
-    return experiments.load(str(tiny_file), "quick")
+    return reading.load(str(tiny_file), "quick")
 
 
 @pytest.fixture(scope="session")

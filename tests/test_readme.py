@@ -11,7 +11,7 @@ import pytest
 
 import entrob
 from entrob.cli import main
-from entrob.sweep import experiment
+from entrob.sweep import reading
 
 ROOT = Path(__file__).parent.parent
 
@@ -133,12 +133,12 @@ def test_api_pages_are_built_without_warnings(tmp_path):
 
 def test_the_main_command_names_an_experiment_and_preset():
     words = block("main command").split("entrob run ")[1].split()
-    assert experiment.load(words[0], words[2]).seeds == 10
+    assert reading.load(words[0], words[2]).seeds == 10
 
 
 def test_the_tuned_coefficients_are_those_of_the_committed_tuning_run():
     tuned = json.loads((ROOT / "results" / "minigrid" / "tune" / "tuned.json").read_text())
-    methods = {m.name: m for m in experiment.load("minigrid", "paper").methods}
+    methods = {m.name: m for m in reading.load("minigrid", "paper").methods}
     assert tuned["coefficients"]
     for name, value in tuned["coefficients"].items():
         assert methods[name].coefficients[name] == pytest.approx(value)

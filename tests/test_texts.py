@@ -11,7 +11,8 @@ from entrob.envs import environments
 from entrob.naming import Label
 from entrob.regularizers import HOOKS
 from entrob.suite.declaration import Rules
-from entrob.sweep import experiment
+from entrob.sweep import reading
+from entrob.sweep.experiment import Method
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -82,9 +83,9 @@ def test_every_exported_folder_is_in_the_index_of_results():
 def test_every_key_of_a_file_is_explained():
     """Keys of experiments and methods, of the leaderboard's rules, and the presets' names."""
     page = text("benchmarks/README.md")
-    fields = {field.name for field in dataclasses.fields(experiment.Method)}
+    fields = {field.name for field in dataclasses.fields(Method)}
     fields = {"name", *fields - set(Label._fields)}
-    for key in {*experiment._TOP, *experiment._HYPER, *fields}:
+    for key in {*reading._TOP, *reading._HYPER, *fields}:
         assert re.search(rf"\b{key}\b", page), key
     for field in dataclasses.fields(Rules):
         assert f"| `{field.name}` | {field.default} |" in text("entrob/suite/README.md")

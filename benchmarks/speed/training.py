@@ -64,7 +64,9 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
 
         keys = jax.random.split(key, spec.num_steps)
         env_state, reward = jax.lax.scan(step, state.rollout_state.env_state, keys)
-        return state.replace(rollout_state=state.rollout_state._replace(env_state=env_state)), reward.sum()
+        return state.replace(
+            rollout_state=state.rollout_state._replace(env_state=env_state)
+        ), reward.sum()
 
     def rollouts(state, key, params, hyper, finite):
         context = Context(0.0, hyper.gamma, finite=finite)
@@ -77,7 +79,9 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
         # The network must seem to change, or its table would be computed once for all updates.
         still = 0.0 * (bonus + rollout.value).sum()
         network = jax.tree.map(lambda x: x + still, state.network)
-        return state.replace(network=network, rollout_state=rollout_state, regularizers=states), still
+        return state.replace(
+            network=network, rollout_state=rollout_state, regularizers=states
+        ), still
 
     def some(state, hyper, params):
         finite = tabulate(spec, agent.model, params)

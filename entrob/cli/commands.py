@@ -74,10 +74,10 @@ def tune(command: Tune, line: str) -> None:
     from entrob.persistence.drawings import redrawn
     from entrob.persistence.store import Store
     from entrob.report.tuning import write_tuning
-    from entrob.sweep import experiment as experiments
+    from entrob.sweep import reading
     from entrob.sweep.tune import tune
 
-    experiment = experiments.load(command.experiment, command.preset)
+    experiment = reading.load(command.experiment, command.preset)
     if command.seeds is not None:
         tuning = experiment.tuning._replace(seeds=command.seeds)
         experiment = dataclasses.replace(experiment, tuning=tuning)

@@ -84,10 +84,10 @@ def asked(command: Run) -> Any:
     """
     from entrob.regularizers import load
     from entrob.suite import declaration
-    from entrob.sweep import experiment as experiments
+    from entrob.sweep import reading
 
     if not declaration.is_suite(command.experiment):
-        return _selected(experiments.load(command.experiment, command.preset), command)
+        return _selected(reading.load(command.experiment, command.preset), command)
     for reference in command.regularizer:  # a suite has a row for all that are registered
         if ":" in reference:
             load(reference)

@@ -12,10 +12,11 @@ from entrob.library.policy import DESCRIPTION, Policy, read_policy
 from entrob.library.testing import Act
 from entrob.persistence.store import Store
 from entrob.registry import imported
-from entrob.sweep.experiment import Experiment, Method, load
+from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import read_policies
 from entrob.sweep.program import program
+from entrob.sweep.reading import load
 
 
 def load_policy(reference: str | Path) -> Policy | Act:

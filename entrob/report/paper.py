@@ -1,7 +1,7 @@
 """What an experiment declares about itself and about the paper, read from a run's manifest.
 
 The facts stand in the ``[paper]`` table of the experiment's file, are checked there
-(`entrob.sweep.experiment`) and travel in ``manifest["paper"]``; nothing here is about one
+(`entrob.sweep.reading`) and travel in ``manifest["paper"]``; nothing here is about one
 experiment.
 """
 

@@ -18,10 +18,11 @@ from entrob.persistence.store import Store
 from entrob.perturbations import NOMINAL, perturbations
 from entrob.suite import declaration
 from entrob.sweep import runner
-from entrob.sweep.experiment import Experiment, Method, from_table
+from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.files import read
 from entrob.sweep.measure import Tester, read_policies
 from entrob.sweep.program import Program, program
+from entrob.sweep.reading import from_table
 from entrob.sweep.select import select_perturbations
 
 #: How `none` is trained on an environment that no suite has settings for, and what it is tested on.

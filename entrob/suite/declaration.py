@@ -25,9 +25,10 @@ from entrob.persistence.lock import NAME as LOCK
 from entrob.persistence.store import PLAN, read_json
 from entrob.ranges import COUNT, Range, check
 from entrob.regularizers import family, regularizers
-from entrob.sweep.experiment import SEEDS, Experiment, Method, check_keys, from_table
+from entrob.sweep.experiment import SEEDS, Experiment, Method
 from entrob.sweep.files import read
 from entrob.sweep.knobs import Knob, knob_of
+from entrob.sweep.reading import check_keys, from_table
 
 TUNED, RANDOMIZED = "none_tuned", "domain_randomization"
 #: Methods that show how a gain is to be read, and what they are.
@@ -134,7 +135,7 @@ def load(name: str, preset: str) -> Suite:
     """Read a suite's file and one of its presets.
 
     Raises:
-      EntrobError: as `entrob.sweep.experiment.load`, a task or method that is not declared, or a
+      EntrobError: as `entrob.sweep.reading.load`, a task or method that is not declared, or a
         board that the preset takes its values from and that is not there.
     """
     path, data = read(name)

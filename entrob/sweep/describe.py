@@ -10,9 +10,10 @@ from entrob.errors import EntrobError
 from entrob.evaluation.batch import TRACED
 from entrob.evaluation.evaluator import keys_of_instances
 from entrob.perturbations import NOMINAL, perturb, perturbations
-from entrob.sweep.experiment import Experiment, load
+from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import group_methods
 from entrob.sweep.program import nominal
+from entrob.sweep.reading import load
 
 #: Digits of a coordinate in the manifest: micrometers.
 DIGITS = 6

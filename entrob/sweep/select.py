@@ -5,7 +5,8 @@ import dataclasses
 from entrob.errors import EntrobError
 from entrob.naming import BASELINE
 from entrob.regularizers import build, check_coefficient, load, regularizers
-from entrob.sweep.experiment import Experiment, Method, coefficient, tested_magnitudes
+from entrob.sweep.experiment import Experiment, Method
+from entrob.sweep.reading import coefficient, tested_magnitudes
 
 
 def select_methods(

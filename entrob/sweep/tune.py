@@ -19,11 +19,12 @@ from entrob.naming import BASELINE
 from entrob.persistence.store import Store
 from entrob.regularizers import regularizers
 from entrob.regularizers.domain import check_coefficient
-from entrob.sweep.experiment import FIRST_TUNING_SEED, SEEDS, Experiment, Method, coefficient
+from entrob.sweep.experiment import FIRST_TUNING_SEED, SEEDS, Experiment, Method
 from entrob.sweep.groups import group_methods
 from entrob.sweep.knobs import Knob
 from entrob.sweep.measure import Tester
 from entrob.sweep.program import nominal
+from entrob.sweep.reading import coefficient
 from entrob.sweep.runner import run
 
 THRESHOLD = 0.95

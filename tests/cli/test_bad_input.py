@@ -137,7 +137,7 @@ def test_arguments(fails, tiny_file, tmp_path, arguments, words):
 def test_experiment_files(fails, edited, tmp_path, old, new, words):
     path = edited(old, new)
     if not words:  # a key that has a default may be left out
-        from entrob.sweep.experiment import load
+        from entrob.sweep.reading import load
 
         assert load(str(path), "quick").num_envs == 8
         return

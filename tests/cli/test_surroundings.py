@@ -80,8 +80,8 @@ import locale, sys, warnings
 warnings.filterwarnings("error", category=EncodingWarning, module="entrob")
 assert "UTF" not in locale.getpreferredencoding(False).upper()
 from entrob import cli
-from entrob.sweep import experiment
-assert experiment.load(sys.argv[2], "quick").title == {title!a}
+from entrob.sweep import reading
+assert reading.load(sys.argv[2], "quick").title == {title!a}
 cli.main(["status", sys.argv[1]])
 cli.main(["report", sys.argv[1]])
 cli.main(["list", "regularizers"])

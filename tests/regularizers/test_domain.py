@@ -10,7 +10,7 @@ from entrob.errors import EntrobError
 from entrob.regularizers import Regularizer, build, chain, check_coefficient, family, regularizers
 from entrob.regularizers import domain as domains
 from entrob.regularizers.protocol import EVIDENCE
-from entrob.sweep.experiment import from_table
+from entrob.sweep.reading import from_table
 from entrob.sweep.select import select_methods
 
 OWN = [name for name in regularizers.names() if not name.startswith("tests_")]

@@ -13,8 +13,7 @@ from entrob.errors import EntrobError
 from entrob.persistence.store import Damaged, Store, read_frame
 from entrob.report.paper import Paper
 from entrob.report.tables import headline_magnitude
-from entrob.sweep import experiment as experiments
-from entrob.sweep import measure, runner
+from entrob.sweep import measure, reading, runner
 from entrob.sweep.describe import complete, describe, headline
 
 BASE = """
@@ -67,7 +66,7 @@ PERTURBED = ("wall", "goal_shift")
 def load(tmp_path, text=BASE + PAPER, preset="smoke"):
     path = tmp_path / "tiny.toml"
     path.write_text(text)
-    return experiments.load(str(path), preset)
+    return reading.load(str(path), preset)
 
 
 def test_it_is_read_and_changes_no_hash(tmp_path):
@@ -83,7 +82,7 @@ def test_it_is_read_and_changes_no_hash(tmp_path):
 
 @pytest.mark.parametrize("name", ["minigrid", "minigrid_fidelity"])
 def test_the_shipped_grid_experiments_quote_figure_4(name):
-    paper = experiments.load(name, "paper").published
+    paper = reading.load(name, "paper").published
     assert paper["figure"] == 4 and len(paper["claims"]) == 8 and len(paper["orders"]) == 3
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from entrob.evaluation import evaluator
 from entrob.persistence.store import Store, read_frame
-from entrob.sweep import experiment as experiments
-from entrob.sweep import program, runner, train
+from entrob.sweep import program, reading, runner, train
 from entrob.sweep.experiment import Method
 from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
@@ -79,7 +78,7 @@ def test_kill_9_and_the_same_command_again(tiny_file, tmp_path, parts, cache, tr
     """A real process, killed as soon as its first checkpoint is there."""
     long = tmp_path / "tiny.toml"
     long.write_text(tiny_file.read_text().replace("frames = 160", "frames = 4_000"))
-    experiment = experiments.load(str(long), "quick")
+    experiment = reading.load(str(long), "quick")
     killed, clean = tmp_path / "killed", tmp_path / "clean"
     command = [sys.executable, "-m", "entrob", "run", str(long), "--out", str(killed)]
     environment = {

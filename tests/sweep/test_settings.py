@@ -8,7 +8,7 @@ import pytest
 
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store
-from entrob.sweep import experiment as experiments
+from entrob.sweep import reading
 from entrob.sweep.groups import RunBatch, group_methods, run_id, runs_of
 from entrob.sweep.program import hypers, program
 from entrob.sweep.runner import run
@@ -64,7 +64,7 @@ KIND = {"both": "pr_mdp", "forced": "qarl"}
 def load(tmp_path, text=PENDULUM):
     path = tmp_path / "continuous.toml"
     path.write_text(text)
-    return experiments.load(str(path), "smoke")
+    return reading.load(str(path), "smoke")
 
 
 @pytest.mark.slow  # six programs are compiled

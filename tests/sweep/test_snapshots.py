@@ -8,8 +8,7 @@ import pytest
 
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store, read_frame
-from entrob.sweep import experiment as experiments
-from entrob.sweep import snapshots
+from entrob.sweep import reading, snapshots
 from entrob.sweep.runner import run
 
 
@@ -86,4 +85,4 @@ def test_what_cannot_be_kept_is_one_line(tiny_file, tmp_path, line, error):
     path = tmp_path / "tiny.toml"
     path.write_text(line + "\n" + tiny_file.read_text())
     with pytest.raises(EntrobError, match=error):
-        experiments.load(str(path), "quick")
+        reading.load(str(path), "quick")

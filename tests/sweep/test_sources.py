@@ -13,8 +13,7 @@ from entrob.persistence.store import Store, read_frame, write_frame
 from entrob.perturbations import perturbations
 from entrob.perturbations.base import Perturbation
 from entrob.regularizers import regularizers
-from entrob.sweep import experiment as experiments
-from entrob.sweep import groups, runner, sources
+from entrob.sweep import groups, reading, runner, sources
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import known_ids, run_id, run_of, runs_of
 from entrob.sweep.measure import Tester
@@ -97,7 +96,7 @@ def test_runs_of_entrobs_own_code_are_called_what_they_always_were(tiny):
     assert [run_id(tiny, method, 1) for method in tiny.methods] == PINNED
     for method in tiny.methods:
         assert code_of(tiny, method) == () and run_of(tiny, method, 0).earlier == ""
-    pusher = experiments.load("pusher", "paper")
+    pusher = reading.load("pusher", "paper")
     (state,) = (m for m in pusher.methods if m.name == "state_entropy")
     assert run_id(pusher, state, 0) == PUSHER
 

@@ -8,7 +8,7 @@ import pytest
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store, read_frame
 from entrob.suite import frontier
-from entrob.sweep import experiment as experiments
+from entrob.sweep import reading
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import group_methods, run_id
 from entrob.sweep.runner import run
@@ -95,4 +95,4 @@ def test_what_a_file_says_wrong_is_named(tiny_file, tmp_path, entry, message):
     path = tmp_path / "tiny.toml"
     path.write_text(tiny_file.read_text().replace('name = "none"', f'name = "none"\n{entry}'))
     with pytest.raises(EntrobError, match=message):
-        experiments.load(str(path), "quick")
+        reading.load(str(path), "quick")
