@@ -119,7 +119,7 @@ def check(experiment: Experiment, store: Store, resume: bool = True) -> bool:
     """Raise `EntrobError` unless a folder is the experiment's, or nobody's.
 
     Returns:
-      Whether what is there is to be removed: not to be resumed, and of the experiment in any version
+      Whether what is there is to be removed: not resumed, and of the experiment in any version
       of its settings.
     """
     if _damage(experiment, store):

@@ -156,12 +156,7 @@ def curves(
     near = alt.selection_point(
         name="near", on="pointerover", nearest=True, fields=[x[0], "method"], empty=False
     )
-    titles = {
-        "method": "N:method",
-        x[0]: f"Q:{x[1]}",
-        "mean": f"Q:{y[0]}",
-        "interval": "N:interval",
-    }
+    titles = {"method": "N:method", x[0]: f"Q:{x[1]}", "mean": f"Q:{y[0]}", "interval": "N:interval"}
     titles |= {"seeds": "N:seeds"} if "seeds" in rows else {}
     dots = base.mark_circle(size=60).encode(
         y=axis_y,
@@ -202,23 +197,17 @@ def dots(
     place = alt.Y("method:N", sort=present, title=None, axis=alt.Axis(labelLimit=150))
     titles = tooltips or {"method": "N:method", "mean": f"Q:{x}", "interval": "N:interval"}
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)
-    bars = bars.encode(
-        x=alt.X("low:Q", title=x, **scale), x2="high:Q", y=place, color=color(methods)
-    )
+    bars = bars.encode(x=alt.X("low:Q", title=x, **scale), x2="high:Q", y=place, color=color(methods))
     means = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=alt.X("mean:Q", title=x, **scale), y=place, color=color(methods), tooltip=hover(**titles)
     )
     layers = [bars, means]
     if seeds is not None:
-        some = (
-            alt.Chart(data(seeds))
-            .mark_circle(size=14, opacity=0.45, yOffset=7)
-            .encode(
-                x=alt.X("score:Q", title=x, **scale),
-                y=place,
-                color=color(methods),
-                tooltip=hover(method="N:method", seed="N:seed", score="Q:score"),
-            )
+        some = alt.Chart(data(seeds)).mark_circle(size=14, opacity=0.45, yOffset=7).encode(
+            x=alt.X("score:Q", title=x, **scale),
+            y=place,
+            color=color(methods),
+            tooltip=hover(method="N:method", seed="N:seed", score="Q:score"),
         )
         layers.insert(0, some)
     if "paper" in rows:

@@ -84,9 +84,7 @@ def write_experiment_page(
         paths = run_charts.path_charts(runs, evaluation, records["traces"], paper, scenes, axes)
         text = "Point at a path to follow it. Filled: where it ends; green: the goal."
         sections += _charts("Trajectories", paths, Text(paragraphs([text])))
-    tables = tuple(
-        shown_table(frame, name, report.CAPTIONS[name]) for name, frame in frames.items()
-    )
+    tables = tuple(shown_table(frame, name, report.CAPTIONS[name]) for name, frame in frames.items())
     sections.append(Section("Tables", tables))
     sections.append(Section("Data", (downloads({"runs": runs, **frames}),)))
     name = str(manifest.get("title") or manifest.get("experiment", "experiment"))
@@ -102,9 +100,7 @@ def lead(frames: Mapping[str, pd.DataFrame]) -> str:
     """What came out, in one sentence: claims, else numbers, else the best under perturbations."""
     if "paper" in frames:
         verdicts = frames["paper"].verdict.value_counts()
-        parts = [
-            f"{verdicts[v]} {v}" for v in ("agrees", "disagrees", "undecided") if v in verdicts
-        ]
+        parts = [f"{verdicts[v]} {v}" for v in ("agrees", "disagrees", "undecided") if v in verdicts]
         parts = [part.replace("agrees", "agree" + "s" * part.startswith("1 ")) for part in parts]
         claimed = int((frames["paper"].verdict != "no claim").sum())
         if claimed:
@@ -152,9 +148,7 @@ def shown_table(frame: pd.DataFrame, name: str, caption: str, title: str = "") -
     for column in columns(frame):
         heading = title_of(frame, column).removesuffix(" [95 %]").removesuffix(" ± s")
         values = frame[column]
-        found[heading] = (
-            values.map(lambda x: "yes" if x else "no") if values.dtype == bool else values
-        )
+        found[heading] = values.map(lambda x: "yes" if x else "no") if values.dtype == bool else values
         if spread_of(frame, column) == "interval":
             ends = zip(frame[f"{column}_low"], frame[f"{column}_high"], strict=True)
             found[f"{heading}, 95 %"] = [charts.interval_text(a, b, 3) for a, b in ends]

@@ -197,10 +197,7 @@ def progress_charts(runs: pd.DataFrame, progress: pd.DataFrame, paper: Paper) ->
         mean = mean.rename(columns={"success": "mean"}).assign(low=np.nan, high=np.nan)
         thin = alt.Chart(charts.data(rows)).mark_line(strokeWidth=0.8, opacity=0.5)
         thin = thin.encode(
-            x=alt.X("frames:Q"),
-            y=alt.Y("success:Q"),
-            detail="run_id:N",
-            color=charts.color(methods),
+            x=alt.X("frames:Q"), y=alt.Y("success:Q"), detail="run_id:N", color=charts.color(methods)
         )
         chart = charts.curves(
             mean,
@@ -277,14 +274,10 @@ def occupancy_charts(
             "y": alt.Y("y:O", axis=alt.Axis(title=None, labels=False, ticks=False, domain=False)),
         }
         scale = alt.Scale(type="sqrt", scheme="viridis", domain=[0, largest], clamp=True)
-        cells = (
-            base.transform_filter("!datum.wall")
-            .mark_rect()
-            .encode(
-                **place,
-                color=alt.Color("share:Q", scale=scale, legend=None),
-                tooltip=charts.hover(x="N:x", y="N:y", share="Q:share of steps"),
-            )
+        cells = base.transform_filter("!datum.wall").mark_rect().encode(
+            **place,
+            color=alt.Color("share:Q", scale=scale, legend=None),
+            tooltip=charts.hover(x="N:x", y="N:y", share="Q:share of steps"),
         )
         dark = base.transform_filter("datum.wall").mark_rect(color="#55585e").encode(**place)
         side = max(6, min(24, 230 // max(p.shape)))
