@@ -141,7 +141,7 @@ def status(command: Status, line: str) -> None:
         for name, group in tested.groupby("perturbation", sort=False):
             print(f"  tested under {name:20s} {group.run_id.nunique():4d} runs")
     for path in sorted((store.root / "parts").glob("checkpoint-*")):
-        age = time.time() - path.stat().st_mtime
+        age = max(0.0, time.time() - path.stat().st_mtime)  # clocks are set back
         print(f"  under way: {path.name}, last checkpoint {age:,.0f} s ago")
     if wanted > len(runs):
         print(

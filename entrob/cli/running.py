@@ -114,7 +114,7 @@ def write(command: Run, what: Any, root: Path, line: str) -> None:
     Raises:
       EntrobError: the folder is another experiment's, or cannot be written.
     """
-    from entrob.persistence.store import write_json
+    from entrob.persistence.store import write_sealed
     from entrob.sweep.batches import Devices
 
     _check_folder(what, root, command.resume)
@@ -122,7 +122,7 @@ def write(command: Run, what: Any, root: Path, line: str) -> None:
     fields["experiment"] = _anywhere(command.experiment)
     del fields["out"]
     facts = {"format": FORMAT, "command": line, "identity": identity(what), "run": fields}
-    write_json(root / NAME, {**facts, "devices": Devices.here()._asdict()})
+    write_sealed(root / NAME, {**facts, "devices": Devices.here()._asdict()})
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -180,9 +180,7 @@ def _check_folder(what: Any, root: Path, resume: bool) -> None:
 
     if not isinstance(what, Experiment):
         return claim(what, root)
-    store = Store(root)
-    if resume or store.manifest().get("experiment") != what.name:
-        store.check(runner.identity(what))
+    runner.check(what, Store(root), resume)
     return None
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,24 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with its checksum as a last entry, atomically."""
+    write_json(path, {**value, "sha256": _checksum(value)})
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    # As it is read back: keys are strings, in the order in which they were written.
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def read_json(path: Path) -> Any:
-    """Read JSON; raises `Damaged` if it is not."""
+    """Read JSON; raises `Damaged` if it is not, or not what its checksum says, if it has one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        seal = value.pop("sha256", None) if isinstance(value, dict) else None
+        if seal is not None and seal != _checksum(value):
+            raise ValueError("checksum")
+        return value
     except (ValueError, OSError) as error:
         raise Damaged(path, str(error).splitlines()[0]) from error
 
@@ -212,12 +226,28 @@ class Store:
         """The manifest, empty if there is none yet; raises `Damaged`."""
         return read_json(self.manifest_path) if self.manifest_path.exists() else {}
 
-    def claim(self, identity: dict[str, Any]) -> None:
+    def claim(self, identity: dict[str, Any], ids: Container[str] = ()) -> None:
         """Make the folder this experiment's; raises `EntrobError` as `check` does."""
-        write_json(self.manifest_path, {**self.check(identity), **identity})
+        self.write_manifest({**self.check(identity, ids), **identity})
 
-    def check(self, identity: dict[str, Any]) -> dict[str, Any]:
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest with its checksum, atomically."""
+        write_sealed(self.manifest_path, manifest)
+
+    def holds(self, ids: Container[str]) -> bool:
+        """Whether a part that can be read has a run of these ids."""
+        for path in self.parts("runs"):
+            with contextlib.suppress(Damaged):
+                if any(run_id in ids for run_id in self.read(path)["run_id"]):
+                    return True
+        return False
+
+    def check(self, identity: dict[str, Any], ids: Container[str] = ()) -> dict[str, Any]:
         """The manifest, if the folder is this experiment's or nobody's.
+
+        Args:
+          identity: ``experiment`` and ``experiment_hash``.
+          ids: of the experiment's runs; a folder that holds one is its own even without a manifest.
 
         Raises:
           EntrobError: it was made by another experiment, preset or version of the settings.
@@ -230,7 +260,7 @@ class Store:
                     f"{manifest.get('preset', '')}, {key} {manifest[key]}): choose another --out"
                 )
         others = self.root.exists() and any(p.name not in (LOCK, PLAN) for p in self.root.iterdir())
-        if not manifest and others:
+        if not manifest and others and not self.holds(ids):
             raise EntrobError(f"{self.root} is not empty and holds no entrob results")
         return manifest
 
@@ -251,7 +281,7 @@ class Store:
         named += [path for path in plans if _PLAN.fullmatch(path.name)] + list(leases)
         named += [self.root / DRAWN, *drawn]
         # First, so that whatever ends this, the folder is known to be of the experiment's.
-        write_json(self.manifest_path, {"experiment": manifest.get("experiment")})
+        self.write_manifest({"experiment": manifest.get("experiment")})
         remove(named)
 
     def drop(self, batch: str) -> None:

@@ -18,7 +18,6 @@ a "coefficient", an adversary's "strength" or, of `none_tuned`, the "temperature
 "identical", "inactive", "diverged" (in every seed, so that there are no scores) or "".
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ import pandas as pd
 
 from entrob.errors import EntrobError, unknown
 from entrob.naming import BASELINE
-from entrob.persistence.store import write_bytes
+from entrob.persistence.store import read_json, write_bytes
 from entrob.perturbations.base import CATEGORIES, NOMINAL
 
 CLASSES = CATEGORIES
@@ -102,7 +101,7 @@ def read_board(folder: Path) -> Board:
     frames["tuning"] = frames["tuning"].astype({"chosen": bool})
     for name, column in (("cells", "why"), ("activity", "status")):
         frames[name][column] = frames[name][column].fillna("")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(folder / "manifest.json")
     return checked(Board(**frames, manifest=manifest))
 
 

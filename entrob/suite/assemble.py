@@ -1,12 +1,11 @@
 """From a suite's folder to the tidy tables of its board."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from entrob.errors import EntrobError
-from entrob.persistence.store import Damaged
+from entrob.persistence.store import Damaged, read_json
 from entrob.statistics.board import COLUMNS, Board, checked, weighted
 
 
@@ -19,7 +18,7 @@ def assemble(root: Path) -> Board:
       EntrobError: no task is finished yet, or its tables contradict themselves.
       Damaged: a table of a finished task is missing or cannot be read.
     """
-    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(root / "manifest.json")
     if not manifest["tasks"]:
         raise EntrobError(f"{root} holds no finished task yet")
     frames = {

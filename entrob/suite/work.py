@@ -24,7 +24,7 @@ from entrob.persistence.store import (
     read_json,
     remove,
     write_bytes,
-    write_json,
+    write_sealed,
 )
 from entrob.suite import plan
 from entrob.suite.cells import Calibration, calibrate
@@ -103,7 +103,7 @@ def clear(suite: Suite, root: Path) -> None:
                 named.append(stage.manifest_path)
         named += [folder / f"{name}.csv" for name in TABLES] + [folder / "task.json"]
     if manifest.exists():
-        write_json(manifest, {"suite": suite.name, "preset": suite.preset})
+        write_sealed(manifest, {"suite": suite.name, "preset": suite.preset})
     remove(named)
 
 
@@ -163,7 +163,7 @@ def work(
     facts["diverged"] = sorted(activity.method[activity.status == "diverged"].unique())
     facts["wall_s"] = round(time.perf_counter() - started, 1)
     facts = _merged(folder / "task.json", facts)
-    write_json(folder / "task.json", facts)
+    write_sealed(folder / "task.json", facts)
     return facts
 
 
@@ -254,5 +254,5 @@ def _manifest(
         # Of the session that trained, whatever draws the report again.
         **{key: old.get(key, value) for key, value in provenance().items()},
     }
-    write_json(path, manifest)
+    write_sealed(path, manifest)
     return manifest

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from entrob.errors import EntrobError
-from entrob.persistence.store import Damaged, Store, read_json, write_json
+from entrob.persistence.store import Damaged, Store, read_json, write_sealed
 from entrob.sweep.groups import Group, Run, RunBatch
 
 #: Version of these files.
@@ -103,4 +103,4 @@ def extend(
         runs = [{"id": r.id, "method": r.method.identity, "seed": r.seed} for r in batch.runs]
         frames = frames_per_run * len(runs)
         batches[batch.id] = {"devices": Devices.here(), "frames": frames, "runs": runs}
-    write_json(path_of(store, group), {"format": FORMAT, "size": size, "batches": batches})
+    write_sealed(path_of(store, group), {"format": FORMAT, "size": size, "batches": batches})

@@ -9,7 +9,7 @@ finished; so nothing is lost, or counted twice, however often its training is in
 import hashlib
 from typing import NamedTuple
 
-from entrob.persistence.store import Damaged, Store, read_json, write_json
+from entrob.persistence.store import Damaged, Store, read_json, write_sealed
 
 
 class Cost(NamedTuple):
@@ -37,13 +37,13 @@ def cost_of(store: Store, batch: str) -> Cost:
 def add(store: Store, batch: str, cost: Cost) -> None:
     """Add to what one batch took."""
     total = cost_of(store, batch).plus(cost)
-    write_json(store.part("cost", batch, ".json"), total._asdict())
+    write_sealed(store.part("cost", batch, ".json"), total._asdict())
 
 
 def put(store: Store, owner: str, cost: Cost) -> None:
     """Say what one worker took besides the batches' own: it overwrites what it said before."""
     name = hashlib.sha256(owner.encode()).hexdigest()[:16]
-    write_json(store.part("cost", name, ".json"), cost._asdict())
+    write_sealed(store.part("cost", name, ".json"), cost._asdict())
 
 
 def total(store: Store, earlier: Cost) -> Cost:

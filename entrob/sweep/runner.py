@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Container
 from typing import Any
 
 from entrob.agents.training import Trainer
@@ -19,7 +20,6 @@ from entrob.persistence.store import (
     Store,
     read_sealed,
     write_frame,
-    write_json,
 )
 from entrob.sweep import batches, costs, snapshots
 from entrob.sweep.costs import Cost
@@ -84,9 +84,7 @@ def run(
         one is to begin anew, the disk is full, or no method works.
     """
     programs, broken = _programs(experiment)
-    anew = not resume and store.manifest().get("experiment") == experiment.name
-    if not anew:
-        store.check(identity(experiment))  # before anything is written there
+    anew = check(experiment, store, resume)  # before anything is written there
     with locked(store.root, alone=anew) as lock:
         if anew:
             store.clear(drawings(store.root))
@@ -117,6 +115,40 @@ def plan(
         return sweep.plan(programs)
 
 
+def check(experiment: Experiment, store: Store, resume: bool = True) -> bool:
+    """Raise `EntrobError` unless a folder is the experiment's, or nobody's.
+
+    Returns:
+      Whether what is there is to be removed: not resumed, and of the experiment in any version
+      of its settings.
+    """
+    if _damage(experiment, store):
+        return False
+    if not resume and store.manifest().get("experiment") == experiment.name:
+        return True
+    store.check(identity(experiment), _ids(experiment))
+    return False
+
+
+def _ids(experiment: Experiment) -> Container[str]:
+    return known_ids([run for method in experiment.methods for run in runs_of(experiment, method)])
+
+
+def _damage(experiment: Experiment, store: Store) -> Damaged | None:
+    """What is wrong with the manifest of a folder that has runs of an experiment, if anything.
+
+    Raises:
+      Damaged: it has none of its runs, so that it may be another's.
+    """
+    try:
+        store.manifest()
+    except Damaged as error:
+        if not store.holds(_ids(experiment)):
+            raise
+        return error
+    return None
+
+
 def identity(experiment: Experiment) -> dict[str, str]:
     """Whose a folder is."""
     return {"experiment": experiment.name, "experiment_hash": experiment.hash}
@@ -124,10 +156,13 @@ def identity(experiment: Experiment) -> dict[str, str]:
 
 def _claim(experiment: Experiment, store: Store) -> None:
     """Make a store the experiment's, and say what is no longer what it was."""
+    if damage := _damage(experiment, store):
+        print(f"warning: {damage}; it is made again", file=sys.stderr, flush=True)
+        store.manifest_path.unlink(missing_ok=True)
     old = store.manifest()
     gone = superseded(experiment, store, old.get("superseded", []))
     facts = {**describe(experiment, old), "superseded": gone}
-    store.claim({**identity(experiment), **facts})
+    store.claim({**identity(experiment), **facts}, _ids(experiment))
 
 
 def unfinished(experiment: Experiment, store: Store) -> bool:
@@ -451,5 +486,5 @@ def _manifest(experiment, store, command, session: Session, broken) -> dict[str,
         **(provenance() if session.trained or "git_commit" not in old else {}),
         "precision": "float32",
     }
-    write_json(store.manifest_path, manifest)
+    store.write_manifest(manifest)
     return manifest

@@ -80,7 +80,7 @@ def test_a_method_of_which_no_run_is_left_has_a_dash_and_no_rank(board, tmp_path
     assert ranks.loc["dear", "rank"] == 2
     page = leaderboard.write_report(lost, tmp_path).read_text()
     (line,) = [x for x in page.splitlines() if "| plain |" in x and "diverged on" in x]
-    assert line.startswith("| – | plain | losses | – |") and "nan" not in page
+    assert line.startswith("| – [–, –] | plain | losses | – [–, –] |") and "nan" not in page
 
 
 def test_a_header_says_the_seeds_of_the_table(board, make_frames, tmp_path):

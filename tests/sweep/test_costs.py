@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import types
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_frames_and_seconds_of_an_interrupted_session_count(tiny, interrupted, m
     assert store.manifest()["frames"] == 0  # of finished batches
     ticks = itertools.count(0.0, 100.0)
     with monkeypatch.context() as patch:
-        patch.setattr(train.time, "perf_counter", lambda: next(ticks))
+        patch.setattr(train, "time", types.SimpleNamespace(perf_counter=lambda: next(ticks)))
         manifest = run(tiny, store, "second", test=False)
     (path,) = (interrupted / "parts").glob("cost-*")
     took = Cost(**read_json(path))

@@ -10,7 +10,16 @@ import pytest
 
 from entrob import cli
 from entrob.errors import EntrobError
-from entrob.persistence.store import Damaged, Store, read_frame, read_tree, write_frame, write_tree
+from entrob.persistence.store import (
+    Damaged,
+    Store,
+    read_frame,
+    read_json,
+    read_tree,
+    write_frame,
+    write_sealed,
+    write_tree,
+)
 from entrob.sweep import train
 from entrob.sweep.runner import run
 
@@ -136,11 +145,45 @@ def test_status_and_report_name_what_is_damaged(whole, tmp_path, capsys, command
     assert path.name in error and "damaged" in error
 
 
-def test_a_damaged_manifest_is_named(tiny, whole, tmp_path):
+@pytest.mark.parametrize("harm", [truncate, flip, os.unlink])
+def test_a_damaged_manifest_is_named_and_made_again(
+    tiny, whole, tmp_path, capsys, parts, trained, harm
+):
+    """One without a manifest was refused for ever as nobody's."""
+    root = shutil.copytree(whole, tmp_path / "out")
+    before = Store(root).manifest()
+    harm(root / "manifest.json")
+    manifest = run(tiny, Store(root), "again")
+    assert ("manifest.json is damaged" in capsys.readouterr().err) == (harm is not os.unlink)
+    assert trained.runs == [] and parts(root) == parts(whole)
+    for key in ("experiment_hash", "methods", "seeds", "frames"):
+        assert manifest[key] == before[key]
+
+
+def test_a_damaged_manifest_of_a_folder_that_may_be_anothers_is_left(tiny, whole, tmp_path):
     root = shutil.copytree(whole, tmp_path / "out")
     truncate(root / "manifest.json")
+    for path in root.glob("parts/runs-*"):
+        path.unlink()
     with pytest.raises(Damaged, match=r"manifest\.json"):
         run(tiny, Store(root), "again")
+
+
+def test_no_changed_digit_of_a_sealed_object_goes_unnoticed(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed(path, {"a": [1.5, float("inf")], "b": {"ü": "x"}, "c": (1, 2), "d": {3: None}})
+    value = read_json(path)
+    assert value == {"a": [1.5, float("inf")], "b": {"ü": "x"}, "c": [1, 2], "d": {"3": None}}
+    data = path.read_bytes()
+    for i in range(len(data)):
+        path.write_bytes(data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :])
+        try:
+            assert read_json(path) == value  # between two entries, say
+        except Damaged as error:
+            assert str(path) in str(error)
+        except AssertionError:
+            # Without its mark it counts as one that nobody sealed.
+            assert b'"sha256"' not in path.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""The fault campaign: whatever happens to a run, its records end with the same bits.
+
+Its figures stand in `entrob/README.md`. One worker; a second one in the same folder is refused.
+"""
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from entrob.persistence.store import DRAWN, Store
+
+pytestmark = pytest.mark.slow
+
+DRIVER = pathlib.Path(__file__).with_name("driver.py")
+KILLS, FULL = 30, 6
+#: Cut into batches, with snapshots, and a grid to be tuned.
+MORE = """
+[tune]
+seeds = 2
+
+[tune.grids.policy_entropy]
+values = [0.1, 10.0]
+"""
+
+
+class Campaign:
+    """Commands in processes of their own, on an experiment that is tiny."""
+
+    def __init__(self, tiny_file, cache, folder):
+        self.file, self.folder, self.cache = folder / "tiny.toml", folder, cache
+        text = tiny_file.read_text().replace("points = 5", "points = 5\nsnapshots = 2", 1)
+        text = text.replace("frames = 160", "frames = 480")
+        self.file.write_text(text + MORE)
+
+    def start(self, what, when, command, out):
+        """``(exit status, what it complained of)``."""
+        own = {
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": str(self.cache),
+            "JAX_NUM_CPU_DEVICES": str(len(jax.devices())),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        own.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+        arguments = [command, self.file, "--out", out, "--parallel-runs", "2"]
+        arguments = map(str, (sys.executable, DRIVER, what, when, *arguments))
+        done = subprocess.run(list(arguments), env=own, capture_output=True)
+        return done.returncode, done.stderr.decode()
+
+    def undisturbed(self, command):
+        """The folder of a command that nothing happens to, and how many writes it takes."""
+        out, count = self.folder / f"clean-{command}", self.folder / f"count-{command}"
+        status, error = self.start("count", count, command, out)
+        assert status == 0, error
+        return out, int(count.read_text())
+
+
+@pytest.fixture(scope="module")
+def campaign(tiny_file, cache, tmp_path_factory):
+    return Campaign(tiny_file, cache, tmp_path_factory.mktemp("campaign"))
+
+
+@pytest.fixture(scope="module", params=["run", "tune"])
+def clean(campaign, request):
+    """A command, the folder that it makes undisturbed, and the number of its writes."""
+    return request.param, *campaign.undisturbed(request.param)
+
+
+def records(root):
+    """All that is measured, by name: not what it took, nor what names that."""
+    timed = {"manifest.json", "report.md", "tuned.json", ".lock"}
+    files = (p for p in root.rglob("*") if p.is_file() and p.name not in timed)
+    return {
+        p.relative_to(root).as_posix(): p.read_bytes()
+        for p in files
+        if not p.name.startswith("cost-") and not p.name.endswith(".tmp")
+    }
+
+
+def test_kills_leave_no_trace(campaign, clean, tmp_path):
+    """At random writes of training, testing, tuning, gathering and drawing, in a row."""
+    command, wanted, writes = clean
+    draw, out, kills, rounds = random.Random(15), tmp_path / "out", 0, 0
+    while kills < KILLS // 2:
+        status, error = campaign.start("kill", draw.randint(1, writes // 2), command, out)
+        if status == 0:  # it had less to do than that
+            assert records(out) == records(wanted)
+            rounds += 1
+            shutil.rmtree(out)
+            continue
+        assert status == -signal.SIGKILL, error
+        kills += 1
+    status, error = campaign.start("count", tmp_path / "count", command, out)
+    assert status == 0, error
+    assert records(out) == records(wanted)
+    print(f"{command}: {kills} kills, {writes} writes, {rounds + 1} times to the end")
+
+
+def test_a_full_disk_is_one_line_and_room_ends_it(campaign, clean, tmp_path):
+    command, wanted, writes = clean
+    draw = random.Random(16)
+    for _ in range(FULL // 2):
+        out = tmp_path / "out"
+        status, error = campaign.start("full", draw.randint(1, writes), command, out)
+        assert status == 2 and "the disk is full" in error.splitlines()[-1]
+        assert not list(out.rglob("*.tmp"))
+        assert campaign.start("count", tmp_path / "count", command, out)[0] == 0
+        assert records(out) == records(wanted)
+        shutil.rmtree(out)
+
+
+def kinds(root):
+    """One file of every kind in a folder."""
+    found = {}
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.stat().st_size):
+        name = path.name.partition("-")[0] if path.parent.name == "parts" else path.name
+        key = path.suffix if path.parent.name in ("tables", "figures") else name
+        found.setdefault(key, path)
+    return found.values()
+
+
+def test_a_flipped_bit_in_every_kind_of_file_is_named_and_mended(campaign, clean, tmp_path):
+    command, wanted, _ = clean
+    draw, mended = random.Random(17), []
+    for path in kinds(wanted):
+        out = shutil.copytree(wanted, tmp_path / "out")
+        harmed = out / path.relative_to(wanted)
+        data = bytearray(harmed.read_bytes())
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        harmed.write_bytes(data)
+        status, error = campaign.start("count", tmp_path / "count", command, out)
+        assert status == 0, (path, error)
+        assert records(out) == records(wanted), path
+        named = path.name in error
+        # What is made of the parts whenever the command runs is made again without a word.
+        silent = path.parent != wanted / "parts" and path.name != "manifest.json"
+        assert named or silent or path.name.startswith(("snapshot", "cost")), (path, error)
+        mended.append(path.name.partition("-")[0])
+        shutil.rmtree(out)
+    print(f"{command}: a bit in each of {', '.join(mended)}")
+
+
+def test_a_clock_that_is_set_back_changes_nothing(campaign, clean, tmp_path):
+    """All files are of tomorrow; half of them are gone."""
+    command, wanted, _ = clean
+    out = shutil.copytree(wanted, tmp_path / "out")
+    for i, path in enumerate(sorted((out / "parts").iterdir())):
+        os.utime(path, (2**31, 2**31))
+        if i % 2:
+            path.unlink()
+    status, error = campaign.start("count", tmp_path / "count", command, out)
+    assert status == 0, error
+    assert records(out) == records(wanted)
+    assert DRAWN in {p.name for p in out.iterdir()} and Store(out).manifest()["frames"] > 0
