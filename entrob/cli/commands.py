@@ -162,27 +162,34 @@ def tune(command: Tune, line: str) -> None:
 
 def report(command: Report, line: str) -> None:
     """Draw tables and figures again."""
+    from entrob.cli import pages
     from entrob.persistence.store import Store
 
-    if not (command.folder / "manifest.json").is_file():
-        raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
+    folder = command.folder
+    if not (folder / "manifest.json").is_file():
+        raise EntrobError(f"{folder} holds no run (no manifest.json)")
     if not 0 < command.level < 1:
         raise EntrobError(f"--level must be between 0 and 1, not {command.level:g}")
-    store = Store(command.folder)
-    if "suite" in store.manifest():
+    if command.html:
+        pages.check()
+    manifest = Store(folder).manifest()
+    parts: tuple[str, ...] = ("report.md", "tables", "figures")
+    if pages.exported(folder, manifest):
+        if not command.html:
+            raise EntrobError(f"{folder} holds exported tables and no runs: only --html reads them")
+    elif "suite" in manifest:
         from entrob.report.leaderboard import write_leaderboard
 
-        path = write_leaderboard(command.folder)
+        print(f"leaderboard: {write_leaderboard(folder)}")
         parts = ("leaderboard.md", "tables", "figures", "regularizers")
-        if command.export:
-            _export(command.folder, command.export, parts)
-        print(f"leaderboard: {path}")
-        return
-    path = write_run_report(store, command.level)
+    else:
+        print(f"report: {write_run_report(Store(folder), command.level)}")
+    if command.html:
+        print(f"page: {pages.write(folder, manifest, command.level)}")
+        parts = (*parts, "index.html")
     if command.export:
-        _export(command.folder, command.export, ("report.md", "tables", "figures"))
-        path = command.export / path.name
-    print(f"report: {path}")
+        _export(folder, command.export, tuple(name for name in parts if (folder / name).exists()))
+        print(f"exported: {command.export}")
 
 
 def status(command: Status, line: str) -> None:
@@ -246,28 +253,19 @@ def new_regularizer(command: NewRegularizer, line: str) -> None:
 
 def write_run_report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
+    from entrob.cli.pages import records
     from entrob.report.experiment import write_report
-    from entrob.statistics.nominal import with_nominal
-    from entrob.statistics.occupancies import mean_occupancies
-    from entrob.sweep.describe import complete
 
-    kinds = ("runs", "curves", "evaluation", "progress", "occupancy", "traces")
-    frames = {kind: store.gather(kind) for kind in kinds}
-    if not len(frames["runs"]) or not len(frames["evaluation"]):
-        raise EntrobError(f"{store.root} holds no finished runs yet")
-    manifest = complete(store.manifest())
-    occupancies, walls = mean_occupancies(frames["occupancy"])
+    frames, manifest, drawn = records(store)
+    kinds = ("runs", "curves", "evaluation")
     return write_report(
         store.root,
-        frames["runs"],
-        frames["curves"],
-        with_nominal(frames["evaluation"]),
+        *(frames[kind] for kind in kinds),
         manifest,
         level=level,
-        occupancies=occupancies,
-        walls=walls,
         traces=frames["traces"],
         progress=frames["progress"],
+        **drawn,
     )
 
 
