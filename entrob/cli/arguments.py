@@ -135,10 +135,14 @@ class Report:
     For example:
       entrob report runs/minigrid/paper
       entrob report runs/minigrid/paper --level 0.95 --export results/minigrid/paper
+      entrob report results/minigrid/paper --html
     """
 
     folder: tyro.conf.Positional[Path]
-    """Output folder of a run."""
+    """Output folder of a run, or with --html one that was exported."""
+    html: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also write index.html: charts, tables and data in one page that works offline; it needs the
+    extra [html]. Of an exported folder that is all that can be made."""
     level: Annotated[float, Range(0, 1, above=True, below=True)] = 0.96
     """Level of intervals in figures, and of the paper's bands: 0.96 is its text, 0.95 its code."""
     export: Path | None = None

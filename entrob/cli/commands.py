@@ -96,25 +96,36 @@ def tune(command: Tune, line: str) -> None:
 
 def report(command: Report, line: str) -> None:
     """Draw tables and figures again."""
+    from entrob.cli import pages
+    from entrob.persistence.drawings import redrawn
     from entrob.persistence.store import Store
+    from entrob.report.leaderboard import write_leaderboard
 
-    if not (command.folder / "manifest.json").is_file():
-        raise EntrobError(f"{command.folder} holds no run (no manifest.json)")
-    store = Store(command.folder)
-    if "suite" in store.manifest():
-        from entrob.report.leaderboard import write_leaderboard
-
-        path = write_leaderboard(command.folder)
-        parts = ("leaderboard.md", "tables", "figures", "regularizers")
-        if command.export:
-            _export(command.folder, command.export, parts)
-        print(f"leaderboard: {path}")
-        return
-    path = write_run_report(store, command.level)
+    folder = command.folder
+    if not (folder / "manifest.json").is_file():
+        raise EntrobError(f"{folder} holds no run (no manifest.json)")
+    if command.html:
+        pages.check()
+    manifest = Store(folder).manifest()
+    parts: tuple[str, ...] = ("report.md", "tables", "figures")
+    if pages.exported(folder, manifest):
+        if not command.html:
+            raise EntrobError(f"{folder} holds exported tables and no runs: only --html reads them")
+        print(f"page: {pages.write(folder, manifest, command.level)}")
+    else:
+        with redrawn(folder):
+            if "suite" in manifest:
+                print(f"leaderboard: {write_leaderboard(folder)}")
+                parts = ("leaderboard.md", "tables", "figures", "regularizers")
+            else:
+                print(f"report: {write_run_report(Store(folder), command.level)}")
+            if command.html:
+                print(f"page: {pages.write(folder, manifest, command.level)}")
+    if command.html:
+        parts = (*parts, pages.PAGE)
     if command.export:
-        _export(command.folder, command.export, ("report.md", "tables", "figures"))
-        path = command.export / path.name
-    print(f"report: {path}")
+        _export(folder, command.export, tuple(name for name in parts if (folder / name).exists()))
+        print(f"exported: {command.export}")
 
 
 def status(command: Status, line: str) -> None:
@@ -176,31 +187,22 @@ def new_regularizer(command: NewRegularizer, line: str) -> None:
 
 def write_run_report(store, level: float = 0.96) -> Path:
     """Write the tables, figures and report of a store; returns the report's path."""
+    from entrob.cli.pages import records
     from entrob.persistence.drawings import redrawn
-    from entrob.persistence.store import RECORDS
     from entrob.report.experiment import write_report
-    from entrob.statistics.nominal import with_nominal
-    from entrob.statistics.occupancies import mean_occupancies
-    from entrob.sweep.describe import complete
 
-    store.check_curves()
-    frames = {kind: store.gather(kind) for kind in RECORDS}
-    if not len(frames["runs"]) or not len(frames["evaluation"]):
-        raise EntrobError(f"{store.root} holds no finished runs yet")
-    manifest = complete(store.manifest())
-    occupancies, walls = mean_occupancies(frames["occupancy"])
+    frames, manifest, drawn = records(store)
     with redrawn(store.root):
         return write_report(
             store.root,
             frames["runs"],
             frames["curves"],
-            with_nominal(frames["evaluation"]),
+            frames["evaluation"],
             manifest,
             level=level,
-            occupancies=occupancies,
-            walls=walls,
             traces=frames["traces"],
             progress=frames["progress"],
+            **drawn,
         )
 
 

@@ -5,6 +5,7 @@ goes, too, and the user's own files stay.
 """
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -22,16 +23,28 @@ def drawings(folder: Path) -> list[Path]:
     return [folder / name for name in inside]
 
 
+_folder: contextvars.ContextVar[Path | None] = contextvars.ContextVar("folder", default=None)
+
+
 @contextlib.contextmanager
 def redrawn(folder: Path) -> Iterator[None]:
-    """What is written inside, below a folder, is all that the folder shows from then on."""
+    """What is written inside, below a folder, is all that the folder shows from then on.
+
+    Within another one of the same folder it adds to what that one draws.
+    """
+    if _folder.get() == folder:
+        yield
+        return
     before = set(drawings(folder))
+    token = _folder.set(folder)
     with written() as new:
         try:
             yield
         except BaseException:
             _list(folder, before | new)
             raise
+        finally:
+            _folder.reset(token)
     for path in before - new:
         path.unlink(missing_ok=True)
     _list(folder, new)

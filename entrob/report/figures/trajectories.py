@@ -62,7 +62,7 @@ def trajectories(
         return None
     methods = method_order(traces["method"], paper)
     scenes = scenes or {}
-    low, high = _limits([rows for *_, rows in columns], [scenes.get(c, {}) for c, *_ in columns])
+    low, high = limits([rows for *_, rows in columns], [scenes.get(c, {}) for c, *_ in columns])
     # Circles are round unless the track is so long that a panel would be a thread.
     ratio = (high - low)[0] / (high - low)[1]
     to_scale = 1 / LONG < ratio < LONG
@@ -141,7 +141,7 @@ def _scene(axis: Axes, scene: Mapping[str, Any]) -> None:
     axis.scatter(x, y, s=8, marker="+", color="#2d6a4f", linewidths=0.7, zorder=2)
 
 
-def _limits(
+def limits(
     frames: Sequence[pd.DataFrame], scenes: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Corners [2], [2] around all that is in the scenes and 99 % of where the bodies were."""

@@ -274,11 +274,17 @@ def seeds_chart(pairs: pd.DataFrame, classes: pd.DataFrame, method: str) -> Char
     means = means.assign(text=list(map(interval_text, means.share_low, means.share_high)))
     place = alt.Y("class:N", sort=names, title=None, axis=alt.Axis(labelLimit=130))
     title = "recovered share R"
-    seeds = alt.Chart(data(rows)).mark_circle(size=22, opacity=0.6, yOffset=6).encode(
-        x=alt.X("share:Q", title=title),
-        y=place,
-        color=alt.Color("task:N", legend=alt.Legend(orient="bottom")),
-        tooltip=hover(**{"task": "N:task", "seed": "N:seed", "share": "Q:R", "class": "N:class"}),
+    seeds = (
+        alt.Chart(data(rows))
+        .mark_circle(size=22, opacity=0.6, yOffset=6)
+        .encode(
+            x=alt.X("share:Q", title=title),
+            y=place,
+            color=alt.Color("task:N", legend=alt.Legend(orient="bottom")),
+            tooltip=hover(
+                **{"task": "N:task", "seed": "N:seed", "share": "Q:R", "class": "N:class"}
+            ),
+        )
     )
     base = alt.Chart(data(means[["class", "share", "share_low", "share_high", "pairs", "text"]]))
     bars = base.transform_filter("isValid(datum.share_low)").mark_rule(strokeWidth=2, color=GRAY)

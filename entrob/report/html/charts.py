@@ -149,14 +149,21 @@ def curves(
     axis_x = alt.X(f"{x[0]}:Q", title=x[1], scale=alt.Scale(nice=False, zero=False))
     axis_y = alt.Y("mean:Q", title=y[1], **domain)
     look = {"x": axis_x, "color": color(methods)}
-    band = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16)
-    band = band.encode(y=alt.Y("low:Q", title=y[1], **domain), y2="high:Q", **look)
+    bands = []
+    if rows.low.notna().any():
+        band = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16)
+        bands = [band.encode(y=alt.Y("low:Q", title=y[1], **domain), y2="high:Q", **look)]
     line = base.mark_line(strokeWidth=1.8, interpolate="linear")
     line = line.encode(y=axis_y, strokeDash=dashes(methods), **look)
     near = alt.selection_point(
         name="near", on="pointerover", nearest=True, fields=[x[0], "method"], empty=False
     )
-    titles = {"method": "N:method", x[0]: f"Q:{x[1]}", "mean": f"Q:{y[0]}", "interval": "N:interval"}
+    titles = {
+        "method": "N:method",
+        x[0]: f"Q:{x[1]}",
+        "mean": f"Q:{y[0]}",
+        "interval": "N:interval",
+    }
     titles |= {"seeds": "N:seeds"} if "seeds" in rows else {}
     dots = base.mark_circle(size=60).encode(
         y=axis_y,
@@ -165,7 +172,7 @@ def curves(
         tooltip=hover(**titles),
         **look,
     )
-    return alt.layer(band, line, dots.add_params(near), *more)
+    return alt.layer(*bands, line, dots.add_params(near), *more)
 
 
 def dots(
@@ -197,20 +204,26 @@ def dots(
     place = alt.Y("method:N", sort=present, title=None, axis=alt.Axis(labelLimit=150))
     titles = tooltips or {"method": "N:method", "mean": f"Q:{x}", "interval": "N:interval"}
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)
-    bars = bars.encode(x=alt.X("low:Q", title=x, **scale), x2="high:Q", y=place, color=color(methods))
+    bars = bars.encode(
+        x=alt.X("low:Q", title=x, **scale), x2="high:Q", y=place, color=color(methods)
+    )
     means = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=alt.X("mean:Q", title=x, **scale), y=place, color=color(methods), tooltip=hover(**titles)
     )
-    layers = [bars, means]
+    layers = [bars, means] if rows.low.notna().any() else [means]
     if seeds is not None:
-        some = alt.Chart(data(seeds)).mark_circle(size=14, opacity=0.45, yOffset=7).encode(
-            x=alt.X("score:Q", title=x, **scale),
-            y=place,
-            color=color(methods),
-            tooltip=hover(method="N:method", seed="N:seed", score="Q:score"),
+        some = (
+            alt.Chart(data(seeds))
+            .mark_circle(size=14, opacity=0.45, yOffset=7)
+            .encode(
+                x=alt.X("score:Q", title=x, **scale),
+                y=place,
+                color=color(methods),
+                tooltip=hover(method="N:method", seed="N:seed", score="Q:score"),
+            )
         )
         layers.insert(0, some)
-    if "paper" in rows:
+    if "paper" in rows and rows.paper.notna().any():
         theirs = base.transform_filter("isValid(datum.paper)")
         theirs = theirs.mark_point(shape="diamond", size=80, strokeWidth=1.6, yOffset=-6)
         layers.append(

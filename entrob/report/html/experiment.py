@@ -22,7 +22,7 @@ from entrob.report.html.page import (
 from entrob.report.markup import columns, display, spread_of, title_of
 from entrob.report.paper import TEXT_LEVEL, Paper
 from entrob.report.sentences import listed
-from entrob.report.tables import method_order
+from entrob.report.tables import is_variant, method_order
 from entrob.statistics.intervals import FEWEST
 
 
@@ -84,7 +84,9 @@ def write_experiment_page(
         paths = run_charts.path_charts(runs, evaluation, records["traces"], paper, scenes, axes)
         text = "Point at a path to follow it. Filled: where it ends; green: the goal."
         sections += _charts("Trajectories", paths, Text(paragraphs([text])))
-    tables = tuple(shown_table(frame, name, report.CAPTIONS[name]) for name, frame in frames.items())
+    tables = tuple(
+        shown_table(frame, name, report.CAPTIONS[name]) for name, frame in frames.items()
+    )
     sections.append(Section("Tables", tables))
     sections.append(Section("Data", (downloads({"runs": runs, **frames}),)))
     name = str(manifest.get("title") or manifest.get("experiment", "experiment"))
@@ -99,12 +101,13 @@ def _charts(title: str, drawn: list[Any], *above: Any) -> list[Section]:
 def lead(frames: Mapping[str, pd.DataFrame]) -> str:
     """What came out, in one sentence: claims, else numbers, else the best under perturbations."""
     if "paper" in frames:
-        verdicts = frames["paper"].verdict.value_counts()
-        parts = [f"{verdicts[v]} {v}" for v in ("agrees", "disagrees", "undecided") if v in verdicts]
-        parts = [part.replace("agrees", "agree" + "s" * part.startswith("1 ")) for part in parts]
-        claimed = int((frames["paper"].verdict != "no claim").sum())
-        if claimed:
-            return f"Of {claimed} claims of the paper's order, variants counted, {listed(parts)}."
+        claims = frames["paper"][frames["paper"].verdict != "no claim"]
+        plain = claims[~(claims["first"].map(is_variant) | claims.second.map(is_variant))]
+        counts = (plain if len(plain) else claims).verdict.value_counts()
+        said = {"agrees": "agree with ours", "disagrees": "disagree", "undecided": "are undecided"}
+        parts = [f"{counts[verdict]} {text}" for verdict, text in said.items() if verdict in counts]
+        if parts:
+            return f"Of {counts.sum()} claims in the paper's order of methods, {listed(parts)}."
     if "numbers" in frames:
         verdicts = frames["numbers"].verdict.value_counts()
         parts = [f"{count} {verdict}" for verdict, count in verdicts.items()]
@@ -148,12 +151,15 @@ def shown_table(frame: pd.DataFrame, name: str, caption: str, title: str = "") -
     for column in columns(frame):
         heading = title_of(frame, column).removesuffix(" [95 %]").removesuffix(" ± s")
         values = frame[column]
-        found[heading] = values.map(lambda x: "yes" if x else "no") if values.dtype == bool else values
+        found[heading] = (
+            values.map(lambda x: "yes" if x else "no") if values.dtype == bool else values
+        )
         if spread_of(frame, column) == "interval":
             ends = zip(frame[f"{column}_low"], frame[f"{column}_high"], strict=True)
             found[f"{heading}, 95 %"] = [charts.interval_text(a, b, 3) for a, b in ends]
         elif spread_of(frame, column) == "std":
             found[f"{heading}, s"] = frame[f"{column}_std"]
     shown = pd.DataFrame(found)
-    texts = [c for c in shown if not pd.api.types.is_numeric_dtype(shown[c]) and 1 < shown[c].nunique() < len(shown)]  # fmt: skip
-    return table(shown, name, filters=texts[:4], title=title or display(name), note=caption)
+    words = [c for c in shown if not pd.api.types.is_numeric_dtype(shown[c])]
+    words = [c for c in words if 1 < shown[c].nunique() < len(shown) and not c.endswith("95 %")]
+    return table(shown, name, filters=words, title=title or display(name), note=caption)

@@ -108,7 +108,9 @@ def badges(board: Board) -> list[tuple[str, str]]:
         frames = sum(stage["frames"] for own in costs for stage in own.values())
         reported = sum(own["reported"]["frames"] for own in costs if "reported" in own)
         found += [("frames", f"{frames:,}, of which reported {reported:,}")]
-    commits = dict.fromkeys(own.get("git_commit", manifest.get("git_commit")) for own in facts.values())
+    commits = dict.fromkeys(
+        own.get("git_commit", manifest.get("git_commit")) for own in facts.values()
+    )
     if known := [str(commit)[:10] for commit in commits if commit]:
         found += [("trained at commit", ", ".join(known))]
     if "device" in manifest:

@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import html
 import importlib
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import pandas as pd
+import PIL.Image
 
 from entrob.errors import EntrobError
 from entrob.persistence import store
@@ -279,8 +281,11 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def picture(path: Path, title: str = "", note: str = "") -> Picture:
-    """A PNG or GIF file as a part of the page."""
-    return Picture(data_uri(path.read_bytes(), f"image/{path.suffix[1:]}"), title, note)
+    """A PNG file as a part of the page, in 128 colors, which a figure's lines do with."""
+    sink = io.BytesIO()
+    with PIL.Image.open(path) as image:
+        image.convert("RGB").quantize(128).save(sink, "PNG", optimize=True)
+    return Picture(data_uri(sink.getvalue(), "image/png"), title, note)
 
 
 def downloads(frames: Mapping[str, pd.DataFrame]) -> Text:

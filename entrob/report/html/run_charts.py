@@ -10,7 +10,7 @@ from entrob.perturbations.base import NOMINAL
 from entrob.report.figures.comparison import CURVES
 from entrob.report.figures.drawing import over
 from entrob.report.figures.success import success_by_horizon
-from entrob.report.figures.trajectories import conditions, path_of, spread, success_of
+from entrob.report.figures.trajectories import conditions, limits, path_of, spread, success_of
 from entrob.report.html import charts
 from entrob.report.html.page import Chart, Slid, library
 from entrob.report.markup import display
@@ -116,7 +116,8 @@ def claim_chart(claims: pd.DataFrame) -> Chart:
         ),
     )
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=charts.GRAY)
-    chart = alt.layer(zero.encode(x=alt.X("zero:Q", title=title)), bars, points)
+    layers = [bars, points] if rows.difference_low.notna().any() else [points]
+    chart = alt.layer(zero.encode(x=alt.X("zero:Q", title=title)), *layers)
     chart = chart.properties(width=480, height=18 * len(rows))
     return Chart(charts.spec(chart, height=None), "Claims of the paper", fixed=True)
 
@@ -197,7 +198,10 @@ def progress_charts(runs: pd.DataFrame, progress: pd.DataFrame, paper: Paper) ->
         mean = mean.rename(columns={"success": "mean"}).assign(low=np.nan, high=np.nan)
         thin = alt.Chart(charts.data(rows)).mark_line(strokeWidth=0.8, opacity=0.5)
         thin = thin.encode(
-            x=alt.X("frames:Q"), y=alt.Y("success:Q"), detail="run_id:N", color=charts.color(methods)
+            x=alt.X("frames:Q"),
+            y=alt.Y("success:Q"),
+            detail="run_id:N",
+            color=charts.color(methods),
         )
         chart = charts.curves(
             mean,
@@ -274,10 +278,14 @@ def occupancy_charts(
             "y": alt.Y("y:O", axis=alt.Axis(title=None, labels=False, ticks=False, domain=False)),
         }
         scale = alt.Scale(type="sqrt", scheme="viridis", domain=[0, largest], clamp=True)
-        cells = base.transform_filter("!datum.wall").mark_rect().encode(
-            **place,
-            color=alt.Color("share:Q", scale=scale, legend=None),
-            tooltip=charts.hover(x="N:x", y="N:y", share="Q:share of steps"),
+        cells = (
+            base.transform_filter("!datum.wall")
+            .mark_rect()
+            .encode(
+                **place,
+                color=alt.Color("share:Q", scale=scale, legend=None),
+                tooltip=charts.hover(x="N:x", y="N:y", share="Q:share of steps"),
+            )
         )
         dark = base.transform_filter("datum.wall").mark_rect(color="#55585e").encode(**place)
         side = max(6, min(24, 230 // max(p.shape)))
@@ -303,6 +311,12 @@ def path_charts(
     traces, evaluation = finished(runs, traces), finished(runs, evaluation)
     columns = conditions(traces, paper)
     methods = method_order(traces["method"], paper)
+    low, high = limits([rows for *_, rows in columns], [scenes.get(c, {}) for c, *_ in columns])
+    # As long as the track is not a thread, lengths along both axes are to one scale.
+    ratio = float((high - low)[0] / (high - low)[1])
+    size = {"width": round(240 * min(max(ratio, 0.7), 1.25)), "height": 240}
+    size["height"] = round(size["width"] / ratio) if 0.4 < ratio < 4 else 240
+    within = [alt.Scale(domain=[low[i], high[i]], nice=False) for i in (0, 1)]
     drawn = []
     for method in methods:
         for condition, magnitude, rows in columns:
@@ -316,13 +330,13 @@ def path_charts(
                 continue
             frame = pd.concat(parts)
             base = alt.Chart(charts.data(frame))
-            x = alt.X("x:Q", title=f"{axes[0]} (m)", scale=alt.Scale(zero=False))
-            y = alt.Y("y:Q", title=f"{axes[1]} (m)", scale=alt.Scale(zero=False))
+            x = alt.X("x:Q", title=f"{axes[0]} (m)", scale=within[0])
+            y = alt.Y("y:Q", title=f"{axes[1]} (m)", scale=within[1])
             hue = charts.colors(methods)[method]
             near = alt.selection_point(
                 name="near", on="pointerover", nearest=True, fields=["episode"], empty=False
             )
-            lines = base.mark_line(color=hue, strokeJoin="round").encode(
+            lines = base.mark_line(color=hue, clip=True).encode(
                 x=x,
                 y=y,
                 order="step:Q",
@@ -330,18 +344,19 @@ def path_charts(
                 opacity=alt.condition(near, alt.value(1), alt.value(0.35)),
                 strokeWidth=alt.condition(near, alt.value(2.5), alt.value(1)),
             )
-            dots = base.mark_circle(opacity=0, size=30).encode(
+            dots = base.mark_circle(opacity=0, size=30, clip=True).encode(
                 x=x, y=y, tooltip=charts.hover(episode="N:episode", step="N:step", x="Q:x", y="Q:y")
             )
             last = frame.groupby("episode").tail(1)
-            ends = alt.Chart(charts.data(last)).mark_circle(color=hue, size=22, opacity=0.9)
+            ends = alt.Chart(charts.data(last)).mark_circle(color=hue, size=22, clip=True)
             layers = [*_scene(scenes.get(condition, {}), magnitude), lines, ends.encode(x=x, y=y)]
             chart = alt.layer(*layers, dots.add_params(near))
             rate = success_of(runs, evaluation, method, condition, magnitude)
             at = "" if condition == NOMINAL else f" {magnitude:g}"
             title = f"{display(method)}, {display(condition)}{at}"
             title += f": success {rate:.2f}" if np.isfinite(rate) else ""
-            drawn.append(Chart(charts.spec(chart, height=260), title))
+            chart = chart.properties(**size)
+            drawn.append(Chart(charts.spec(chart, height=None), title, fixed=True))
     return drawn
 
 
