@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import tiny as experiment_file
 
@@ -127,3 +128,21 @@ def test_workers_of_a_plan_of_which_one_is_killed(tmp_path, parts):
     assert _entrob("gather", shared, env=env).wait() == 0
     assert (shared / "report.md").exists()
     assert json.loads((shared / "manifest.json").read_text())["frames"] == 4 * 2400
+
+
+@pytest.mark.slow
+def test_eight_devices_share_the_runs_of_a_batch(tmp_path):
+    """Each has its own; the plan says so, and a worker has as many whatever its machine has."""
+    file, frames = experiment_file.write(tmp_path), {}
+    for number in (1, 8):
+        env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(number)}
+        out = tmp_path / str(number)
+        plan = ("plan", file, "--preset", "smoke", "--seeds", 8, "--out", out)
+        assert _entrob(*plan, env=env).wait() == 0
+        env.pop("JAX_NUM_CPU_DEVICES")
+        assert _entrob("work", out, env=env).wait() == 0
+        frames[number] = Store(out).gather("evaluation")
+    keys = ["method", "seed", "perturbation", "magnitude"]
+    one, eight = (frames[n].set_index(keys).sort_index() for n in (1, 8))
+    assert len(eight) == 32 and (one.index == eight.index).all()
+    np.testing.assert_allclose(one.exact_success, eight.exact_success, atol=1e-4)
