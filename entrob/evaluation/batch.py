@@ -50,7 +50,64 @@ def _in_turn(f: Callable, xs: Any, at_once: int) -> Any:
     return jax.lax.map(f, xs, batch_size=1 if jax.default_backend() == "cpu" else at_once)
 
 
-def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, keys: Any):
+def _over_first(f: Callable, xs: Any, count: Any, at_once: int) -> Any:
+    """`_in_turn` over the first `count` elements, int32[]; for the others it is zeros."""
+    size = len(jax.tree.leaves(xs)[0])
+    at_once = 1 if jax.default_backend() == "cpu" else min(at_once, size)
+    short = -size % at_once
+    xs = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:].repeat(short, 0)]), xs)
+    block = lambda i: jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i, at_once), xs)
+    made = jax.eval_shape(lambda: jax.vmap(f)(block(0)))
+    empty = jax.tree.map(lambda x: jnp.zeros((size + short, *x.shape[1:]), x.dtype), made)
+
+    def body(i, found):
+        at = i * at_once
+        put = lambda all_, new: jax.lax.dynamic_update_slice_in_dim(all_, new, at, 0)
+        return jax.tree.map(put, found, jax.vmap(f)(block(at)))
+
+    found = jax.lax.fori_loop(0, -(-count // at_once), body, empty)
+    return jax.tree.map(lambda x: x[:size], found)
+
+
+class Distinct(NamedTuple):
+    """Which of I instances are the same.
+
+    Attributes:
+      instances: the different ones in the order in which they come first, then anything; [I, ...].
+      count: int32[], how many are different.
+      index: int32[I], where each one is among them.
+    """
+
+    instances: Any
+    count: jax.Array | np.ndarray | int
+    index: jax.Array | np.ndarray
+
+
+def distinct(instances: Any) -> Distinct:
+    """Find the instances that are different, by their bits; not to be traced."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(instances)]
+    size = len(leaves[0])
+    rows = [np.ascontiguousarray(x).reshape(size, -1).view(np.uint8) for x in leaves if x.size]
+    _, first, inverse = np.unique(
+        np.concatenate([row.reshape(size, -1) for row in rows], 1),
+        axis=0, return_index=True, return_inverse=True,
+    )  # fmt: skip
+    order = np.argsort(first)  # by where they come first
+    place = np.argsort(order)
+    chosen = np.resize(first[order], size)
+    own = jax.tree.map(lambda x: jnp.asarray(x)[chosen], instances)
+    return Distinct(own, np.int32(len(first)), place[inverse.ravel()].astype(np.int32))
+
+
+def evaluate(
+    env: Any,
+    model: Model,
+    horizon: int,
+    params: Any,
+    instances: Any,
+    keys: Any,
+    same: Distinct | None = None,
+):
     """Play every policy on every instance; where the environment is finite, also solve it.
 
     Args:
@@ -60,6 +117,7 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
       params: `PolicyParams`, leaves [R, ...].
       instances: `EnvParams`, leaves [I, ...].
       keys: PRNG keys of the episodes [I], the same for every policy.
+      same: which instances are the same, each of which is solved once; by default all differ.
 
     Returns:
       `Outcome`.
@@ -67,9 +125,11 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
     if model.recurrent or not env.finite:
         return _sampled_only(env, model, horizon, params, instances, keys)
 
-    tables = jax.vmap(lambda p: transitions(env, p))(instances)
+    size = len(keys)
+    same = same or Distinct(instances, size, jnp.arange(size))
+    tables = jax.vmap(lambda p: transitions(env, p))(same.instances)
     observe = jax.vmap(lambda p: jax.vmap(lambda s: env.get_obs(s, p))(env.states(p)))
-    observations = observe(instances)
+    observations = observe(same.instances)
 
     def run(policy):
         def solve(args):
@@ -84,13 +144,15 @@ def evaluate(env: Any, model: Model, horizon: int, params: Any, instances: Any, 
 
             return play(env, look_up, (), env_params, key, horizon)
 
-        dist, exact = _in_turn(solve, (observations, tables), at_once=200)
-        first, first_dist = jax.tree.map(lambda x: x[0], (tables, dist))
+        solved = _over_first(solve, (observations, tables), same.count, at_once=200)
+        first, first_dist = jax.tree.map(lambda x: x[0], (tables, solved[0]))
         visits = occupancy(first, first_dist.probs, horizon)
+        dist, exact = jax.tree.map(lambda x: x[same.index], solved)
         *sampled, trace = jax.vmap(sample)(dist, instances, keys)
         return *sampled, exact, visits, _first(trace)
 
-    return Outcome._make([*_in_turn(run, params, at_once=8), jax.vmap(optimal_steps)(tables)])
+    optimum = jax.vmap(optimal_steps)(tables)[same.index]
+    return Outcome._make([*_in_turn(run, params, at_once=8), optimum])
 
 
 def _sampled_only(env, model, horizon, params, instances, keys):

@@ -12,7 +12,7 @@ from entrob.agents.model import Model, tempered
 from entrob.compiling import compiler_options, padded, sharded
 from entrob.envs import Environment, Task
 from entrob.errors import EntrobError
-from entrob.evaluation.batch import Outcome, evaluate
+from entrob.evaluation.batch import Outcome, distinct, evaluate
 from entrob.evaluation.records import records
 from entrob.evaluation.uniform import uniform_model
 from entrob.perturbations import NOMINAL, instance_keys, needs_noise, perturb, perturbations
@@ -93,7 +93,8 @@ class Evaluator:
         hot = temperature is not None and bool((temperature != 1).any())
         if hot:
             policies, model = (policies, temperature), tempered(model)
-        args = (_padded(policies, runs), params, keys)
+        same = distinct(params) if env.finite and not model.recurrent else None
+        args = (_padded(policies, runs), params, keys, same)
         shapes = tuple(x.shape for x in jax.tree.leaves(args[0]))
         play = self._cached(
             ("play", type(env), horizon, len(keys), shapes, hot),
@@ -117,11 +118,11 @@ class Evaluator:
     def _compile(self, env: Environment, model: Model, horizon: int, args: tuple) -> Callable:
         started = time.perf_counter()
 
-        def play(policies, params, keys):
-            outcome = evaluate(env, model, horizon, policies, params, keys)
+        def play(policies, params, keys, same):
+            outcome = evaluate(env, model, horizon, policies, params, keys, same)
             return outcome._replace(optimum=outcome.optimum[None])
 
-        compiled = sharded(play, (True, False, False)).lower(*args).compile()
+        compiled = sharded(play, (True, False, False, False)).lower(*args).compile()
         self.compile_s += time.perf_counter() - started
 
         def run(*args):

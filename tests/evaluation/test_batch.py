@@ -12,7 +12,7 @@ from entrob.agents.model import Model
 from entrob.distributions import Categorical
 from entrob.envs import make
 from entrob.evaluation import evaluator
-from entrob.evaluation.batch import evaluate
+from entrob.evaluation.batch import distinct, evaluate
 from entrob.persistence.store import Store, write_tree
 from entrob.perturbations import perturb
 from entrob.statistics.nominal import with_nominal
@@ -188,3 +188,20 @@ def test_occupancy_is_stored_once_per_run(tested):
         cells = np.reshape(visits, (10, 10))
         assert cells[1, 1] >= 1 and np.isnan([*cells[0], *cells[:, 9]]).all()  # walls
         assert 0 < np.nansum(cells) <= HORIZON * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(("name", "most"), [("wall", 6), ("random_walls", COUNT)])
+def test_instances_that_are_the_same_are_solved_once(minigrid, name, most):
+    """With the same bits as if each were solved for itself."""
+    env, params = minigrid
+    instances = layouts(params, name, 6)
+    found = distinct(instances)
+    assert found.count == len({*found.index.tolist()}) <= most and found.index[0] == 0
+    assert (np.diff(np.maximum.accumulate(found.index)) <= 1).all()  # in the order of appearance
+    again = jax.tree.map(lambda x: x[found.index], found.instances)
+    jax.tree.map(np.testing.assert_array_equal, again, instances)
+    keys = jax.random.split(jax.random.key(0), COUNT)
+    nets = jnp.asarray(NETS)
+    solve = jax.jit(lambda same: evaluate(env, BLIND, HORIZON, nets, instances, keys, same))
+    once, each = solve(found), outcome(env, instances, 0)
+    jax.tree.map(np.testing.assert_array_equal, once, each)
