@@ -77,10 +77,10 @@ def work(
         job = jobs.pop(0)
         try:
             job.result()
-        except submitit.core.utils.UncompletedJobError:
+        except submitit.core.utils.UncompletedJobError as error:  # failed jobs are among them
+            found = str(error).rpartition("EntrobError: ")[2].strip().splitlines()
+            if "EntrobError: " in str(error):
+                raise EntrobError(found[0]) from error
             # Killed without a signal that could be answered. Others may have taken its work over,
             # and then the successor ends at once.
             jobs.append(executor.submit(Job(folder)))
-        except submitit.core.utils.FailedJobError as error:
-            lines = str(error).strip().splitlines() or [""]
-            raise EntrobError(lines[-1].rpartition("EntrobError: ")[2]) from error

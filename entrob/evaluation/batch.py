@@ -74,13 +74,13 @@ class Distinct(NamedTuple):
 
     Attributes:
       instances: the different ones in the order in which they come first, then anything; [I, ...].
-      count: int32[], how many are different.
+      number: int32[], how many are different.
       index: int32[I], where each one is among them.
     """
 
     instances: Any
-    count: jax.Array | np.ndarray | int
-    index: jax.Array | np.ndarray
+    number: Any
+    index: Any  # type: ignore[assignment]  # hides tuple.index
 
 
 def distinct(instances: Any) -> Distinct:
@@ -144,7 +144,7 @@ def evaluate(
 
             return play(env, look_up, (), env_params, key, horizon)
 
-        solved = _over_first(solve, (observations, tables), same.count, at_once=200)
+        solved = _over_first(solve, (observations, tables), same.number, at_once=200)
         first, first_dist = jax.tree.map(lambda x: x[0], (tables, solved[0]))
         visits = occupancy(first, first_dist.probs, horizon)
         dist, exact = jax.tree.map(lambda x: x[same.index], solved)

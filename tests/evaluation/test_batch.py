@@ -196,7 +196,7 @@ def test_instances_that_are_the_same_are_solved_once(minigrid, name, most):
     env, params = minigrid
     instances = layouts(params, name, 6)
     found = distinct(instances)
-    assert found.count == len({*found.index.tolist()}) <= most and found.index[0] == 0
+    assert found.number == len({*found.index.tolist()}) <= most and found.index[0] == 0
     assert (np.diff(np.maximum.accumulate(found.index)) <= 1).all()  # in the order of appearance
     again = jax.tree.map(lambda x: x[found.index], found.instances)
     jax.tree.map(np.testing.assert_array_equal, again, instances)
