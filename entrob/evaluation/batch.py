@@ -80,7 +80,7 @@ class Distinct(NamedTuple):
 
     instances: Any
     number: Any
-    index: Any  # type: ignore[assignment]  # hides tuple.index
+    index: Any
 
 
 def distinct(instances: Any) -> Distinct:
