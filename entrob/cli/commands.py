@@ -257,10 +257,11 @@ def write_run_report(store, level: float = 0.96) -> Path:
     from entrob.report.experiment import write_report
 
     frames, manifest, drawn = records(store)
-    kinds = ("runs", "curves", "evaluation")
     return write_report(
         store.root,
-        *(frames[kind] for kind in kinds),
+        frames["runs"],
+        frames["curves"],
+        frames["evaluation"],
         manifest,
         level=level,
         traces=frames["traces"],
