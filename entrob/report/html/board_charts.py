@@ -1,4 +1,4 @@
-"""Charts of a leaderboard: gains as a heat map, price against gain, a method's frontier and seeds."""
+"""Charts of a leaderboard: gains as a heat map, price against gain, frontiers, seeds."""
 
 from typing import Any
 
@@ -110,7 +110,10 @@ def gains_chart(gains: pd.DataFrame, ranks: pd.DataFrame, board: Board) -> Chart
         names = list(dict.fromkeys(own.name))
         base = alt.Chart(data(own))
         bottom = alt.Axis(labelAngle=-60, labelLimit=160, domain=False, ticks=False)
-        place = {"x": alt.X("name:N", sort=names, title=None, axis=bottom), "y": y(labels=False, domain=False, ticks=False)}  # fmt: skip
+        place = {
+            "x": alt.X("name:N", sort=names, title=None, axis=bottom),
+            "y": y(labels=False, domain=False, ticks=False),
+        }
         cells = base.mark_rect(cornerRadius=2, stroke="#8884", strokeWidth=0.5).encode(
             **place, color=alt.Color("gain:Q", scale=scale, legend=bar), tooltip=tooltips
         )

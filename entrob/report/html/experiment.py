@@ -73,17 +73,17 @@ def write_experiment_page(
     curves = run_charts.training_charts(runs, records["curves"], paper, level)
     sections += _charts("Training", curves, key)
     earlier = run_charts.progress_charts(runs, records["progress"], paper)
-    text = Text(paragraphs(["Thick: mean over runs; thin: every run, where there are several."]))
-    sections += _charts("Success against frames", earlier, key, text)
+    thick = Text(paragraphs(["Thick: mean over runs; thin: every run, where there are several."]))
+    sections += _charts("Success against frames", earlier, key, thick)
     if occupancies and walls is not None:
         maps = run_charts.occupancy_charts(occupancies, walls, paper)
-        text = Text(paragraphs(["Share of steps, on a square-root scale that all share."]))
-        sections += _charts("Occupancy", maps, text)
+        scale = Text(paragraphs(["Share of steps, on a square-root scale that all share."]))
+        sections += _charts("Occupancy", maps, scale)
     if len(records["traces"]):
         scenes, axes = manifest.get("scenes", {}), manifest.get("trace_axes", ("x", "y"))
         paths = run_charts.path_charts(runs, evaluation, records["traces"], paper, scenes, axes)
-        text = "Point at a path to follow it. Filled: where it ends; green: the goal."
-        sections += _charts("Trajectories", paths, Text(paragraphs([text])))
+        signs = Text(paragraphs(["Point at a path to follow it. Dot: its end; green: the goal."]))
+        sections += _charts("Trajectories", paths, signs)
     tables = tuple(
         shown_table(frame, name, report.CAPTIONS[name]) for name, frame in frames.items()
     )
@@ -128,7 +128,7 @@ def badges(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         found += [(text, f"{manifest[key]:,}")] if manifest.get(key) else []
     found += [("instances", str(manifest["instances"]))] if manifest.get("instances") else []
     commit = str(manifest.get("git_commit") or "")
-    found += [("trained at commit", commit[:10])] if commit else []
+    found += [("commit", commit[:10])] if commit else []
     return found + ([("device", str(manifest["device"]))] if manifest.get("device") else [])
 
 

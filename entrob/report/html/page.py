@@ -250,7 +250,12 @@ def table(
     shown = frame.copy()
     for column in columns:
         if pd.api.types.is_float_dtype(shown[column]):
-            shown[column] = shown[column].round(digits)
+            values = shown[column].astype(float).round(digits)
+            # Magnitudes and ranks are whole numbers, whatever they are stored as.
+            whole = values.notna().any() and (values.dropna() % 1 == 0).all()
+            shown[column] = values.astype("Int64") if whole else values
+        elif not pd.api.types.is_numeric_dtype(shown[column]):
+            shown[column] = shown[column].astype(object).where(shown[column].notna(), "–")
     lists = [columns.index(column) for column in filters]
     options: dict[str, Any] = {
         "connected": False,
@@ -272,6 +277,8 @@ def table(
         options["ordering"] = {"indicators": False, "handler": True}
     with pd.option_context("display.float_format", f"{{:z.{digits}f}}".format):
         text = library("itables").to_html_datatable(shown, **options)
+    for missing in ("NaN", "<NA>"):
+        text = text.replace(f'\\"{missing}\\"', '\\"–\\"')
     return Table(text, title, note)
 
 
