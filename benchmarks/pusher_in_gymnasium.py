@@ -28,7 +28,7 @@ from entrob.perturbations import perturb  # noqa: E402
 from entrob.sweep.experiment import load  # noqa: E402
 from entrob.sweep.measure import policies  # noqa: E402
 from entrob.sweep.program import program  # noqa: E402
-from entrob.sweep.runner import finished, groups  # noqa: E402
+from entrob.sweep.stored import finished, groups  # noqa: E402
 
 MAGNITUDES = (0.0, 1.0)  # of the wall, in the paper's
 

@@ -173,12 +173,12 @@ def parts():
 @pytest.fixture
 def trained(monkeypatch):
     """The ids of the runs that are trained during a test, and the chunks it took."""
-    from entrob.sweep import runner
+    from entrob.sweep import worker
 
     class Seen:
         runs, chunks = [], 0
 
-    real = runner.train
+    real = worker.train
 
     def train(experiment, store, batch, *rest):
         timing = real(experiment, store, batch, *rest)
@@ -187,7 +187,7 @@ def trained(monkeypatch):
         Seen.chunks += timing.frames // frames
         return timing
 
-    monkeypatch.setattr(runner, "train", train)
+    monkeypatch.setattr(worker, "train", train)
     Seen.runs, Seen.chunks = [], 0
     return Seen
 

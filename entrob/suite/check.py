@@ -17,7 +17,7 @@ from entrob.naming import BASELINE
 from entrob.persistence.store import Store
 from entrob.perturbations import NOMINAL, perturbations
 from entrob.suite import declaration
-from entrob.sweep import runner
+from entrob.sweep import runner, stored
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.files import read
 from entrob.sweep.measure import Tester, read_policies
@@ -119,7 +119,7 @@ def check(experiment: Experiment, frames: int, folder: Path | None = None) -> Ch
       EntrobError: the folder holds no such run, or the task cannot be trained on.
     """
     experiment = dataclasses.replace(experiment, frames=frames)
-    (group,) = runner.groups(experiment)
+    (group,) = stored.groups(experiment)
     prog = program(experiment, group)
     if folder is None:
         with tempfile.TemporaryDirectory() as root:

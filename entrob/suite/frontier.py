@@ -26,8 +26,8 @@ from entrob.sweep.groups import Run, RunBatch, group_methods, known_ids, runs_of
 from entrob.sweep.knobs import Knob, candidate_name, grid, largest_keeping
 from entrob.sweep.measure import Tester, policies
 from entrob.sweep.program import program
-from entrob.sweep.runner import finished
 from entrob.sweep.sources import code_of_test
+from entrob.sweep.stored import finished
 
 #: Learning rates that `none_tuned` tries, as factors, and temperatures, both ascending.
 RATES = tuple(10 ** (k / 4) for k in range(-3, 4))

@@ -10,7 +10,7 @@ from entrob.evaluation.spread import observation_spread
 from entrob.persistence.store import Store
 from entrob.suite.calibrate import calibration
 from entrob.suite.check import task_of, trained
-from entrob.sweep import runner
+from entrob.sweep import runner, stored
 from entrob.sweep.program import program
 
 TASKS = ("cartpole", "acrobot", "mountain_car", "pendulum", "point_robot")
@@ -50,7 +50,7 @@ def test_it_is_the_deviation_over_the_steps_that_were_taken():
 def test_declared_spreads_are_those_of_trained_policies(task, tmp_path):
     """Within a factor of two, the median of four runs: seeds differ by as much."""
     experiment = calibration(task_of(f"leaderboard:{task}"), 4)
-    (group,) = runner.groups(experiment)
+    (group,) = stored.groups(experiment)
     prog, store = program(experiment, group), Store(tmp_path)
     runner.run(experiment, store, "test", test=False)
     env, params = make(experiment.environment)

@@ -10,7 +10,8 @@ from entrob.persistence.store import Store, read_json, write_json
 from entrob.sweep import train
 from entrob.sweep.costs import Cost, add, cost_of, total
 from entrob.sweep.progress import Progress
-from entrob.sweep.runner import Session, run
+from entrob.sweep.runner import run
+from entrob.sweep.worker import Session
 
 #: Environment steps of all runs of the tiny experiment.
 FRAMES = 640

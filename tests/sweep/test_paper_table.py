@@ -13,7 +13,7 @@ from entrob.errors import EntrobError
 from entrob.persistence.store import Damaged, Store, read_frame
 from entrob.report.paper import Paper
 from entrob.report.tables import headline_magnitude
-from entrob.sweep import measure, reading, runner
+from entrob.sweep import measure, reading, runner, stored
 from entrob.sweep.describe import complete, describe, headline
 
 BASE = """
@@ -216,8 +216,8 @@ def test_traces_and_scenes_reach_the_report(tmp_path, traced, cache):
     # A damaged trace is found, and its perturbation tested again.
     path = next(path for path in store.parts("traces") if "-goal_shift-" in path.name)
     path.write_bytes(path.read_bytes()[:-9])
-    (group,) = runner.groups(experiment)
-    (batch,) = runner.finished(experiment, store, group)
+    (group,) = stored.groups(experiment)
+    (batch,) = stored.finished(experiment, store, group)
     assert measure.Tester(experiment).missing(store, batch) == ["goal_shift"]
     with pytest.raises(Damaged, match="traces"):
         store.gather("traces")

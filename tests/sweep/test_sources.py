@@ -13,7 +13,7 @@ from entrob.persistence.store import Store, read_frame, write_frame
 from entrob.perturbations import perturbations
 from entrob.perturbations.base import Perturbation
 from entrob.regularizers import regularizers
-from entrob.sweep import groups, reading, runner, sources
+from entrob.sweep import groups, reading, sources, stored
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import known_ids, run_id, run_of, runs_of
 from entrob.sweep.measure import Tester
@@ -154,14 +154,14 @@ def test_an_edit_trains_anew_and_its_own_method_only(tiny, whole, edited):
     """Runs that were made before sources counted stay; those of other sources do not."""
     store = Store(whole)
     unfinished = lambda: [
-        run.method.name for g in runner.groups(tiny) for run in runner._unfinished(tiny, store, g)
+        run.method.name for g in stored.groups(tiny) for run in stored.missing(tiny, store, g)
     ]
     edited("policy_entropy", "first")
     assert unfinished() == []  # unversioned
-    assert runner.superseded(tiny, store, []) == []
+    assert stored.superseded(tiny, store, []) == []
 
 
-def stored(store, runs, batch):
+def put(store, runs, batch):
     rows = [{"run_id": r.id, "method": r.method.name, "seed": r.seed, "code": r.code} for r in runs]
     write_frame(store.part("runs", batch), pd.DataFrame(rows))
 
@@ -172,19 +172,19 @@ def test_what_is_no_longer_a_methods_is_superseded_until_it_is_again(tiny, tmp_p
     old = dataclasses.replace(tiny.methods[1], coefficients={"policy_entropy": 0.5})
     changed = dataclasses.replace(tiny, methods=(tiny.methods[0], old))
     now, before = runs_of(tiny, tiny.methods[1]), runs_of(changed, old)
-    stored(store, now, "a" * 16)
-    stored(store, before, "b" * 16)
-    assert runner.superseded(tiny, store, []) == sorted(run.id for run in before)
-    assert runner.superseded(changed, store, []) == sorted(run.id for run in now)
+    put(store, now, "a" * 16)
+    put(store, before, "b" * 16)
+    assert stored.superseded(tiny, store, []) == sorted(run.id for run in before)
+    assert stored.superseded(changed, store, []) == sorted(run.id for run in now)
     # Methods that are not asked for stay what they were.
     alone = dataclasses.replace(tiny, methods=tiny.methods[:1])
     gone = [run.id for run in before]
-    assert runner.superseded(alone, store, gone) == sorted(gone)
+    assert stored.superseded(alone, store, gone) == sorted(gone)
     edited("policy_entropy", "another")
-    assert runner.superseded(tiny, store, []) == sorted(run.id for run in before)
+    assert stored.superseded(tiny, store, []) == sorted(run.id for run in before)
     newest = runs_of(tiny, tiny.methods[1])
-    stored(store, newest, "c" * 16)
-    assert runner.superseded(tiny, store, []) == sorted(run.id for run in (*now, *before))
+    put(store, newest, "c" * 16)
+    assert stored.superseded(tiny, store, []) == sorted(run.id for run in (*now, *before))
 
 
 def test_records_are_those_of_the_current_methods(tiny, whole, tmp_path):
@@ -195,7 +195,7 @@ def test_records_are_those_of_the_current_methods(tiny, whole, tmp_path):
     write_frame(store.part("runs", "d" * 16), others)
     write_frame(store.part("curves", "d" * 16), store.gather("curves").head(0))
     assert len(store.gather("runs")) == 8
-    gone = runner.superseded(tiny, store, [])
+    gone = stored.superseded(tiny, store, [])
     store.claim({"experiment": tiny.name, "experiment_hash": tiny.hash, "superseded": gone})
     assert set(store.gather("runs").run_id) == set(rows.run_id)
     assert set(store.gather("runs").code) == {"1"}

@@ -15,7 +15,7 @@ import tiny as experiment_file
 from entrob.errors import EntrobError
 from entrob.persistence.leases import Leases
 from entrob.persistence.store import Store, read_json, write_json
-from entrob.sweep import batches, runner
+from entrob.sweep import batches, runner, worker
 from entrob.sweep.groups import group_methods
 
 
@@ -23,7 +23,7 @@ def test_a_batch_that_another_worker_has_is_waited_for_and_not_trained(
     tiny, whole, tmp_path, parts, trained, monkeypatch
 ):
     """The other one is at it until we have looked a few times, and then its results are there."""
-    monkeypatch.setattr(runner, "POLL", 0.05)
+    monkeypatch.setattr(worker, "POLL", 0.05)
     root = tmp_path / "out"
     store = Store(root)
     (name,) = runner.plan(tiny, store, "plan")
@@ -49,7 +49,7 @@ def test_a_batch_that_another_worker_has_is_waited_for_and_not_trained(
 
 def test_two_workers_at_once_train_every_batch_once(tiny, tmp_path, trained, monkeypatch):
     """Threads stand for processes; two batches of one width, so that one program does for both."""
-    monkeypatch.setattr(runner, "POLL", 0.05)
+    monkeypatch.setattr(worker, "POLL", 0.05)
     root = tmp_path / "out"
     assert len(runner.plan(tiny, Store(root), "plan", parallel_runs=2)) == 2
     trainers, errors = {}, []
