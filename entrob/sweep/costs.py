@@ -40,6 +40,12 @@ def add(store: Store, batch: str, cost: Cost) -> None:
     write_sealed(store.part("cost", batch, ".json"), total._asdict())
 
 
+def trained(store: Store, batch: str, frames: int, seconds: float) -> None:
+    """Say what the training of one batch took, in all sessions; said twice it counts once."""
+    cost = cost_of(store, batch)._replace(frames=frames, train_s=seconds)
+    write_sealed(store.part("cost", batch, ".json"), cost._asdict())
+
+
 def put(store: Store, owner: str, cost: Cost) -> None:
     """Say what one worker took besides the batches' own: it overwrites what it said before."""
     name = hashlib.sha256(owner.encode()).hexdigest()[:16]

@@ -78,7 +78,7 @@ def train(
         progress.add(frames)
     write_policies(store.part("policies", batch.id, ".msgpack"), batch, state.policy)
     write_frame(store.part("curves", batch.id), _curve_records(experiment, batch, curves))
-    costs.add(store, batch.id, costs.Cost(frames * done, spent))
+    costs.trained(store, batch.id, frames * done, spent)
     write_frame(store.part("runs", batch.id), _run_records(experiment, batch, state, curves))
     path.unlink()
     return Timing(spent - before, frames * (done - first))

@@ -14,12 +14,17 @@ import sys
 import jax
 import pytest
 
-from entrob.persistence.store import DRAWN, Store
+from entrob.persistence import leases
+from entrob.persistence.store import DRAWN, RECORDS, Store
+from entrob.sweep import runner
+from entrob.sweep.measure import Tester
 
 pytestmark = pytest.mark.slow
 
 DRIVER = pathlib.Path(__file__).with_name("driver.py")
 KILLS, FULL = 30, 6
+#: Failures of power in one process, which compiles nothing again.
+FAILURES = 60
 #: Cut into batches, with snapshots, and a grid to be tuned.
 MORE = """
 [tune]
@@ -113,6 +118,74 @@ def test_a_full_disk_is_one_line_and_room_ends_it(campaign, clean, tmp_path):
         assert campaign.start("count", tmp_path / "count", command, out)[0] == 0
         assert records(out) == records(wanted)
         shutil.rmtree(out)
+
+
+class PowerFailure(BaseException):
+    """Nothing reaches the disk any more; nobody catches it."""
+
+
+@pytest.fixture
+def power(monkeypatch):
+    """Function ``(step, call) -> whether power failed`` at that step of what a call writes."""
+
+    def fails_at(step, call):
+        steps = 0
+
+        def watched(real, cleans=False):
+            def replaced(*args, **kwargs):
+                nonlocal steps
+                # Cleaning up is no step, and is not done by the dead.
+                steps += not cleans
+                if steps >= step:
+                    raise PowerFailure
+                return real(*args, **kwargs)
+
+            return replaced
+
+        with monkeypatch.context() as patch:
+            # In a thread of its own a lease is kept alive, as a process does that is not dead.
+            patch.setattr(leases.Lease, "_live", lambda self: self._done.wait())
+            for name in ("fsync", "replace"):
+                patch.setattr(os, name, watched(getattr(os, name)))
+            patch.setattr(os, "unlink", watched(os.unlink, cleans=True))
+            try:
+                call()
+            except PowerFailure:
+                return True
+            return False
+
+    # The process whose lease is found is dead, though it has our number.
+    monkeypatch.setattr(leases, "_alive", lambda process: False)
+    return fails_at
+
+
+def test_failures_of_power_leave_no_trace(tiny, whole, tmp_path, power, monkeypatch, parts, capsys):
+    """At random writes of training, testing and gathering, in a row: whatever is half-written."""
+    trainers, tester = {}, Tester(tiny)
+    monkeypatch.setattr(runner, "Tester", lambda experiment: tester)
+    draw, out, failures, ends, steps = random.Random(18), tmp_path / "out", 0, 0, 60
+    work = lambda: runner.run(tiny, Store(out), "again", trainers=trainers)
+
+    def ended():
+        left = {n: b for n, b in parts(out).items() if not n.endswith(".tmp")}
+        assert left == parts(whole)
+        for kind in RECORDS:
+            path = out / f"{kind}.parquet"
+            assert path.exists() == (whole / path.name).exists()
+            assert not path.exists() or path.read_bytes() == (whole / path.name).read_bytes()
+        assert Store(out).manifest()["frames"] == 640
+
+    while failures < FAILURES:
+        if power(draw.randint(1, steps), work):
+            failures += 1
+        else:
+            ended()
+            ends += 1
+            shutil.rmtree(out)
+    work()
+    ended()
+    with capsys.disabled():
+        print(f"{failures} failures of power, {ends + 1} times to the end")
 
 
 def kinds(root):

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from entrob.persistence.store import Store, read_json, write_json
-from entrob.sweep import train
+from entrob.sweep import costs, train
 from entrob.sweep.costs import Cost, add, cost_of, total
 from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
@@ -81,3 +81,12 @@ def test_a_damaged_cost_is_no_cost_and_does_no_harm(tmp_path):
         assert cost_of(store, "a") == Cost()
     store.drop("a")
     assert not list(tmp_path.glob("parts/*"))
+
+
+def test_training_that_is_finished_twice_counts_once(tmp_path):
+    """As when the power fails after its cost is written and before its runs are."""
+    store = Store(tmp_path)
+    add(store, "a", Cost(compile_s=2.0))
+    for _ in range(2):
+        costs.trained(store, "a", 40, 1.5)
+    assert cost_of(store, "a")[:4] == (40, 1.5, 0.0, 2.0)
