@@ -6,6 +6,7 @@ it, see `entrob.sweep.runner`; which batches there are is written down as soon a
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ def run(command: Run, line: str) -> None:
     """Train, test and report an experiment, or every task of a suite."""
     what = asked(command)
     root = command.out or default_folder(what, command)
-    write(command, what, root, line)
+    begun = lambda: write(command, what, root, line)
     if command.on == "local":
-        _work(what, root, line, command)
+        _work(what, root, line, command, begun=begun)
     else:
+        _check_folder(what, root, command.resume)
+        begun()
         _engine(command, root)
     _gather(what, root)
 
@@ -36,13 +39,13 @@ def plan(command: Plan, line: str) -> None:
     asked_for = Run(**{field.name: getattr(command, field.name) for field in _SHARED})
     what = asked(asked_for)
     root = command.out or default_folder(what, asked_for)
-    write(asked_for, what, root, line)
+    begun = lambda: write(asked_for, what, root, line)
     if isinstance(what, Experiment):
         from entrob.persistence.store import Store
         from entrob.sweep import runner
 
         store = Store(root)
-        batches = runner.plan(what, store, line, command.parallel_runs)
+        batches = runner.plan(what, store, line, command.parallel_runs, begun)
         frames = sum(facts["frames"] for facts in batches.values())
         for name, facts in batches.items():
             names = dict.fromkeys(run["method"]["name"] for run in facts["runs"])
@@ -52,6 +55,8 @@ def plan(command: Plan, line: str) -> None:
     else:
         from entrob.suite import plan as expected
 
+        _check_folder(what, root, True)
+        begun()
         print(expected.text(expected.expected(what, {})))
         print("batches are planned stage by stage, as soon as what they need is there")
     print(f"plan: {root / NAME}\nwork on it, as often as there are machines: entrob work {root}")
@@ -109,15 +114,10 @@ def resized(experiment, command):
 
 
 def write(command: Run, what: Any, root: Path, line: str) -> None:
-    """Write ``plan.json``.
-
-    Raises:
-      EntrobError: the folder is another experiment's, or cannot be written.
-    """
+    """Write ``plan.json``; raises `EntrobError` if the folder cannot be written."""
     from entrob.persistence.store import write_sealed
     from entrob.sweep.batches import Devices
 
-    _check_folder(what, root, command.resume)
     fields = {field.name: getattr(command, field.name) for field in _SHARED}
     fields["experiment"] = _anywhere(command.experiment)
     del fields["out"]
@@ -184,13 +184,20 @@ def _check_folder(what: Any, root: Path, resume: bool) -> None:
     return None
 
 
-def _work(what: Any, root: Path, line: str, command: Run, only: str | None = None) -> None:
+def _work(
+    what: Any,
+    root: Path,
+    line: str,
+    command: Run,
+    only: str | None = None,
+    begun: Callable[[], None] = lambda: None,
+) -> None:
     from entrob.persistence.store import Store
     from entrob.suite.work import run as run_suite
     from entrob.sweep import batches, runner
     from entrob.sweep.experiment import Experiment
 
-    options: dict[str, Any] = {"resume": command.resume, "only": only}
+    options: dict[str, Any] = {"resume": command.resume, "only": only, "begun": begun}
     if isinstance(what, Experiment):
         if only is not None and not batches.known(root, only):
             raise EntrobError(f"no batch {only} is planned in {root}")

@@ -51,6 +51,7 @@ def run(
     say: Callable[[str], None],
     resume: bool = True,
     only: str | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Bring every task of a suite up to date; finished work is skipped.
 
@@ -62,6 +63,7 @@ def run(
       say: told of every step before it begins, and what all will take.
       resume: go on from what the folder holds; otherwise what the suite wrote there is removed.
       only: id of a batch: that one is done, if nobody else has it, and no other.
+      begun: called once the folder is the suite's, before any work.
 
     Returns:
       The suite's manifest, written to ``root/manifest.json``.
@@ -76,6 +78,7 @@ def run(
             lock.share()
         # From the start: whatever ends this session, status and report can be asked.
         manifest = _manifest(suite, root, command)
+        begun()
         for name, task in suite.tasks.items():
             folder = root / name
             facts = finished(task, folder)

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 from entrob.agents.training import Trainer
@@ -26,6 +26,7 @@ def run(
     trainers: dict[tuple[str, int], Trainer] | None = None,
     resume: bool = True,
     only: str | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Bring a store up to date with an experiment; finished work is skipped.
 
@@ -43,6 +44,7 @@ def run(
       resume: go on from what the store holds; otherwise what this experiment wrote is removed
         first, whatever its settings were.
       only: id of a batch: that one is trained and tested, if nobody else has it, and no other.
+      begun: called once the store is the experiment's, before any work.
 
     Returns:
       The manifest; its ``broken`` says by method why code of its own could not be traced. What
@@ -59,6 +61,7 @@ def run(
             store.clear(drawings(store.root))
             lock.share()
         _claim(experiment, store)
+        begun()
         trainers = {} if trainers is None else trainers
         leases = Leases(store.root / "leases")
         worker = Worker(experiment, store, command, parallel_runs, trainers, leases, broken, only)
@@ -68,12 +71,16 @@ def run(
 
 
 def plan(
-    experiment: Experiment, store: Store, command: str, parallel_runs: int | None = None
+    experiment: Experiment,
+    store: Store,
+    command: str,
+    parallel_runs: int | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
-    """Write down the batches of an experiment, without training them; returns the missing ones.
+    """Write down the batches of an experiment, without training them; arguments as of `run`.
 
     Returns:
-      What `entrob.sweep.batches.Plan` has of each, by its id.
+      What `entrob.sweep.batches.Plan` has of each that is not finished, by its id.
 
     Raises:
       EntrobError: as `run`.
@@ -81,6 +88,7 @@ def plan(
     programs, broken = programs_of(experiment)
     with locked(store.root):
         _claim(experiment, store)
+        begun()
         leases = Leases(store.root / "leases")
         worker = Worker(experiment, store, command, parallel_runs, {}, leases, broken, None)
         return worker.plan(programs)

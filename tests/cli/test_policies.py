@@ -74,7 +74,7 @@ def test_an_episode_is_played(saved, tmp_path, capsys):
         (["test", "SAVED", "--out", "x.txt"], "--out must end in .csv or .parquet"),
         (["test", "SAVED", "--environment", "minigrid/em"], "unknown environment 'minigrid/em'"),
         (["play", "SAVED", "--perturbation", "wall=3,6"], "one magnitude of 'wall'"),
-        (["play", "SAVED", "--instance", "200"], "instance must be in 0..199"),
+        (["play", "SAVED", "--instance", "200"], "--instance must be a whole number in 0..199"),
     ],
 )
 def test_bad_input_is_one_line(saved, arguments, message, capsys, tmp_path, monkeypatch):

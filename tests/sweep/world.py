@@ -106,7 +106,9 @@ class World:
     def __init__(self):
         self.calls, self.stop, self.broken, self.value = [], None, (), score
 
-    def run(self, experiment, store, command, parallel_runs=None, test=True, trainers=None):
+    def run(
+        self, experiment, store, command, parallel_runs=None, test=True, trainers=None, only=None
+    ):
         identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
         store.claim(identity)
         bad = {m.name: "no" for m in experiment.methods if m.name.split("@")[0] in self.broken}
