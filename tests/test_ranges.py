@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from entrob.agents.spec import Hyper
-from entrob.envs import environments, make_task
+from entrob.envs import environments, layouts, make_task, task_of
 from entrob.errors import EntrobError
 from entrob.perturbations import perturb, perturbations
 from entrob.ranges import COUNT, FINITE, POSITIVE, SEED, SHARE, Range, check, declared, vars_of
@@ -128,3 +128,16 @@ def test_params_that_mean_nothing_are_one_line(id, values, says):
     with pytest.raises(EntrobError, match=says) as error:
         make_task(id).with_params(values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("drawing", "says"),
+    [
+        ("####\n#S #\n# G#\n## #", "the border of walls must be closed"),
+        ("####\n#S #\n#~G \n####", "the border of walls must be closed"),
+    ],
+)
+def test_a_layout_of_ones_own_is_checked_when_it_is_opened(drawing, says):
+    with pytest.raises(EntrobError, match=says):
+        task_of("mine", layouts.drawn(drawing))
+    task_of("mine", layouts.drawn("####\n#S #\n#~G#\n####"))

@@ -78,9 +78,10 @@ def clean(campaign, request):
 
 
 def records(root):
-    """All that is measured, by name: not what it took, nor what names that."""
-    timed = {"manifest.json", "report.md", "tuned.json", ".lock"}
+    """All that is measured, by name: not what it took, nor who was to do it."""
+    timed = {"manifest.json", "report.md", "tuned.json", "plan.json", ".lock"}
     files = (p for p in root.rglob("*") if p.is_file() and p.name not in timed)
+    files = (p for p in files if p.parent.name not in ("plan", "leases"))
     return {
         p.relative_to(root).as_posix(): p.read_bytes()
         for p in files
@@ -209,7 +210,11 @@ def test_a_flipped_bit_in_every_kind_of_file_is_named_and_mended(campaign, clean
         harmed.write_bytes(data)
         status, error = campaign.start("count", tmp_path / "count", command, out)
         assert status == 0, (path, error)
-        assert records(out) == records(wanted), path
+        found, undamaged = records(out), records(wanted)
+        if path.name.startswith("snapshot"):  # tested already, it is not read any more
+            found.pop(harmed.relative_to(out).as_posix())
+            undamaged.pop(path.relative_to(wanted).as_posix())
+        assert found == undamaged, path
         named = path.name in error
         # What is made of the parts whenever the command runs is made again without a word.
         silent = path.parent != wanted / "parts" and path.name != "manifest.json"
