@@ -96,7 +96,7 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
         network = NETWORKS[network](size)
         if isinstance(network, MLP):
             network = network.clone(axes=len(shape))
-    if hasattr(network, "memory"):
+    if hasattr(network, "init_carry"):
         return _recurrent(network, distribution)
     return _feedforward(network, distribution)
 
