@@ -1,6 +1,6 @@
 """The fault campaign: whatever happens to a run, its records end with the same bits.
 
-Its figures stand in `entrob/README.md`. One worker; a second one in the same folder is refused.
+Each test prints how much happened. One worker at a time: two are in `test_workers`.
 """
 
 import os
