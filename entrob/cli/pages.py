@@ -69,20 +69,21 @@ def write(folder: Path, manifest: dict[str, Any], level: float) -> Path:
     again, path = shlex.join(["entrob", "report", str(name), "--html"]), folder / PAGE
     alone = exported(folder, manifest)
     if "suite" in manifest:
-        if not alone:
-            board = read_board(folder)
-            return write_leaderboard_page(board, path, again, animations(folder, board))
         try:
-            return write_leaderboard_page(read_board(folder), path, again)
+            board = read_board(folder)
         except EntrobError as error:
-            check()
+            if not alone:
+                raise
             # A board of an earlier version: its tables can be shown, not computed with.
+            reason = str(error).replace(f"{folder}/", "")
             note = (
-                f"**A board of another version of entrob**, which today's cannot compute with: "
-                f"{error}. Its tables and figures stand here as they were exported, its ranks are "
+                "**A board of another version of entrob**, which today's cannot compute with: "
+                f"{reason}. Its tables and figures stand here as they were exported, its ranks are "
                 "by another score, and nothing was computed anew."
             )
             return write_exported_page(folder, path, manifest, again, note)
+        films = None if alone else animations(folder, board)
+        return write_leaderboard_page(board, path, again, films)
     if alone:
         return write_exported_page(folder, path, manifest, again, ABSENT)
     frames, facts, drawn = records(Store(folder))
