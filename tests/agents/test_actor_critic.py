@@ -11,6 +11,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from entrob.agents.actor_critic import AGENT, HEALTHY, make_agent
+from entrob.agents.networks import MLP
 from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.regularizers import Regularizer, chain, policy_entropy, state_entropy
@@ -24,38 +25,46 @@ class ProbeState(environment.EnvState):
 
 @struct.dataclass
 class ProbeParams(environment.EnvParams):
+    """What is probed, traced, so that one program answers every question.
+
+    Attributes:
+      length: steps of an episode.
+      paid: what a reward depends on, an index of `PAID`.
+      every_step: whether it is paid at every step, not at the last one only.
+      clock: whether the observation shows the time.
+    """
+
     length: int = 1
-    reward_from: str = struct.field(pytree_node=False, default="constant")
+    paid: int = 0
+    every_step: bool = False
+    clock: bool = True
+
+
+PAID = ("constant", "obs", "action", "match")
 
 
 class Probe(environment.Environment):
     """One coin toss an episode, shown as ±1; the reward of the last step is what is probed."""
 
-    def __init__(self, reward_from="constant", length=1, limit=10**6, every_step=False):
-        self.reward_from, self.length, self.limit = reward_from, length, limit
-        self.every_step = every_step
-
     @property
     def default_params(self):
-        return ProbeParams(max_steps_in_episode=self.limit)
+        return ProbeParams(max_steps_in_episode=10**6)
 
     def reset_env(self, key, params):
         sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
         state = ProbeState(time=jnp.int32(0), sign=sign)
-        return self.get_obs(state), state
+        return self.get_obs(state, params), state
 
     def step_env(self, key, state, action, params):
         state = state.replace(time=state.time + 1)
-        terminated = state.time >= self.length
-        right = jnp.where(action == (state.sign > 0), 1.0, 0.0)
-        reward = {"constant": 1.0, "obs": state.sign, "action": 1.0 * (action == 1)}.get(
-            self.reward_from, right
-        )
-        reward = jnp.where(terminated | self.every_step, reward, 0.0)
-        return self.get_obs(state), state, jnp.float32(reward), terminated, {}
+        terminated = state.time >= params.length
+        right = 1.0 * (action == (state.sign > 0))
+        reward = jnp.stack([jnp.ones(()), state.sign, 1.0 * (action == 1), right])[params.paid]
+        reward = jnp.where(terminated | params.every_step, reward, 0.0)
+        return self.get_obs(state, params), state, jnp.float32(reward), terminated, {}
 
     def get_obs(self, state, params=None, key=None):
-        return jnp.stack([state.sign, state.time.astype(jnp.float32) * (self.limit > 10**5)])
+        return jnp.stack([state.sign, state.time.astype(jnp.float32) * params.clock])
 
     def action_space(self, params=None):
         return spaces.Discrete(2)
@@ -68,97 +77,124 @@ class Probe(environment.Environment):
         return 2
 
 
-def trained(env, algorithm, updates=400, time_limit="bootstrap", **hyper):
-    """(agent, state) after training on a probe."""
+def probe(paid="constant", **params):
+    return Probe().default_params.replace(paid=PAID.index(paid), **params)
+
+
+#: Reward 1 forever, cut every 4 steps without the clock being observed.
+CUT = {"length": 10**6, "max_steps_in_episode": 4, "every_step": True, "clock": False}
+#: By question: params of the probe, and discounts.
+QUESTIONS = {
+    "constant": (probe(), {}),
+    "obs": (probe("obs"), {}),
+    "discount": (probe(length=2), {"gamma": 0.5, "gae_lambda": 1.0}),
+    "action": (probe("action"), {}),
+    "match": (probe("match"), {}),
+    "cut": (probe(**CUT), {"gamma": 0.5, "gae_lambda": 0.9}),
+}
+TERMINAL = {"cut": (probe(**CUT), {"gamma": 0.5, "gae_lambda": 1.0})}
+
+UPDATES = 400
+
+
+def ends(key, state, rollout, coef):
+    """No bonus, and how many episodes of the rollout terminated and were truncated."""
+    return 0 * rollout.reward, jnp.stack([rollout.terminated.sum(), rollout.truncated.sum()])
+
+
+SEEN = Regularizer("seen", init=lambda key, spec, params: jnp.zeros(2, jnp.int32), reward=ends)
+
+
+@functools.cache
+def learned(algorithm, time_limit):
+    """(agent, {question: state after training}): all questions side by side."""
     more = {"epochs": 4, "minibatches": 2} if algorithm == "ppo" else {}
-    more["time_limit"] = time_limit
     # A little policy entropy, or A2C may settle on an arm before it has tried both.
-    regularizer = chain(policy_entropy())
-    spec = Spec(env, regularizer, algorithm=algorithm, num_envs=8, num_steps=16, **more)
+    spec = Spec(Probe(), chain(policy_entropy(), SEEN), MLP(2, hidden=(16,)), algorithm,
+                num_envs=8, num_steps=16, time_limit=time_limit, **more)  # fmt: skip
     agent = make_agent(spec)
-    coefs = {"policy_entropy": 0.01}
-    rate = 2e-3 if algorithm == "a2c" else 5e-4
-    hyper = Hyper(**{"learning_rate": rate, "total_updates": updates, "coefs": coefs, **hyper})
-    params = env.default_params
-    state = agent.init(jax.random.PRNGKey(0), hyper, params)
-    return agent, jax.jit(agent.train_chunk, static_argnums=3)(state, hyper, params, updates)[0]
+    questions = QUESTIONS if time_limit == "bootstrap" else TERMINAL
+    rate, coefs = 2e-3 if algorithm == "a2c" else 1e-3, {"policy_entropy": 0.01, "seen": 1.0}
+    fixed = {"learning_rate": rate, "total_updates": UPDATES, "coefs": coefs}
+    stack = lambda *xs: jnp.stack([jnp.asarray(x) for x in xs])
+    probes, discounts = zip(*questions.values())
+    params = jax.tree.map(stack, *probes)
+    hyper = jax.tree.map(stack, *(Hyper(**fixed, **own) for own in discounts))
+
+    @jax.jit
+    @jax.vmap
+    def train(hyper, params):
+        state = agent.init(jax.random.PRNGKey(0), hyper, params)
+        return agent.train_chunk(state, hyper, params, UPDATES)[0]
+
+    states = jax.tree.map(np.asarray, train(hyper, params))
+    one = lambda i: jax.tree.map(lambda x: x[i], states)
+    return agent, {name: one(i) for i, name in enumerate(questions)}
 
 
 both = pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
 
 
+def outcome(algorithm, question, obs, time_limit="bootstrap"):
+    """(distribution, values) of the learned policy at some observations."""
+    agent, states = learned(algorithm, time_limit)
+    return agent.model.sequence(states[question].policy, (), jnp.array(obs), None)
+
+
 @both
 def test_the_value_of_a_constant_reward(algorithm):
-    agent, state = trained(Probe(), algorithm)
-    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
+    _, value = outcome(algorithm, "constant", [[1.0, 0.0], [-1.0, 0.0]])
     np.testing.assert_allclose(value, 1.0, atol=0.1)
 
 
 @both
 def test_the_value_tells_observations_apart(algorithm):
-    agent, state = trained(Probe("obs"), algorithm)
-    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
+    _, value = outcome(algorithm, "obs", [[1.0, 0.0], [-1.0, 0.0]])
     np.testing.assert_allclose(value, [1.0, -1.0], atol=0.15)
 
 
 @both
 def test_the_value_is_discounted(algorithm):
-    agent, state = trained(Probe(length=2), algorithm, gamma=0.5, gae_lambda=1.0)
-    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [1.0, 1.0]]), None)
+    _, value = outcome(algorithm, "discount", [[1.0, 0.0], [1.0, 1.0]])
     np.testing.assert_allclose(value, [0.5, 1.0], atol=0.12)
 
 
 @both
 def test_the_better_arm_is_found(algorithm):
-    agent, state = trained(Probe("action"), algorithm)
-    dist, _ = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
+    dist, _ = outcome(algorithm, "action", [[1.0, 0.0], [-1.0, 0.0]])
     assert (dist.probs[:, 1] > 0.9).all()
 
 
 @both
 def test_the_policy_depends_on_the_observation(algorithm):
-    agent, state = trained(Probe("match"), algorithm)
-    dist, _ = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0], [-1.0, 0.0]]), None)
+    dist, _ = outcome(algorithm, "match", [[1.0, 0.0], [-1.0, 0.0]])
     assert dist.probs[0, 1] > 0.9 and dist.probs[1, 0] > 0.9
 
 
 @both
 def test_truncation_is_bootstrapped(algorithm):
-    # Reward 1 forever, cut every 4 steps without the clock being observed: V = 1 / (1 - γ).
-    env = Probe(length=10**6, limit=4, every_step=True)
-    agent, state = trained(env, algorithm, updates=1000, gamma=0.5, gae_lambda=0.9)
-    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0]]), None)
+    # V = 1 / (1 - γ), as if it went on.
+    _, value = outcome(algorithm, "cut", [[1.0, 0.0]])
     np.testing.assert_allclose(value, 2.0, atol=0.1)
 
 
 @both
 def test_a_time_limit_can_be_terminal(algorithm):
     # V cannot tell the four steps of an episode apart: the mean of 1, 1.5, 1.75 and 1.875.
-    env = Probe(length=10**6, limit=4, every_step=True)
-    agent, state = trained(env, algorithm, 1000, "terminal", gamma=0.5, gae_lambda=1.0)
-    _, value = agent.model.sequence(state.policy, (), jnp.array([[1.0, 0.0]]), None)
+    _, value = outcome(algorithm, "cut", [[1.0, 0.0]], "terminal")
     np.testing.assert_allclose(value, 1.53, atol=0.08)
 
 
-@pytest.mark.parametrize("time_limit", ["bootstrap", "terminal"])
-def test_regularizers_see_what_learning_makes_of_a_time_limit(time_limit):
-    def ends(rollout):
-        return jnp.stack([rollout.terminated.sum(), rollout.truncated.sum()])
-
-    seen = Regularizer(
-        "seen",
-        init=lambda key, spec, params: jnp.zeros(2, jnp.int32),
-        reward=lambda key, state, rollout, coef: (0 * rollout.reward, ends(rollout)),
-    )
-    env = Probe(length=10**6, limit=4)
-    spec = Spec(env, chain(seen), num_envs=2, num_steps=8, time_limit=time_limit)
-    state = batch_of(make_agent(spec), env.default_params, [0], {"seen": [1.0]}, updates=1)[0]
-    assert state.regularizers["seen"].inner[0].tolist() == (
-        [0, 4] if time_limit == "bootstrap" else [4, 0]
-    )
+@pytest.mark.parametrize(("time_limit", "seen"), [("bootstrap", [0, 32]), ("terminal", [32, 0])])
+def test_regularizers_see_what_learning_makes_of_a_time_limit(time_limit, seen):
+    """Of 8 environments that are cut at every fourth of 16 steps."""
+    _, states = learned("a2c", time_limit)
+    assert states["cut"].regularizers["seen"].inner.tolist() == seen
 
 
+@functools.cache
 def minigrid(regularizer, **options):
+    """(agent, params); one agent per regularizer, whose program is shared."""
     env, params = make("minigrid/empty-8x8")
     return make_agent(Spec(env, regularizer, **options)), params
 
@@ -169,16 +205,18 @@ def batch_of(agent, params, seeds, coefs, updates, **hyper):
     hyper = Hyper(**hyper, coefs={k: jnp.asarray(v, jnp.float32) for k, v in coefs.items()})
     fill = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.float32), (width,))
     hyper = jax.tree.map(fill, hyper)
-    keys = jax.vmap(jax.random.PRNGKey)(jnp.asarray(seeds))
-    state = jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
-    return compiled(agent, updates)(state, hyper, params)
+    return compiled(agent, updates)(jnp.asarray(seeds), hyper, params)
 
 
 @functools.cache
 def compiled(agent, updates):
     """The training program of an agent, kept between calls."""
-    chunk = functools.partial(agent.train_chunk, updates=updates)
-    return jax.jit(jax.vmap(chunk, (0, 0, None)))
+
+    def one(seed, hyper, params):
+        state = agent.init(jax.random.PRNGKey(seed), hyper, params)
+        return agent.train_chunk(state, hyper, params, updates)
+
+    return jax.jit(jax.vmap(one, (0, 0, None)))
 
 
 @pytest.mark.slow
@@ -199,10 +237,13 @@ def test_minigrid_is_solved_at_the_papers_length_by_ppo():
     assert (last["success_sum"] / last["episodes"] >= 0.95).all()
 
 
+ENTROPIES = chain(policy_entropy(), state_entropy())
+
+
 def test_tables_change_nothing_but_the_order_of_additions():
     results = []
     for tabulate in (True, False):
-        agent, params = minigrid(chain(policy_entropy(), state_entropy()), tabulate=tabulate)
+        agent, params = minigrid(ENTROPIES, tabulate=tabulate)
         coefs = {"policy_entropy": [0.01], "state_entropy": [0.05]}
         results.append(batch_of(agent, params, [3], coefs, updates=1))
     (a, x), (b, y) = results
@@ -211,41 +252,59 @@ def test_tables_change_nothing_but_the_order_of_additions():
         np.testing.assert_allclose(x[name], y[name], rtol=2e-4, atol=2e-5, err_msg=name)
 
 
-def test_seeds_differ_and_equal_seeds_agree():
-    agent, params = minigrid(chain())
-    state, _ = batch_of(agent, params, [5, 6, 5], {}, updates=2)
-    leaf = np.asarray(jax.tree.leaves(state.network)[1])
-    assert (leaf[0] == leaf[2]).all() and (leaf[0] != leaf[1]).any()
+def test_coefficients_and_seeds_share_one_compilation():
+    agent, params = minigrid(ENTROPIES, tabulate=True)
+    for seed, value in enumerate([0.0, 0.01, 1.0]):
+        coefs = {"policy_entropy": [value], "state_entropy": [value]}
+        batch_of(agent, params, [seed], coefs, updates=1)
+    assert compiled(agent, 1)._cache_size() == 1
 
 
-def spoiler(hook):
-    """A regularizer that turns NaN in the third update, if its coefficient exceeds 1."""
+#: Coefficients of `SPOILER` of which one turns the loss NaN, the other the reward.
+LOSS, REWARD = 2.0, 3.0
+
+
+def spoiler():
+    """A regularizer of which one hook turns NaN in the third update, by its coefficient."""
 
     def init(key, spec, params):
         return jnp.int32(0)
 
-    def bad(state, coef):
-        return jnp.where((coef > 1) & (state >= 2), jnp.nan, 0.0)
+    def bad(state, coef, ill):
+        return jnp.where((coef == ill) & (state >= 2), jnp.nan, 0.0)
 
     def loss(key, state, policy, batch, coef):
-        return bad(state, coef) + 0 * policy.value.sum()
+        return bad(state, coef, LOSS) + 0 * policy.value.sum()
 
     def reward(key, state, rollout, coef):
-        return jnp.full(rollout.reward.shape, bad(state, coef)), state
+        return jnp.full(rollout.reward.shape, bad(state, coef, REWARD)), state
 
     def update(key, state, rollout, metrics):
         return state + 1
 
-    hooks = {"loss": loss, "reward": reward}
-    return Regularizer("spoiler", init=init, update=update, **{hook: hooks[hook]})
+    return Regularizer("spoiler", init=init, update=update, loss=loss, reward=reward)
 
 
-@pytest.mark.parametrize("hook", ["loss", "reward"])
-def test_a_diverged_run_is_frozen_and_its_neighbors_unharmed(hook):
-    agent, params = minigrid(chain(policy_entropy(), spoiler(hook)))
-    coefs = {"policy_entropy": [0.01] * 3}
-    sick, curves = batch_of(agent, params, [0, 1, 2], {**coefs, "spoiler": [1, 2, 1]}, updates=4)
-    well, _ = batch_of(agent, params, [0, 1, 2], {**coefs, "spoiler": [1, 1, 1]}, updates=4)
+SPOILED = chain(policy_entropy(), spoiler())
+
+
+def spoiled(*coefs, seeds=(0, 1, 2), **hyper):
+    """Four updates of three runs whose spoiler has these coefficients: (agent, state, curves)."""
+    agent, params = minigrid(SPOILED)
+    coefs = {"policy_entropy": [0.01] * 3, "spoiler": coefs}
+    return agent, *batch_of(agent, params, seeds, coefs, updates=4, **hyper)
+
+
+def test_seeds_differ_and_equal_seeds_agree():
+    _, state, _ = spoiled(1, 1, 1, seeds=(5, 6, 5))
+    leaf = np.asarray(jax.tree.leaves(state.network)[1])
+    assert (leaf[0] == leaf[2]).all() and (leaf[0] != leaf[1]).any()
+
+
+@pytest.mark.parametrize(("hook", "coef"), [("loss", LOSS), ("reward", REWARD)])
+def test_a_diverged_run_is_frozen_and_its_neighbors_unharmed(hook, coef):
+    agent, sick, curves = spoiled(1, coef, 1)
+    _, well, _ = spoiled(1, 1, 1)
     assert sick.diverged_at.tolist() == [-1, 2, -1]
     fault = faults(agent.build.chain.names).index(f"spoiler: {hook}")
     assert sick.cause.tolist() == [HEALTHY, 2 + fault, HEALTHY]
@@ -259,33 +318,17 @@ def test_a_diverged_run_is_frozen_and_its_neighbors_unharmed(hook):
 
 
 def test_weights_that_overflow_blame_the_agent():
-    agent, params = minigrid(chain())
-    state, _ = batch_of(agent, params, [0], {}, updates=2, learning_rate=1e38)
-    assert state.diverged_at[0] >= 0 and state.cause[0] == AGENT
-
-
-def test_coefficients_and_seeds_share_one_compilation():
-    agent, params = minigrid(chain(policy_entropy(), state_entropy()))
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def train(state, hyper):
-        return agent.train_chunk(state, hyper, params, 1)
-
-    for seed, value in enumerate([0.0, 0.01, 1.0]):
-        coefs = {"policy_entropy": jnp.float32(value), "state_entropy": jnp.float32(value)}
-        hyper = jax.tree.map(jnp.float32, Hyper(coefs=coefs))
-        train(agent.init(jax.random.PRNGKey(seed), hyper, params), hyper)
+    _, state, _ = spoiled(1, 1, 1, learning_rate=1e38)
+    assert (state.diverged_at >= 0).all() and (state.cause == AGENT).all()
 
 
 def test_no_step_is_taken_from_too_far_away():
-    env = Probe("match", length=4)
+    sizes = {"algorithm": "ppo", "num_envs": 4, "num_steps": 8}
+    agents = {n: make_agent(Spec(Probe(), chain(), epochs=n, **sizes)) for n in (1, 4)}
 
     def network(epochs, max_kl):
-        spec = Spec(env, chain(), algorithm="ppo", num_envs=4, num_steps=8, epochs=epochs)
-        agent = make_agent(spec)
-        hyper = {"learning_rate": 1e-2, "max_kl": max_kl}
-        state, curves = batch_of(agent, env.default_params, [0], {}, updates=1, **hyper)
+        params, hyper = probe("match", length=4), {"learning_rate": 1e-2, "max_kl": max_kl}
+        state, curves = batch_of(agents[epochs], params, [0], {}, updates=1, **hyper)
         return state.network, float(curves["stopped"][0, 0])
 
     (once, never), (stopped, share) = network(1, 1e-6), network(4, 1e-6)

@@ -14,7 +14,7 @@ import pytest
 
 from entrob.evaluation import evaluator
 from entrob.persistence.store import Store, read_frame
-from entrob.sweep import program, reading, runner, train
+from entrob.sweep import program, reading, train, worker
 from entrob.sweep.experiment import Method
 from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
@@ -23,7 +23,7 @@ from entrob.sweep.runner import run
 @pytest.fixture
 def four_wide(monkeypatch):
     """Batches are padded to four runs, so that one compiled program serves several tests."""
-    for module in (program, runner, evaluator):
+    for module in (program, worker, evaluator):
         monkeypatch.setattr(module, "padded", lambda runs: -(-runs // 4) * 4)
 
 
