@@ -77,6 +77,8 @@ class Run(Plan):
     """Limit of a SLURM job, which is requeued at the end of it."""
     partition: str | None = None
     """SLURM's partition."""
+    track: Literal["none", "wandb", "tensorboard", "trackio"] = "none"
+    """Also log the training's curves there, between chunks; needs the extra of this name."""
 
 
 @dataclasses.dataclass(frozen=True)

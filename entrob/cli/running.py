@@ -20,11 +20,16 @@ NAME, FORMAT = PLAN, 1
 
 def run(command: Run, line: str) -> None:
     """Train, test and report an experiment, or every task of a suite."""
+    from entrob.cli import tracking
+
     what = asked(command)
     root = command.out or default_folder(what, command)
     begun = lambda: write(command, what, root, line)
+    if command.track != "none" and command.on != "local":
+        raise EntrobError("--track is for what this process trains: it has no use with --on")
     if command.on == "local":
-        _work(what, root, line, command, begun=begun)
+        with tracking.watching(command.track, what.name, root) as watch:
+            _work(what, root, line, command, begun=begun, watch=watch)
     else:
         _check_folder(what, root, command.resume)
         begun()
@@ -191,13 +196,15 @@ def _work(
     command: Run,
     only: str | None = None,
     begun: Callable[[], None] = lambda: None,
+    watch: Any = None,
 ) -> None:
     from entrob.persistence.store import Store
     from entrob.suite.work import run as run_suite
     from entrob.sweep import batches, runner
     from entrob.sweep.experiment import Experiment
 
-    options: dict[str, Any] = {"resume": command.resume, "only": only, "begun": begun}
+    options: dict[str, Any] = {"resume": command.resume, "only": only}
+    options |= {"begun": begun, "watch": watch}
     if isinstance(what, Experiment):
         if only is not None and not batches.known(root, only):
             raise EntrobError(f"no batch {only} is planned in {root}")
@@ -221,6 +228,7 @@ def _engine(command: Run, root: Path) -> None:
 
 
 def _gather(what: Any, root: Path) -> None:
+    from entrob.cli import headline
     from entrob.cli.commands import timing, write_run_report
     from entrob.persistence.store import Store
     from entrob.report.leaderboard import write_leaderboard
@@ -231,10 +239,13 @@ def _gather(what: Any, root: Path) -> None:
         store = Store(root)
         runner.gather(store)
         path = write_run_report(store)
+        headline.show(root)
         print(timing(store.manifest()))
         print(f"report: {path}")
         return _complain(store)
-    print(f"leaderboard: {write_leaderboard(root)}")
+    path = write_leaderboard(root)
+    headline.show(root)
+    print(f"leaderboard: {path}")
     for task, facts in Store(root).manifest()["tasks"].items():
         for name, error in facts["broken"].items():
             if error:

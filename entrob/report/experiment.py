@@ -18,6 +18,7 @@ from entrob.report.figures.trajectories import trajectories
 from entrob.report.figures.while_training import best_and_last, success_against_frames
 from entrob.report.paper import TEXT_LEVEL, Claim, Paper
 from entrob.statistics import intervals
+from entrob.sweep.progress import steps
 
 FACTS = (
     "experiment",
@@ -95,8 +96,10 @@ def write_report(
     files = {name: name for name in drawn}
     if paper.figure is not None:
         files["horizon"] = f"figure{paper.figure}"
-    for name, figure in drawn.items():
-        drawing.save(figure, folder / "figures", files[name])
+    with steps("drawing", len(drawn)) as step:
+        for name, figure in drawn.items():
+            drawing.save(figure, folder / "figures", files[name])
+            step()
     page = [f"# {manifest.get('experiment', 'experiment')}, preset {manifest.get('preset', '?')}"]
     page += [markup.markdown(_facts({**manifest, **_of_records(runs, paper)})), diverged(runs)]
     for wanted, title in SECTIONS.items():

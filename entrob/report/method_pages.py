@@ -15,6 +15,7 @@ from entrob.report import markup
 from entrob.report.figures.drawing import COLORS, RC, fit_legend, label, line, save
 from entrob.statistics import intervals
 from entrob.statistics.board import Board
+from entrob.sweep.progress import steps
 
 ROW = ["rank", "rank_low", "rank_high", "overall", "overall_low", "overall_high", "least"]
 ROW += ["least_class", "nominal_gain", "nominal_gain_low", "nominal_gain_high", "price"]
@@ -36,20 +37,22 @@ def write_pages(root: Path, board: Board, ranks: pd.DataFrame, classes: pd.DataF
       EntrobError: a file cannot be written.
     """
     folder, names, played = root / "regularizers", [], set(board.scores.method)
-    for name, facts in board.manifest["methods"].items():
-        row = ranks[ranks.method == name]
-        if row.empty or name not in played:
-            continue
-        save(curves_figure(board.scores, name), folder, name, small=True)
-        text = [f"# {name}", *_paragraphs(facts["doc"])]
-        text += [f"Source: {facts['source'] or 'not given'}. Label: {facts['label']}."]
-        text += [_setting(board, name, facts), markup.markdown(row[ROW])]
-        own = classes[classes.method == name].drop(columns=["method", "family"])
-        text += [markup.markdown(own)] if len(own) else []
-        text += [f"![Scores of {name}]({name}.png)", "[The leaderboard](../leaderboard.md)"]
-        page = "\n\n".join(part.rstrip() for part in text) + "\n"
-        store.write_bytes(folder / f"{name}.md", page.encode())
-        names.append(name)
+    with steps("drawing methods", len(board.manifest["methods"])) as step:
+        for name, facts in board.manifest["methods"].items():
+            step()
+            row = ranks[ranks.method == name]
+            if row.empty or name not in played:
+                continue
+            save(curves_figure(board.scores, name), folder, name, small=True)
+            text = [f"# {name}", *_paragraphs(facts["doc"])]
+            text += [f"Source: {facts['source'] or 'not given'}. Label: {facts['label']}."]
+            text += [_setting(board, name, facts), markup.markdown(row[ROW])]
+            own = classes[classes.method == name].drop(columns=["method", "family"])
+            text += [markup.markdown(own)] if len(own) else []
+            text += [f"![Scores of {name}]({name}.png)", "[The leaderboard](../leaderboard.md)"]
+            page = "\n\n".join(part.rstrip() for part in text) + "\n"
+            store.write_bytes(folder / f"{name}.md", page.encode())
+            names.append(name)
     return names
 
 

@@ -20,6 +20,7 @@ from entrob.suite.scores import CONDITION
 from entrob.sweep import batches, runner
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import known_ids, runs_of
+from entrob.sweep.train import Watch
 
 
 class BatchDone(Exception):
@@ -36,6 +37,7 @@ class Desk:
       parallel_runs: runs side by side, see `entrob.sweep.runner.run`.
       say: told of every step before it begins.
       only: id of the one batch that is to be done.
+      watch: told of the training after every chunk.
       trainers: what was compiled for this task.
       broken: by method, why code of its own cannot be traced.
     """
@@ -45,6 +47,7 @@ class Desk:
     parallel_runs: int | None
     say: Callable[[str], None]
     only: str | None = None
+    watch: Watch | None = None
     trainers: dict[tuple[str, int], Trainer] = dataclasses.field(default_factory=dict)
     broken: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -58,7 +61,7 @@ class Desk:
         store = Store(self.folder / stage)
         manifest = runner.run(
             experiment, store, self.command, self.parallel_runs, test, self.trainers,
-            only=self.only,
+            only=self.only, watch=self.watch,
         )  # fmt: skip
         if self.only is not None:
             if batches.known(store.root, self.only):

@@ -38,6 +38,7 @@ from entrob.suite.pilot import pilot
 from entrob.suite.reported import report
 from entrob.sweep.experiment import Method, digest
 from entrob.sweep.sources import code_of, code_of_test
+from entrob.sweep.train import Watch
 
 STAGES = ("calibration", "references", "pilot", "tuning", "reported")
 TABLES = ("cells", "tuning", "rates", "scores", "activity")
@@ -52,6 +53,7 @@ def run(
     resume: bool = True,
     only: str | None = None,
     begun: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Bring every task of a suite up to date; finished work is skipped.
 
@@ -64,6 +66,7 @@ def run(
       resume: go on from what the folder holds; otherwise what the suite wrote there is removed.
       only: id of a batch: that one is done, if nobody else has it, and no other.
       begun: called once the folder is the suite's, before any work.
+      watch: told of the training after every chunk.
 
     Returns:
       The suite's manifest, written to ``root/manifest.json``.
@@ -86,7 +89,7 @@ def run(
                 costs = plan.expected(suite, manifest["tasks"])
                 say(plan.text(costs))
                 try:
-                    facts = work(task, folder, command, parallel_runs, say, only)
+                    facts = work(task, folder, command, parallel_runs, say, only, watch)
                 except BatchDone:
                     return manifest
             manifest = _manifest(suite, root, command, name, facts)
@@ -139,10 +142,11 @@ def work(
     parallel_runs: int | None,
     say: Callable[[str], None],
     only: str | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Do all stages of a task, and write its tables; returns what the manifest says of it."""
     started = time.perf_counter()
-    desk = Desk(folder, command, parallel_runs, say, only)
+    desk = Desk(folder, command, parallel_runs, say, only, watch)
     if task.given is None:
         found, values = calibrate(task, desk), {}
     else:

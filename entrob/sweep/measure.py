@@ -84,8 +84,19 @@ class Tester:
         others = path.parent.glob(f"evaluation-{batch.id}-{name}-*.*.parquet") if code else ()
         return [other for other in others if not other.stem.endswith(f".{code}")]
 
-    def test(self, store: Store, batch: RunBatch, prog: Program, names: list[str]) -> None:
-        """Test a batch and store its records; raises `Damaged` if its policies cannot be read."""
+    def test(
+        self,
+        store: Store,
+        batch: RunBatch,
+        prog: Program,
+        names: list[str],
+        step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Test a batch and store its records; `step` is called after every magnitude.
+
+        Raises:
+          Damaged: its policies cannot be read.
+        """
         params, heat = policies(store, batch, prog), _temperatures(batch)
         for name in names:
             rows = []
@@ -104,6 +115,7 @@ class Tester:
                     write_frame(part, traces)
                 found = self.evaluator.recorded(outcome, horizon)
                 rows += _rows(batch, name, magnitude, found)
+                step()
             write_frame(self.part(store, batch, name), pd.DataFrame(rows))
 
     def rows(

@@ -1,11 +1,63 @@
 """Progress of a sweep: a live line on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+QUIET = 10.0
+"""Seconds between two plain lines where there is no terminal."""
+
+
+def _bar() -> Bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    return Bar(*columns, TextColumn("{task.fields[rate]}"), console=Console(stderr=True))
+
+
+@contextlib.contextmanager
+def steps(
+    what: str, total: int, bar: Bar | None = None, quiet: float = QUIET
+) -> Iterator[Callable[[], None]]:
+    """A long piece of work in steps that take about as long as each other.
+
+    Args:
+      what: is done.
+      total: number of steps.
+      bar: a live display to be part of, as a terminal has only one.
+      quiet: seconds between two plain lines where there is no terminal.
+
+    Yields:
+      A function to be called after each step; how many are done and the time left is shown.
+    """
+    started = said = time.perf_counter()
+    own = _bar() if bar is None and sys.stderr.isatty() else None
+    live, count = bar or own, 0
+    if own:
+        own.start()
+    task = live.add_task(what, total=total, rate="") if live else None
+
+    def step() -> None:
+        nonlocal count, said
+        count, now = count + 1, time.perf_counter()
+        if live and task is not None:
+            live.update(task, completed=count, rate=f"{count} of {total}")
+        elif now - said > quiet and count < total:
+            left = (now - started) / count * (total - count)
+            line = f"{what} {count / total:4.0%}  {count} of {total}  {left:,.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+            said = now
+
+    try:
+        yield step
+    finally:
+        if live and task is not None:
+            live.remove_task(task)
+        if own:
+            own.stop()
 
 
 class Progress:
@@ -16,17 +68,14 @@ class Progress:
       quiet: seconds between two plain lines where there is no terminal.
     """
 
-    def __init__(self, frames: int, quiet: float = 10.0):
+    def __init__(self, frames: int, quiet: float = QUIET):
         self._frames, self._quiet = frames, quiet
         self._done = self._fresh = 0
         self._training = 0.0
         self._last = self._said = time.perf_counter()
         self._bar = None
         if sys.stderr.isatty() and frames:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            self._bar = Bar(
-                *columns, TextColumn("{task.fields[rate]}"), console=Console(stderr=True)
-            )
+            self._bar = _bar()
             self._task = self._bar.add_task("training", total=frames, rate="")
             self._bar.start()
 
@@ -50,6 +99,10 @@ class Progress:
             share = self._done / self._frames
             self.say(f"training {share:4.0%}  {rate:,.0f} frames/s  {left:,.0f} s left")
             self._said = now
+
+    def steps(self, what: str, total: int) -> contextlib.AbstractContextManager:
+        """Like `steps`, beside the training."""
+        return steps(what, total, self._bar, self._quiet)
 
     def say(self, line: str) -> None:
         """Print a line."""

@@ -13,7 +13,9 @@ from entrob.persistence.store import RECORDS, Damaged, Store, write_frame
 from entrob.sweep.describe import describe
 from entrob.sweep.experiment import Experiment
 from entrob.sweep.groups import known_ids, runs_of
+from entrob.sweep.progress import steps
 from entrob.sweep.stored import groups, missing, superseded
+from entrob.sweep.train import Watch
 from entrob.sweep.worker import Worker, programs_of
 
 
@@ -27,6 +29,7 @@ def run(
     resume: bool = True,
     only: str | None = None,
     begun: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Bring a store up to date with an experiment; finished work is skipped.
 
@@ -45,6 +48,7 @@ def run(
         first, whatever its settings were.
       only: id of a batch: that one is trained and tested, if nobody else has it, and no other.
       begun: called once the store is the experiment's, before any work.
+      watch: told of the training after every chunk.
 
     Returns:
       The manifest; its ``broken`` says by method why code of its own could not be traced. What
@@ -64,7 +68,8 @@ def run(
         begun()
         trainers = {} if trainers is None else trainers
         leases = Leases(store.root / "leases")
-        worker = Worker(experiment, store, command, parallel_runs, trainers, leases, broken, only)
+        given = trainers, leases, broken, only, watch
+        worker = Worker(experiment, store, command, parallel_runs, *given)
         manifest = worker.run(programs, test)
         gather(store)
         return manifest
@@ -90,7 +95,7 @@ def plan(
         _claim(experiment, store)
         begun()
         leases = Leases(store.root / "leases")
-        worker = Worker(experiment, store, command, parallel_runs, {}, leases, broken, None)
+        worker = Worker(experiment, store, command, parallel_runs, {}, leases, broken, None, None)
         return worker.plan(programs)
 
 
@@ -151,9 +156,11 @@ def unfinished(experiment: Experiment, store: Store) -> bool:
 
 def gather(store: Store) -> None:
     """Write the tidy records: the union of all parts; raises `Damaged`."""
-    for kind in RECORDS:
-        frame = store.gather(kind)
-        if len(frame):
-            write_frame(store.root / f"{kind}.parquet", frame)
+    with steps("gathering", len(RECORDS)) as step:
+        for kind in RECORDS:
+            frame = store.gather(kind)
+            if len(frame):
+                write_frame(store.root / f"{kind}.parquet", frame)
+            step()
     with contextlib.suppress(OSError):  # another worker has a lease
         (store.root / "leases").rmdir()

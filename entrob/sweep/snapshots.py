@@ -1,5 +1,6 @@
 """Policies kept while training, and tested like the last one: how robustness rises and falls."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,14 @@ def _tested(experiment: Experiment, store: Store, batch: RunBatch, progress) -> 
         return set()
 
 
-def test(store: Store, batch: RunBatch, tester: Tester, prog: Program, which: list[int]) -> None:
+def test(
+    store: Store,
+    batch: RunBatch,
+    tester: Tester,
+    prog: Program,
+    which: list[int],
+    step: Callable[[], None] = lambda: None,
+) -> None:
     """Test snapshots nominal and under `Experiment.snapshot_perturbations`.
 
     Args:
@@ -88,6 +96,7 @@ def test(store: Store, batch: RunBatch, tester: Tester, prog: Program, which: li
       tester: of the experiment; it has compiled what the last policies need.
       prog: the batch's program.
       which: of `missing`.
+      step: called after each of them.
 
     Raises:
       Damaged: a policy is not one of this program.
@@ -107,3 +116,4 @@ def test(store: Store, batch: RunBatch, tester: Tester, prog: Program, which: li
             rows += [{**row, "chunk": chunk, "frames": chunk * per_chunk} for row in found]
         frames.append(pd.DataFrame(rows))
         write_frame(path, pd.concat(frames, ignore_index=True))
+        step()

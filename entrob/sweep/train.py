@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -36,8 +37,31 @@ class Timing(NamedTuple):
     frames: int = 0
 
 
+class Watch(Protocol):
+    """What is told of the training between two chunks."""
+
+    def __call__(
+        self, experiment: Experiment, batch: RunBatch, frames: int, means: Mapping[str, np.ndarray]
+    ) -> None:
+        """Take what a chunk measured.
+
+        Args:
+          experiment: what is trained.
+          batch: the runs.
+          frames: of each run so far.
+          means: float32[runs] by curve: sums over episodes per episode, all else per update; NaN
+            where no episode ended or nothing was measured.
+        """
+
+
 def train(
-    experiment: Experiment, store: Store, batch: RunBatch, trainer: Trainer, prog: Program, progress
+    experiment: Experiment,
+    store: Store,
+    batch: RunBatch,
+    trainer: Trainer,
+    prog: Program,
+    progress,
+    watch: Watch | None = None,
 ) -> Timing:
     """Train a batch from its last checkpoint on; store its policies, curves and runs.
 
@@ -46,6 +70,7 @@ def train(
 
     Args:
       progress: `entrob.sweep.progress.Progress`.
+      watch: called after every chunk.
     """
     seeds, hyper = hypers(experiment, batch, trainer.width)
     state = trainer.init(seeds, hyper, prog.env_params)
@@ -76,6 +101,9 @@ def train(
         spent = before + time.perf_counter() - start
         write_tree(path, _checkpoint(curves, done, state, spent))
         progress.add(frames)
+        if watch is not None:
+            per_run = done * frames // len(batch.runs)
+            watch(experiment, batch, per_run, _means(new, len(batch.runs)))
     write_policies(store.part("policies", batch.id, ".msgpack"), batch, state.policy)
     write_frame(store.part("curves", batch.id), _curve_records(experiment, batch, curves))
     costs.trained(store, batch.id, frames * done, spent)
@@ -96,6 +124,23 @@ def _read_checkpoint(path: Path, like: dict[str, Any]) -> dict[str, Any]:
         return read_tree(path, like)
     except Damaged:
         return {"train_s": 0.0, **read_tree(path, {k: like[k] for k in like if k != "train_s"})}
+
+
+def _means(new: Mapping[str, Any], runs: int) -> dict[str, np.ndarray]:
+    """What a chunk measured, [width, updates] by curve, as `Watch` takes it."""
+    arrays = {name: np.asarray(values)[:runs] for name, values in new.items()}
+    episodes = arrays["episodes"].sum(1)
+    found = {}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name, values in arrays.items():
+            if name in _SUMS and name != "episodes":
+                found[name.replace("_sum", "_mean")] = values.sum(1) / episodes
+            elif name in _SPARSE:
+                there = ~np.isnan(values)
+                found[name] = np.nansum(values, 1) / there.sum(1)
+            else:
+                found[name] = values.mean(1)
+    return found
 
 
 def _curve_records(experiment: Experiment, batch: RunBatch, curves: dict[str, np.ndarray]):

@@ -28,10 +28,12 @@ _TIMED = ("train", "test", "compile", "wall")
 class Worker:
     """One process at work in a folder that it may write to: see `entrob.sweep.runner.run`."""
 
-    def __init__(self, experiment, store, command, parallel_runs, trainers, leases, broken, only):
+    def __init__(
+        self, experiment, store, command, parallel_runs, trainers, leases, broken, only, watch
+    ):
         self.experiment, self.store, self.command = experiment, store, command
         self.parallel_runs, self.trainers, self.leases = parallel_runs, trainers, leases
-        self.broken, self.only = broken, only
+        self.broken, self.only, self.watch = broken, only, watch
         self.per_run = experiment.updates * experiment.num_envs * experiment.num_steps
         self.session, self.tester = Session(store, leases.owner), Tester(experiment)
         self.others: set[str] = set()  # batches that other workers were at
@@ -99,7 +101,8 @@ class Worker:
                 elif not self.store.part("runs", batch.id).exists():
                     trainer = self.trainer_of(group, prog, batch)
                     self.progress.start()
-                    timing = train(self.experiment, self.store, batch, trainer, prog, self.progress)
+                    what = self.experiment, self.store, batch, trainer, prog, self.progress
+                    timing = train(*what, self.watch)
                     self.session.trained |= timing.frames > 0
         for batch in finished(self.experiment, self.store, group):
             if batch.id in self.others:
@@ -164,12 +167,19 @@ class Worker:
         names, kept = self.untested(batch)
         if names:
             self.progress.say(f"testing {len(batch.runs)} policies under {', '.join(names)}")
-            with _timed(self.store, batch, self.tester):
-                self.tester.test(self.store, batch, prog, names)
+            total = sum(len(self.tester.tested[name]) for name in names)
+            with (
+                _timed(self.store, batch, self.tester),
+                self.progress.steps("testing", total) as step,
+            ):
+                self.tester.test(self.store, batch, prog, names, step)
         if kept:
             self.progress.say(f"testing {len(kept)} earlier policies of {len(batch.runs)} runs")
-            with _timed(self.store, batch, self.tester):
-                snapshots.test(self.store, batch, self.tester, prog, kept)
+            with (
+                _timed(self.store, batch, self.tester),
+                self.progress.steps("testing earlier policies", len(kept)) as step,
+            ):
+                snapshots.test(self.store, batch, self.tester, prog, kept, step)
 
     def manifest(self) -> dict[str, Any]:
         """Write what the folder holds so far, and return it."""
