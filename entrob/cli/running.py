@@ -21,20 +21,22 @@ NAME, FORMAT = PLAN, 1
 def run(command: Run, line: str) -> None:
     """Train, test and report an experiment, or every task of a suite."""
     from entrob.cli import tracking
+    from entrob.persistence.store import Store
 
     what = asked(command)
     root = command.out or default_folder(what, command)
-    begun = lambda: write(command, what, root, line)
+    store, begun = Store(root), lambda: write(command, what, root, line)
     if command.track != "none" and command.on != "local":
         raise EntrobError("--track is for what this process trains: it has no use with --on")
     if command.on == "local":
         with tracking.watching(command.track, what.name, root) as watch:
-            _work(what, root, line, command, begun=begun, watch=watch)
+            _work(what, store, line, command, begun=begun, watch=watch)
     else:
         _check_folder(what, root, command.resume)
         begun()
         _engine(command, root)
-    _gather(what, root)
+        _gather(what, store)
+    _report(what, store)
 
 
 def plan(command: Plan, line: str) -> None:
@@ -69,6 +71,8 @@ def plan(command: Plan, line: str) -> None:
 
 def work(command: Work, line: str) -> None:
     """Work on a plan until all of it is done, by this process or by others; or on one batch."""
+    from entrob.persistence.store import Store
+
     facts = read(command.folder)
     asked_for = _run_of(facts, command.folder)
     what = asked(asked_for)
@@ -77,13 +81,16 @@ def work(command: Work, line: str) -> None:
             f"{command.folder / NAME} is about something else than what {asked_for.experiment} "
             "says now: plan again"
         )
-    _work(what, command.folder, facts["command"], asked_for, command.batch)
+    _work(what, Store(command.folder), facts["command"], asked_for, command.batch)
 
 
 def gather(command: Gather, line: str) -> None:
     """Make tables and figures of what a plan's workers have finished."""
-    facts = read(command.folder)
-    _gather(asked(_run_of(facts, command.folder)), command.folder)
+    from entrob.persistence.store import Store
+
+    what, store = asked(_run_of(read(command.folder), command.folder)), Store(command.folder)
+    _gather(what, store)
+    _report(what, store)
 
 
 def asked(command: Run) -> Any:
@@ -191,14 +198,13 @@ def _check_folder(what: Any, root: Path, resume: bool) -> None:
 
 def _work(
     what: Any,
-    root: Path,
+    store: Any,
     line: str,
     command: Run,
     only: str | None = None,
     begun: Callable[[], None] = lambda: None,
     watch: Any = None,
 ) -> None:
-    from entrob.persistence.store import Store
     from entrob.suite.work import run as run_suite
     from entrob.sweep import batches, runner
     from entrob.sweep.experiment import Experiment
@@ -206,12 +212,12 @@ def _work(
     options: dict[str, Any] = {"resume": command.resume, "only": only}
     options |= {"begun": begun, "watch": watch}
     if isinstance(what, Experiment):
-        if only is not None and not batches.known(root, only):
-            raise EntrobError(f"no batch {only} is planned in {root}")
-        runner.run(what, Store(root), line, command.parallel_runs, **options)
+        if only is not None and not batches.known(store.root, only):
+            raise EntrobError(f"no batch {only} is planned in {store.root}")
+        runner.run(what, store, line, command.parallel_runs, **options)
     else:
         say = lambda text: print(text, file=sys.stderr, flush=True)
-        run_suite(what, root, line, command.parallel_runs, say, **options)
+        run_suite(what, store.root, line, command.parallel_runs, say, **options)
 
 
 def _engine(command: Run, root: Path) -> None:
@@ -227,17 +233,22 @@ def _engine(command: Run, root: Path) -> None:
         slurm.work(root.resolve(), parallel, command.hours, command.partition, gpus)
 
 
-def _gather(what: Any, root: Path) -> None:
-    from entrob.cli import headline
-    from entrob.cli.commands import timing, write_run_report
-    from entrob.persistence.store import Store
-    from entrob.report.leaderboard import write_leaderboard
+def _gather(what: Any, store: Any) -> None:
     from entrob.sweep import runner
     from entrob.sweep.experiment import Experiment
 
     if isinstance(what, Experiment):
-        store = Store(root)
         runner.gather(store)
+
+
+def _report(what: Any, store: Any) -> None:
+    from entrob.cli import headline
+    from entrob.cli.commands import timing, write_run_report
+    from entrob.report.leaderboard import write_leaderboard
+    from entrob.sweep.experiment import Experiment
+
+    root = store.root
+    if isinstance(what, Experiment):
         path = write_run_report(store)
         headline.show(root)
         print(timing(store.manifest()))
@@ -246,7 +257,7 @@ def _gather(what: Any, root: Path) -> None:
     path = write_leaderboard(root)
     headline.show(root)
     print(f"leaderboard: {path}")
-    for task, facts in Store(root).manifest()["tasks"].items():
+    for task, facts in store.manifest()["tasks"].items():
         for name, error in facts["broken"].items():
             if error:
                 raise EntrobError(f"{task}: method {name!r} was left out: {error}")

@@ -104,7 +104,9 @@ def test_a_run_id_depends_on_method_seed_and_settings_only(tiny):
     changed = [
         run_id(tiny, POLICY, 1),
         run_id(tiny, Method("policy", {"policy_entropy": 0.02}), 0),
-        run_id(tiny, dataclasses.replace(POLICY, options={"policy_entropy": {"a": 1}}), 0),
+        run_id(
+            tiny, dataclasses.replace(POLICY, options={"policy_entropy": {"schedule": None}}), 0
+        ),
         run_id(tiny, dataclasses.replace(POLICY, params={"reward_decay": 0.9}), 0),
         run_id(dataclasses.replace(tiny, num_steps=16), POLICY, 0),
         run_id(dataclasses.replace(tiny, hyper={"gamma": 0.9}), POLICY, 0),

@@ -106,7 +106,7 @@ def fake_run(monkeypatch, success):
     """Replace training by `success(coefficient)`; returns the grids that were asked for."""
     asked = []
 
-    def run(experiment, store, command, parallel_runs, trainers):
+    def run(experiment, store, command, parallel_runs, trainers, resume):
         means = {
             m.name: success(m.coefficients.get("policy_entropy", 0)) for m in experiment.methods
         }
