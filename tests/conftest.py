@@ -92,21 +92,32 @@ def give_back():
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-@pytest.fixture(autouse=True)
-def drop_compiled_programs():
+def forget(much):
     """Forget compiled programs before memory or its mappings run out, which would end the process.
 
     A thousand tests come close, and so do a few hundred of one file that compile each their own.
     """
     global _floor
-    yield
-    if next(_tests) % OFTEN:
-        return
-    if mappings() > MANY_MAPPINGS or memory() > _floor + MUCH_MEMORY:
+    if mappings() > MANY_MAPPINGS or memory() > _floor + much:
         jax.clear_caches()
         gc.collect()
         give_back()
         _floor = memory()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drop_compiled_programs():
+    """Forget them after a file whose programs are large."""
+    yield
+    forget(MUCH_MEMORY)
+
+
+@pytest.fixture(autouse=True)
+def drop_compiled_programs_of_a_long_file():
+    """Forget them within a file of many large ones, whose tests count on no program of another."""
+    yield
+    if next(_tests) % OFTEN == 0:
+        forget(2 * MUCH_MEMORY)
 
 
 @pytest.fixture(scope="session", autouse=True)
