@@ -84,7 +84,8 @@ def watching(name: str, project: str, folder: Path) -> Iterator[Watch | None]:
     if name == "none":
         yield None
         return
-    start, runs = TRACKERS[name](project, folder), {}
+    start = TRACKERS[name](project, folder)
+    runs: dict[tuple[str, str], tuple[Callable[..., None], Callable[[], None]]] = {}
 
     def watch(
         experiment: Experiment, batch: RunBatch, frames: int, means: Mapping[str, np.ndarray]

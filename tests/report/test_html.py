@@ -170,6 +170,7 @@ def opened(browser, path, scheme="light", width=1280):
     """The page in a tab to which every request is refused but that for the file itself."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     context.set_offline(True)
+    context.set_default_timeout(600_000)  # a busy machine takes its time
     tab = context.new_page()
     tab.asked, tab.wrong = [], []
     local = ("file:", "data:", "blob:")
