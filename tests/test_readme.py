@@ -47,8 +47,12 @@ def test_the_added_regularizer_trains_and_shows_in_the_tables(tmp_path, monkeypa
     assert "l2_logits@0," in table and "l2_logits@0.001," in table and "none," in table
 
 
+@pytest.mark.slow
 def test_an_idea_becomes_a_row_in_the_leaderboard(tmp_path):
-    """The README's commands as they stand, in an empty folder."""
+    """The README's commands as they stand, in an empty folder: they train on all of its tasks.
+
+    What they do is also tested one by one: test_extending.py, suite/test_board.py.
+    """
     script = block("idea commands")
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # Test processes have devices of their own; the commands choose theirs.

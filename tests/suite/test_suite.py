@@ -11,6 +11,7 @@ from world import TOML, World, evaluation, score
 
 from entrob import cli
 from entrob.errors import EntrobError
+from entrob.regularizers import regularizers
 from entrob.suite import declaration as suites
 from entrob.suite import desk, frontier, plan, work
 from entrob.suite.assemble import assemble
@@ -303,6 +304,18 @@ def test_the_plan_counts_what_is_trained(file, tmp_path, world):
     (row,) = plan.expected(suite, {})
     assert row.frames == pytest.approx(80 * sum(counted.values()), abs=1)
     assert row.seconds == pytest.approx(plan.BESIDES * row.frames / 1e4, rel=0.01)
+
+
+def test_an_idea_becomes_a_row_and_a_page(file, tmp_path, world, monkeypatch):
+    """The README's commands, whose training is tested in test_board.py and test_readme.py."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(regularizers, "_entries", dict(regularizers._entries))
+    cli.main(["new-regularizer", "my_idea"])
+    cli.main(["run", str(file), "--preset", "one", "--regularizer", "my_idea:my_idea"])
+    out = tmp_path / "runs" / "tiny_suite" / "one"
+    table = (out / "tables" / "leaderboard.csv").read_text()
+    assert ",my_idea,losses," in table and ",none,none," in table
+    assert (out / "regularizers" / "my_idea.md").exists()
 
 
 def test_only_run_takes_a_suite(file, capsys):
