@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from entrob.agents.actor_critic import make_agent
 from entrob.agents.collect import collect
@@ -37,83 +38,6 @@ WEIGHT = Regularizer(
 )
 
 
-@functools.cache
-def cartpole(*parts, envs=8, steps=16, **options):
-    env, params = make("gymnax:CartPole-v1")
-    spec = Spec(env, chain(*parts), MLP(2, hidden=(8,)), num_envs=envs, num_steps=steps, **options)
-    agent = make_agent(spec)
-    chunk = jax.jit(agent.train_chunk, static_argnums=3)
-    return agent, params, chunk
-
-
-def measured(agent, params, chunk, updates=1, **coefs):
-    """(activity in each update, the state before)."""
-    hyper = jax.tree.map(jnp.float32, Hyper(coefs=coefs))
-    state = agent.init(jax.random.PRNGKey(3), hyper, params)
-    # The head begins so small that the policy's entropy has almost no gradient.
-    state.network["params"]["Dense_2"]["kernel"] *= 100.0
-    return np.asarray(chunk(state, hyper, params, updates)[1]["activity"]), state
-
-
-def by_hand(agent, params, state, bonus, entropy):
-    """The first gradient of A2C with a bonus per angle and a coefficient of policy entropy."""
-    hyper, key_roll = Hyper(), jax.random.split(state.key, 5)[1]
-    context = Context(0.0, hyper.gamma)
-    _, rollout, next_value, *_ = collect(
-        agent.build, params, context, state.policy, lambda dist: dist, state.rollout_state, key_roll
-    )
-    reward = rollout.reward + bonus * rollout.obs[..., 2]
-    ends = rollout.terminated, rollout.truncated
-    advantage = gae(reward, rollout.value, next_value, *ends, 0.99, 0.95)
-    target = advantage + rollout.value
-
-    def loss(network):
-        policy = state.policy.replace(network=network)
-        dist, value = agent.model.sequence(policy, (), rollout.obs, None)
-        policy_loss = -jnp.mean(dist.log_prob(rollout.action) * advantage)
-        return (
-            policy_loss + 0.5 * jnp.mean((value - target) ** 2) - entropy * jnp.mean(dist.entropy())
-        )
-
-    grads = jax.grad(loss)(state.network)
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)])
-
-
-@pytest.mark.parametrize(("bonus", "entropy"), [(0.0, 0.3), (0.5, 0.0), (2.0, 0.1)])
-def test_it_is_the_relative_change_of_the_gradient(bonus, entropy):
-    program = cartpole(policy_entropy(), ANGLE)
-    (activity,), state = measured(*program, policy_entropy=entropy, angle=bonus)
-    agent, params, _ = program
-    g, g0 = (by_hand(agent, params, state, *coefs) for coefs in ((bonus, entropy), (0, 0)))
-    assert activity == pytest.approx(np.linalg.norm(g - g0) / np.linalg.norm(g0), rel=1e-3)
-    assert activity > 1e-5
-
-
-def test_policy_entropys_grows_with_its_coefficient():
-    program = cartpole(policy_entropy(), ANGLE)
-    values = [measured(*program, policy_entropy=c, angle=0.0)[0][0] for c in (0.01, 0.02, 0.08)]
-    np.testing.assert_allclose(np.divide(values, values[0]), [1, 2, 8], rtol=1e-3)
-
-
-def test_of_a_behavior_it_is_the_total_variation():
-    program = cartpole(TILT, envs=64, steps=64)
-    for coef in (1.0, 0.1):
-        (activity,), state = measured(*program, tilt=coef)
-        # About as many observations of the same kind as the rollout's.
-        obs = jax.random.normal(jax.random.key(0), (1000, 4)) * jnp.array([0.05, 0.4, 0.08, 0.6])
-        dist, _ = program[0].model.sequence(state.policy, (), obs, None)
-        tilted = Categorical(dist.logits.at[:, 0].add(coef))
-        variation = 0.5 * jnp.abs(tilted.probs - dist.probs).sum(-1).mean()
-        assert activity == pytest.approx(float(variation), rel=0.1)
-
-
-def test_weights_and_shaped_advantages_count():
-    options = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
-    program = cartpole(WEIGHT, **options)
-    small, large = (measured(*program, weight=c)[0][0] for c in (0.01, 1.0))
-    assert 0 < small < large / 10
-
-
 #: Pulls the policy back to that of the rollout: without a gradient before it has moved.
 BACK = Regularizer(
     "back",
@@ -121,12 +45,96 @@ BACK = Regularizer(
         coef * jnp.mean((policy.dist.log_prob(batch.action) - batch.log_prob) ** 2)
     ),
 )
+#: What tests of A2C look at, and those of PPO, in one program each.
+A2C, PPO = (policy_entropy(), ANGLE, BACK), (WEIGHT, BACK)
+MINIBATCHES = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
+
+
+@functools.cache
+def cartpole(parts, envs=8, steps=16, **options):
+    """(agent, params, program ``hyper -> (activity of the first update, the state before)``)."""
+    env, params = make("gymnax:CartPole-v1")
+    spec = Spec(env, chain(*parts), MLP(2, hidden=(8,)), num_envs=envs, num_steps=steps, **options)
+    agent = make_agent(spec)
+
+    @jax.jit
+    def first(hyper):
+        state = agent.init(jax.random.PRNGKey(3), hyper, params)
+        # The head begins so small that the policy's entropy has almost no gradient.
+        state.network["params"]["Dense_2"]["kernel"] *= 100.0
+        return agent.train_chunk(state, hyper, params, 1)[1]["activity"][0], state
+
+    return agent, params, first
+
+
+def measured(parts, coefs, **options):
+    """(activity in the first update, the state before); coefficients that are not named are 0."""
+    named = {part.name: coefs.get(part.name, 0.0) for part in parts}
+    hyper = jax.tree.map(jnp.float32, Hyper(coefs=named))
+    activity, state = cartpole(parts, **options)[2](hyper)
+    return float(activity), state
+
+
+@functools.cache
+def by_hand():
+    """Function ``(state, bonus, entropy) -> gradient``: the first one of A2C."""
+    agent, params, _ = cartpole(A2C)
+
+    def gradient(state, bonus, entropy):
+        key_roll, context = jax.random.split(state.key, 5)[1], Context(0.0, Hyper().gamma)
+        _, rollout, next_value, *_ = collect(
+            agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key_roll
+        )
+        reward = rollout.reward + bonus * rollout.obs[..., 2]
+        ends = rollout.terminated, rollout.truncated
+        advantage = gae(reward, rollout.value, next_value, *ends, 0.99, 0.95)
+        target = advantage + rollout.value
+
+        def loss(network):
+            policy = state.policy.replace(network=network)
+            dist, value = agent.model.sequence(policy, (), rollout.obs, None)
+            policy_loss = -jnp.mean(dist.log_prob(rollout.action) * advantage)
+            value_loss = 0.5 * jnp.mean((value - target) ** 2)
+            return policy_loss + value_loss - entropy * jnp.mean(dist.entropy())
+
+        return ravel_pytree(jax.grad(loss)(state.network))[0]
+
+    return jax.jit(gradient)
+
+
+@pytest.mark.parametrize(("bonus", "entropy"), [(0.0, 0.3), (0.5, 0.0), (2.0, 0.1)])
+def test_it_is_the_relative_change_of_the_gradient(bonus, entropy):
+    activity, state = measured(A2C, {"policy_entropy": entropy, "angle": bonus})
+    g, g0 = (np.asarray(by_hand()(state, *coefs)) for coefs in ((bonus, entropy), (0.0, 0.0)))
+    assert activity == pytest.approx(np.linalg.norm(g - g0) / np.linalg.norm(g0), rel=1e-3)
+    assert activity > 1e-5
+
+
+def test_policy_entropys_grows_with_its_coefficient():
+    values = [measured(A2C, {"policy_entropy": c})[0] for c in (0.01, 0.02, 0.08)]
+    np.testing.assert_allclose(np.divide(values, values[0]), [1, 2, 8], rtol=1e-3)
+
+
+def test_of_a_behavior_it_is_the_total_variation():
+    for coef in (1.0, 0.1):
+        activity, state = measured((TILT,), {"tilt": coef}, envs=64, steps=64)
+        # About as many observations of the same kind as the rollout's.
+        obs = jax.random.normal(jax.random.key(0), (1000, 4)) * jnp.array([0.05, 0.4, 0.08, 0.6])
+        model = cartpole((TILT,), envs=64, steps=64)[0].model
+        dist, _ = model.sequence(state.policy, (), obs, None)
+        tilted = Categorical(dist.logits.at[:, 0].add(coef))
+        variation = 0.5 * jnp.abs(tilted.probs - dist.probs).sum(-1).mean()
+        assert activity == pytest.approx(float(variation), rel=0.1)
+
+
+def test_weights_and_shaped_advantages_count():
+    small, large = (measured(PPO, {"weight": c}, **MINIBATCHES)[0] for c in (0.01, 1.0))
+    assert 0 < small < large / 10
 
 
 def test_what_acts_only_once_the_policy_has_moved_counts_where_it_moves():
-    options = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
-    assert measured(*cartpole(BACK, **options), back=100.0)[0][0] > 1e-3
-    assert measured(*cartpole(BACK), back=100.0)[0][0] == 0  # one step on every rollout
+    assert measured(PPO, {"back": 100.0}, **MINIBATCHES)[0] > 1e-3
+    assert measured(A2C, {"back": 100.0})[0] == 0  # one step on every rollout
 
 
 PARTS = (policy_entropy(), state_entropy(), TILT, WEIGHT)
@@ -143,21 +151,24 @@ def test_without_coefficients_it_is_exactly_zero(kind):
     agent = make_agent(spec)
     coefs = {part.name: jnp.float32(0) for part in parts}
     hyper = jax.tree.map(jnp.float32, Hyper(coefs=coefs))
-    state = agent.init(jax.random.PRNGKey(0), hyper, params)
-    chunk = jax.jit(functools.partial(agent.train_chunk, updates=3))
-    for _ in range(2):
-        state, curves = chunk(state, hyper, params)
-        activity = np.asarray(curves["activity"])
+
+    @jax.jit
+    def two_chunks(hyper):
+        state = agent.init(jax.random.PRNGKey(0), hyper, params)
+        chunk = lambda state, _: agent.train_chunk(state, hyper, params, 3)
+        return jax.lax.scan(chunk, state, None, length=2)[1]["activity"]
+
+    for activity in np.asarray(two_chunks(hyper)):
         assert np.isnan(activity[:2]).all() and activity[2] == 0
 
 
 def test_side_by_side_it_is_computed_only_where_it_is_measured():
     """The choice stays one: under `vmap`, a `cond` on what differs between runs would not."""
-    agent, params, _ = cartpole(policy_entropy(), ANGLE)
-    hyper = Hyper(coefs={"policy_entropy": jnp.zeros(2), "angle": jnp.array([0.0, 1.0])})
+    agent, params, _ = cartpole(A2C)
+    hyper = Hyper(coefs={"policy_entropy": 0.0, "angle": jnp.array([0.0, 1.0]), "back": 0.0})
     hyper = jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), (2,)), hyper)
     keys = jax.random.split(jax.random.key(0), 2)
-    state = jax.vmap(agent.init, (0, 0, None))(keys, hyper, params)
+    state = jax.jit(jax.vmap(agent.init, (0, 0, None)))(keys, hyper, params)
     chunk = functools.partial(agent.train_chunk, updates=2)
     both = jax.vmap(chunk, (0, 0, None))
     jaxpr = jax.make_jaxpr(both)(state, hyper, params)
