@@ -230,7 +230,16 @@ def test_pushers_table_is_the_exported_one():
         "state_entropy": "{:.3f} and {:.3f}",
     }.items():
         assert pair.format(success["nominal", method], success["wall", method]) in front
-    assert numbers.ours_n.eq(1).all() and "**One seed of two methods so far**" in text(PUSHER)
+    assert numbers.ours_n.eq(3).all() and "**Three seeds of two methods so far**" in text(PUSHER)
+    wall = both.set_index(["perturbation", "method"]).loc[("wall", "state_entropy")]
+    assert f"[{wall.success_low:.2f}, {wall.success_high:.2f}]" in text(PUSHER)
+    for condition in ("nominal", "wall"):
+        row = numbers.loc[condition, "state_entropy"]
+        interval = f"{row.difference:.3f} [{row.difference_low:.3f}, {row.difference_high:.3f}]"
+        assert interval in text(PUSHER)
+    assert f"{numbers.loc['wall', 'state_entropy'].ours_std:.3f} where the paper's is" in text(
+        PUSHER
+    )
 
 
 def test_pushers_policies_do_the_same_in_gymnasium():
