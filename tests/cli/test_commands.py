@@ -63,7 +63,7 @@ def test_report_and_export(whole, tmp_path, capsys):
     for name in ("report.md", "manifest.json", "tables/success.csv", "figures/horizon.png"):
         exported, original = tmp_path / "results" / name, root / name
         assert exported.read_bytes() == original.read_bytes() != b""
-    assert str(tmp_path / "results" / "report.md") in capsys.readouterr().out
+    assert f"exported: {tmp_path / 'results'}" in capsys.readouterr().out
 
 
 def test_no_resume_spares_what_is_not_its_own(tiny_file, tmp_path, capsys):

@@ -61,7 +61,8 @@ def test_what_is_wrong_with_a_plan_is_one_line(tiny_file, tmp_path, capsys):
     file.write_text(file.read_text().replace("policy_entropy = 0.01", "policy_entropy = 0.02"))
     assert "plan again" in refused(capsys, "work", out)
     for damage, message in [
-        (json.dumps({**facts, "format": 0}), "a plan of another version of entrob"),
+        (json.dumps({"format": 0, "run": facts["run"]}), "a plan of another version of entrob"),
+        (json.dumps({**facts, "command": "another"}), "is damaged (checksum)"),
         ("[]", "a plan of another version"),
         ("{", "is damaged"),
     ]:

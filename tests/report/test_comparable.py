@@ -113,6 +113,6 @@ def test_a_command_fails_if_a_method_diverged_in_every_seed():
             return pd.DataFrame({"method": methods, "status": self.status, "cause": cause})
 
     fine, lost = "finished", "diverged"
-    cli.commands._complain(Kept([fine, fine, fine, lost]))
+    cli.running._complain(Kept([fine, fine, fine, lost]))
     with pytest.raises(EntrobError, match="'loud' diverged in every seed: loss or weights"):
-        cli.commands._complain(Kept([fine, fine, lost, lost]))
+        cli.running._complain(Kept([fine, fine, lost, lost]))

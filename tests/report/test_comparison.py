@@ -172,7 +172,7 @@ def test_trajectories_over_their_scene(frames, make_traces, pusher):
 def test_trajectories_are_spread_over_seeds(frames, make_traces, pusher):
     traces = make_traces(frames[0], [("wall", 1)], share=30)
     rows = traces.query("method == 'none'")
-    drawn = trajectories._spread(rows)
+    drawn = trajectories.spread(rows)
     seeds = [int(rows.loc[[p is q for q in rows["points"]], "seed"].iloc[0]) for p in drawn]
     assert len(drawn) == 50 and seeds[:4] == [0, 1, 2, 3]
     assert max(map(seeds.count, range(4))) - min(map(seeds.count, range(4))) <= 1

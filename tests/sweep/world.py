@@ -107,7 +107,7 @@ class World:
         self.calls, self.stop, self.broken, self.value = [], None, (), score
 
     def run(
-        self, experiment, store, command, parallel_runs=None, test=True, trainers=None, only=None
+        self, experiment, store, command, parallel_runs=None, test=True, trainers=None, **others
     ):
         identity = {"experiment": experiment.name, "experiment_hash": experiment.hash}
         store.claim(identity)
