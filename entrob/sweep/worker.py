@@ -61,7 +61,8 @@ class Worker:
                     done = (not test or self.test(group, prog)) and done
                     if not done:
                         busy.append((group, prog))
-                    self.manifest()
+                    if done or not waited:  # a look at what others have changes nothing
+                        self.manifest()
                 programs = [] if self.only else busy
                 if programs and not waited:
                     self.progress.say("waiting for the batches that other workers are at")
@@ -104,10 +105,11 @@ class Worker:
                     what = self.experiment, self.store, batch, trainer, prog, self.progress
                     timing = train(*what, self.watch)
                     self.session.trained |= timing.frames > 0
-        for batch in finished(self.experiment, self.store, group):
-            if batch.id in self.others:
-                self.others.discard(batch.id)
-                self.progress.add(self.per_run * len(batch.runs), resumed=True)
+        if self.others:  # or every batch would be read once more
+            for batch in finished(self.experiment, self.store, group):
+                if batch.id in self.others:
+                    self.others.discard(batch.id)
+                    self.progress.add(self.per_run * len(batch.runs), resumed=True)
         return not left
 
     def planned(self, group: Group, prog: Program, runs: list[Run]) -> list[RunBatch] | None:
