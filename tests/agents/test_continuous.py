@@ -205,40 +205,39 @@ def learner(env):
     spec = Spec(env, chain(), None, "ppo", num_envs=32, num_steps=16, epochs=4, minibatches=4,
                 normalize=True)  # fmt: skip
     agent = make_agent(spec)
-    return agent, jax.jit(agent.train_chunk, static_argnums=3)
+    begin = jax.jit(lambda hyper, params: agent.init(jax.random.PRNGKey(0), hyper, params))
+    return agent, begin, jax.jit(agent.train_chunk, static_argnums=3)
 
 
 ENV = Name()
 
 
-def train(updates=400, **hyper):
-    agent, chunk = learner(ENV)
+def train(updates=400, done=0, **hyper):
+    """(agent, state before, state after some updates, `done` of them before)."""
+    agent, begin, chunk = learner(ENV)
     hyper = Hyper(learning_rate=1e-3, total_updates=updates, max_grad_norm=0.5).replace(**hyper)
-    params = ENV.default_params
-    state = agent.init(jax.random.PRNGKey(0), hyper, params)
-    return agent, *chunk(state, hyper, params, updates)
+    hyper = jax.tree.map(jnp.float32, hyper)
+    before = begin(hyper, ENV.default_params).replace(update=jnp.int32(done))
+    return agent, before, chunk(before, hyper, ENV.default_params, updates)[0]
 
 
 @pytest.mark.slow
 def test_continuous_actions_are_learned_from_observations_and_rewards_of_any_scale():
-    agent, state, _ = train(anneal=1.0)
+    agent, _, state = train(anneal=1.0)
     targets = jnp.linspace(-0.9, 0.9, 7)
     dist, _ = agent.model.sequence(state.policy, (), 1000.0 * targets[:, None], None)
     np.testing.assert_allclose(dist.execute(dist.mean)[:, 0], targets, atol=0.1)
 
 
 def test_annealing_ends_at_zero_and_value_clip_acts():
-    _, state, _ = train(updates=3)
-    _, annealed, _ = train(updates=3, anneal=1.0)
-    _, clipped, _ = train(updates=3, value_clip=1e-4)
+    third = functools.partial(train, updates=1, done=2, total_updates=3)
+    *_, state = third()
+    *_, annealed = third(anneal=1.0)
+    *_, clipped = third(value_clip=1e-4)
     for other in (annealed, clipped):
         pairs = zip(jax.tree.leaves(state.network), jax.tree.leaves(other.network))
         assert any((a != b).any() for a, b in pairs)
-    agent, chunk = learner(ENV)
-    hyper = Hyper(learning_rate=1e-3, anneal=1.0, total_updates=10, max_grad_norm=0.5)
-    begin = agent.init(jax.random.PRNGKey(0), hyper, ENV.default_params)
-    end = begin.replace(update=jnp.int32(10))
-    after, _ = chunk(end, hyper, ENV.default_params, 1)
+    _, end, after = train(updates=1, done=3, total_updates=3, anneal=1.0)
     for a, b in zip(jax.tree.leaves(end.network), jax.tree.leaves(after.network)):
         np.testing.assert_allclose(a, b, atol=1e-8)
 
@@ -262,7 +261,7 @@ class Breaking(Name):
 
 
 def test_a_simulation_that_breaks_freezes_its_run_and_spares_the_rest():
-    agent, _ = learner(Breaking())
+    agent, *_ = learner(Breaking())
     hyper, keys = Hyper(total_updates=4), jax.random.split(jax.random.PRNGKey(3), 6)
 
     @jax.jit

@@ -34,8 +34,8 @@ def test_trust_is_the_share_of_the_returns_deviation():
     assert trust(0 * noise, 0 * noise) == 1  # nothing to learn, nothing to divide by
 
 
-def state_after(env, params, network, updates, coef=0.0, **options):
-    """(state before, state after, curves) of PPO."""
+def ppo(env, params, network, updates, **options):
+    """Program ``coefficient of a bonus -> (state before, state after, curves)`` of PPO."""
     bonus = Regularizer(
         "bonus",
         reward=lambda key, state, rollout, coef: (coef * jnp.cos(rollout.time), state),
@@ -43,10 +43,14 @@ def state_after(env, params, network, updates, coef=0.0, **options):
     spec = Spec(env, chain(bonus), network, "ppo", num_envs=4, num_steps=8, epochs=2, minibatches=2,
                 **options)  # fmt: skip
     agent = make_agent(spec)
-    hyper = jax.tree.map(jnp.float32, Hyper(coefs={"bonus": coef}))
-    before = agent.init(jax.random.PRNGKey(0), hyper, params)
-    chunk = jax.jit(functools.partial(agent.train_chunk, updates=updates))
-    return before, *chunk(before, hyper, params)
+
+    @jax.jit
+    def train(coef):
+        hyper = jax.tree.map(jnp.float32, Hyper(coefs={"bonus": coef}))
+        before = agent.init(jax.random.PRNGKey(0), hyper, params)
+        return before, *agent.train_chunk(before, hyper, params, updates)
+
+    return train
 
 
 #: Layers that serve the policy alone, by network.
@@ -77,14 +81,14 @@ def test_without_reward_the_policy_stays_and_the_critic_learns(network):
     else:
         env, params = make("minigrid/empty-16x16")
     module, layers = ACTORS[network if network in ACTORS else "minigrid"]
-    options = {"tabulate": network != "untabulated"}
-    before, after, curves = state_after(env, params, module, 3, **options)
+    train = ppo(env, params, module, 3, tabulate=network != "untabulated")
+    before, after, curves = train(0.0)
     assert curves["return_sum"].sum() == 0 and (curves["trust"] == 0).all()
     assert moved(before, after, layers) == [False, False]
     others = [name for name in after.network["params"] if name.startswith("Dense")]
     assert any(moved(before, after, others))
     # A bonus is a reward like others.
-    before, after, curves = state_after(env, params, module, 3, coef=1.0, **options)
+    before, after, curves = train(1.0)
     assert (curves["trust"] > 0.5).all() and moved(before, after, layers) == [True, True]
 
 
@@ -100,7 +104,7 @@ def free(cls):
 
 def test_where_rewards_are_met_standardizing_is_left_alone():
     env, params = make("gymnax:CartPole-v1")
-    *_, curves = state_after(env, params, MLP(2, hidden=(8,)), 20)
+    *_, curves = ppo(env, params, MLP(2, hidden=(8,)), 20)(0.0)
     assert (curves["trust"] == 1).all()
 
 
