@@ -5,7 +5,6 @@ That the perturbed motion is the one intended is tested in tests/envs/test_tasks
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +56,21 @@ every = pytest.mark.parametrize(("task", "name", "high", "changes"), EXPECTED)
 @functools.cache
 def nominal(task):
     return make(f"gymnax:{task}", noise=True)
+
+
+@functools.cache
+def compiled(task, name):
+    """``(key, params, magnitude) -> params``: one program for all of them."""
+    return jax.jit(lambda key, params, magnitude: perturb(key, params, name, magnitude))
+
+
+@functools.cache
+def busy(task):
+    """Params that everything has changed."""
+    steps = [(n, h // 2 if h >= 4 else h / 3) for t, n, h, _ in EXPECTED if t == task]
+    steps = [(n, h) for n, h in steps if not n.endswith("_exact")]
+    steps += [("slip", 0.2), ("reward_noise", 0.5)]
+    return jax.jit(lambda params: compose(jax.random.key(1), params, steps))(nominal(task)[1])
 
 
 def near_the_goal(task, state):
@@ -164,22 +178,20 @@ def test_declarations_and_what_each_changes(task, name, high, changes):
 @every
 def test_magnitude_0_is_the_identity_bit_for_bit(task, name, high, changes):
     _, params = nominal(task)
-    others = [(n, h // 2 if h >= 4 else h / 3) for t, n, h, _ in EXPECTED if t == task]
-    others = [(n, h) for n, h in others if not n.endswith("_exact")]
-    busy = compose(jax.random.key(1), params, [*others, ("slip", 0.2), ("reward_noise", 0.5)])
-    traced = jax.jit(lambda key, params, m: perturb(key, params, name, m))
-    for before in (params, busy):
+    for before in (params, busy(task)):
         same_bits(perturb(jax.random.key(2), before, name, 0), before)
-        same_bits(traced(jax.random.key(2), before, 0.0), before)
+        same_bits(compiled(task, name)(jax.random.key(2), before, 0.0), before)
 
 
 @every
 def test_one_compilation_serves_all_magnitudes_and_keys(task, name, high, changes):
     _, params = nominal(task)
-    draw = jax.jit(chex.assert_max_traces(lambda key, m: perturb(key, params, name, m), n=1))
-    drawn = [draw(jax.random.key(seed), float(m)) for seed, m in ((0, 0), (1, 1), (2, high))]
+    draw = lambda seed, m: compiled(task, name)(jax.random.key(seed), params, float(m))
+    drawn = [draw(0, 0)]
+    programs = compiled(task, name)._cache_size()
+    drawn += [draw(1, 1), draw(2, high)]
+    assert compiled(task, name)._cache_size() == programs
     assert [changed_fields(params, one) for one in drawn] == [set(), changes, changes]
-    chex.clear_trace_counter()
 
 
 @every
@@ -189,7 +201,7 @@ def test_each_is_felt(task, name, high, changes):
     felt = set()
     entry = perturbations.get(name, nominal(task)[1])
     for key in instance_keys(jax.random.key(0), entry, 4):  # both signs
-        changed = perturb(key, nominal(task)[1], name, high)
+        changed = compiled(task, name)(key, nominal(task)[1], float(high))
         differs_here = differs(task, changed, goals)
         felt |= differs_here
         assert goals or "seen" in differs_here
