@@ -40,8 +40,13 @@ PUSHES = dict(np.load(record_pushes.DATA))
 ACTIONS = np.float32(PUSHES["actions"]) / record_pushes.ROUND
 
 
-@functools.partial(jax.jit, compiler_options=OPTIONS)
-def play(params, qpos, qvel, actions):
+#: Episodes and steps of the one program for all tests, which runs longer than it compiles.
+EPISODES, STEPS = 50, ACTIONS.shape[1]
+OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
+@functools.partial(jax.jit, compiler_options=OPTIONS | OPTIMIZED)
+def program(params, qpos, qvel, actions):
     """Episodes from given states: qpos, qvel, obs and rewards after each action."""
 
     def episode(qpos, qvel, actions):
@@ -55,6 +60,18 @@ def play(params, qpos, qvel, actions):
         return jax.lax.scan(step, state, actions)[1]
 
     return jax.vmap(episode)(qpos, qvel, actions)
+
+
+def play(params, *given):
+    """The same of any number of episodes, as long as their actions."""
+    n, steps = given[2].shape[:2]
+    whole = -(-n // EPISODES) * EPISODES
+    given = [np.pad(x, ((0, whole - n), *[(0, 0)] * (x.ndim - 1))) for x in map(np.float32, given)]
+    given[2] = np.pad(given[2], ((0, 0), (0, STEPS - steps), (0, 0)))
+    parts = [
+        program(params, *(x[i : i + EPISODES] for x in given)) for i in range(0, whole, EPISODES)
+    ]
+    return [np.concatenate(x)[:n, :steps] for x in zip(*parts)]
 
 
 def same_states_in_gymnasium(env, qpos, qvel, actions, force=(0.0, 0.0)):
@@ -80,13 +97,11 @@ def same_states_in_gymnasium(env, qpos, qvel, actions, force=(0.0, 0.0)):
 @pytest.fixture(scope="module")
 def ours():
     """Where the puck is in ours, under the recorded actions: float[n, T + 1, 2]."""
-    return replayed(ENV)
+    return replayed(NOMINAL.replace(block_on=jnp.float32(1)))
 
 
-def replayed(env, params=None):
-    params = params or env.default_params.replace(block_on=jnp.float32(1))
-    start = jnp.float32(PUSHES["qpos"]), jnp.float32(PUSHES["qvel"])
-    qpos = np.asarray(play(params, *start, ACTIONS)[0])
+def replayed(params):
+    qpos = play(params, PUSHES["qpos"], PUSHES["qvel"], ACTIONS)[0]
     return np.concatenate([PUSHES["qpos"][:, None, 7:], qpos[:, :, 7:]], 1)
 
 
@@ -121,9 +136,7 @@ def test_free_motion_is_equal_over_50_steps(force):
     free = constraints.max(1) == 0
     assert free.sum() >= 16
     params = GYMNASIUM.replace(puck_force=jnp.float32(force))
-    got, _, obs, reward = (
-        np.asarray(x)[free] for x in play(params, *map(jnp.float32, (qpos, qvel, actions)))
-    )
+    got, _, obs, reward = (x[free] for x in play(params, qpos, qvel, actions))
     assert (np.abs(got[:, -1, 7:] - qpos[free, 7:]).max() > 0.03) == any(force)
     assert np.abs(got[:, -1, :7] - qpos[free, :7]).max() > 0.3  # they did move
     error = np.abs(obs - seen[free]).max()
@@ -191,7 +204,7 @@ def test_pushed_pucks_end_where_mujoco_2_has_them(ours):
 def test_todays_contacts_are_others():
     """What the armature alone gives, and nothing at all: systematic errors, not chaos."""
     fields = NOMINAL.replace(contact_armature=jnp.float32(0), block_on=jnp.float32(1))
-    soft = replayed(ENV, fields)
+    soft = replayed(fields)
     assert within("contact_armature = 0", soft) < 0.1
     assert np.quantile(apart(soft, after=20), 0.5) > 0.01
 
@@ -313,7 +326,7 @@ def test_changed_params_are_changed_models(change):
     start, actions = (PUSHES["qpos"][few], PUSHES["qvel"][few]), ACTIONS[few, :60]
     end, _, paid, _ = same_states_in_gymnasium(gymnasium_pusher(params), *start, actions)
     nominal = same_states_in_gymnasium(gymnasium_pusher(WALLED), *start, actions)[2]
-    got, _, _, rewards = map(np.asarray, play(params, *map(jnp.float32, start), actions))
+    got, _, _, rewards = play(params, *start, actions)
     # Two seconds of pushing, before chaos has its way.
     error = np.linalg.norm(got[:, 40, 7:] - end[:, 40, 7:], axis=1)
     assert np.quantile(error, 0.75) < 1e-3
