@@ -64,6 +64,7 @@ def apply(kind, params, obs):
     return TanhNormal(mean, log_std_of(log_std), LOW, HIGH), out[..., -1]
 
 
+@functools.cache
 def make_case(seed=0, kind="discrete", finite=False, edge=None) -> Case:
     """A case; `edge` makes policies deterministic, episodes one step long, or all states equal."""
     rng = np.random.default_rng(seed)
