@@ -121,7 +121,8 @@ def test_setup_leaves_devices_alone_once_jax_runs():
     assert len(jax.devices()) == count
 
 
-def test_the_recorded_command_names_no_folder_of_this_machine(tiny_file, tmp_path):
-    cli.main(["run", str(tiny_file), "--out", str(tmp_path / "out")])
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+def test_the_recorded_command_names_no_folder_of_this_machine(tiny_file, whole, tmp_path):
+    root = shutil.copytree(whole, tmp_path / "out")
+    cli.main(["run", str(tiny_file), "--out", str(root)])
+    manifest = json.loads((root / "manifest.json").read_text())
     assert manifest["command"] == f"entrob run {tiny_file.name} --out out"

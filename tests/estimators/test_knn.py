@@ -134,6 +134,7 @@ BIAS = {
 }
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("name", "dim"), BIAS)
 def test_known_entropy(name, dim):
     errors = []
@@ -144,6 +145,7 @@ def test_known_entropy(name, dim):
     assert np.mean(errors) == pytest.approx(BIAS[name, dim], abs=0.03)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_bias_falls_with_the_number_of_points():
     error = {}
     for n in (125, 2000):
@@ -163,6 +165,7 @@ def test_entropy_matches_its_formula(k):
     assert knn_entropy(x, k) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_including_the_point_biases_by_a_quarter_nat():
     """The paper, B.1; 1/(k - 1) by theory where the density is constant."""
     q, gaps = 2, []

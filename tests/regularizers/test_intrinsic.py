@@ -1,5 +1,6 @@
 """Bonuses in cases that are known: limits, invariances, gradients of what they are gradients of."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -19,12 +20,19 @@ from entrob.regularizers.intrinsic._perceptron import Auxiliary
 T, N, STATES = 12, 4, 20
 
 
+@functools.cache
+def programs(name, options):
+    """Programs for the state before training, and for the bonus at coefficient 1."""
+    part = build(name, **dict(options))
+    key = jax.random.key(0)
+    begin = jax.jit(lambda: part.init(key, spec_of("discrete"), None))
+    return begin, jax.jit(lambda state, rollout: part.reward(key, state, rollout, 1.0))
+
+
 def given(name, rollout, state=None, **options):
     """The bonus at coefficient 1 and the new state."""
-    part = build(name, **options)
-    key = jax.random.key(0)
-    state = part.init(key, spec_of("discrete"), None) if state is None else state
-    return part.reward(key, state, rollout, 1.0)
+    begin, reward = programs(name, tuple(options.items()))
+    return reward(begin() if state is None else state, rollout)
 
 
 def at(rollout, index):
