@@ -28,11 +28,13 @@ def run(command: Run, line: str) -> None:
     store, begun = Store(root), lambda: write(command, what, root, line)
     if command.track != "none" and command.on != "local":
         raise EntrobError("--track is for what this process trains: it has no use with --on")
+    if not command.resume and command.on != "local":
+        raise EntrobError("with --on, workers go on from what is there: not with --no-resume")
     if command.on == "local":
         with tracking.watching(command.track, what.name, root) as watch:
             _work(what, store, line, command, begun=begun, watch=watch)
     else:
-        _check_folder(what, root, command.resume)
+        _check_folder(what, root)
         begun()
         _engine(command, root)
         _gather(what, store)
@@ -62,7 +64,7 @@ def plan(command: Plan, line: str) -> None:
     else:
         from entrob.suite import plan as expected
 
-        _check_folder(what, root, True)
+        _check_folder(what, root)
         begun()
         print(expected.text(expected.expected(what, {})))
         print("batches are planned stage by stage, as soon as what they need is there")
@@ -184,7 +186,7 @@ def _anywhere(experiment: str) -> str:
     return str(Path(experiment).resolve()) if experiment.endswith(".toml") else experiment
 
 
-def _check_folder(what: Any, root: Path, resume: bool) -> None:
+def _check_folder(what: Any, root: Path) -> None:
     from entrob.persistence.store import Store
     from entrob.suite.declaration import claim
     from entrob.sweep import runner
@@ -192,7 +194,7 @@ def _check_folder(what: Any, root: Path, resume: bool) -> None:
 
     if not isinstance(what, Experiment):
         return claim(what, root)
-    runner.check(what, Store(root), resume)
+    runner.check(what, Store(root))
     return None
 
 

@@ -170,6 +170,15 @@ def read_tree(path: Path, like: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
+def _version(path: Path) -> tuple[int, int]:
+    """Changes when a file does; raises `Damaged` if there is none."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise Damaged(path, error.strerror or str(error)) from error
+    return found.st_mtime_ns, found.st_size
+
+
 #: What tells the rows of a kind apart, as far as it has these columns.
 _IDENTITY = ("run_id", "frames", "perturbation", "magnitude", "instance")
 
@@ -198,6 +207,7 @@ class Store:
     def __init__(self, root: Path | str):
         self.root = Path(root)
         self._frames: dict[Path, tuple[tuple[int, int], pd.DataFrame]] = {}
+        self._sound: dict[Path, tuple[int, int]] = {}
 
     def read(self, path: Path) -> pd.DataFrame:
         """What `read_frame` reads, once for as long as the file stays as it is; not to be changed.
@@ -205,14 +215,17 @@ class Store:
         Raises:
           Damaged: a checksum fails, or there is no such file.
         """
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise Damaged(path, error.strerror or str(error)) from error
-        version = found.st_mtime_ns, found.st_size
+        version = _version(path)
         if path not in self._frames or self._frames[path][0] != version:
             self._frames[path] = version, read_frame(path)
         return self._frames[path][1]
+
+    def check_sealed(self, path: Path) -> None:
+        """Raise `Damaged` as `read_sealed` does, which reads once for as long as a file stays."""
+        version = _version(path)
+        if self._sound.get(path) != version:
+            read_sealed(path)
+            self._sound[path] = version
 
     def part(self, kind: str, batch: str, suffix: str = ".parquet") -> Path:
         """Path of what one batch produced: ``parts/KIND-BATCH.parquet``."""

@@ -11,7 +11,6 @@ import pandas as pd
 from entrob.persistence.store import (
     Damaged,
     Store,
-    read_sealed,
     write_frame,
     write_tree,
 )
@@ -54,7 +53,7 @@ def missing(experiment: Experiment, store: Store, batch: RunBatch, progress) -> 
         if chunk in done or not path.exists():
             continue
         try:
-            read_sealed(path)
+            store.check_sealed(path)
             kept.append(chunk)
         except Damaged as error:
             progress.warn(f"{error}; this point of the curve stays empty")

@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from entrob.persistence.store import Damaged, Store, read_sealed
+from entrob.persistence.store import Damaged, Store
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import Group, Run, RunBatch, group_methods, known_ids, run_of, runs_of
 
@@ -36,7 +36,7 @@ def finished(experiment: Experiment, store: Store, group: Group) -> list[RunBatc
             if wanted.keys().isdisjoint(rows["run_id"]):
                 continue
             store.read(store.part("curves", name))
-            read_sealed(store.part("policies", name, ".msgpack"))
+            store.check_sealed(store.part("policies", name, ".msgpack"))
         except Damaged as error:
             print(f"warning: {error}; its batch is trained again", file=sys.stderr, flush=True)
             store.drop(name)

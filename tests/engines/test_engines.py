@@ -149,6 +149,15 @@ def test_an_engine_without_its_extra_is_one_line(
     assert ended.value.code == 2 and lines[-1] == f"entrob: {message}"
 
 
+@pytest.mark.parametrize("option", ["--no-resume", "--track=tensorboard"])
+def test_what_other_workers_cannot_do_is_refused(option, tiny_file, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(tiny_file), "--on", "ray", option, "--out", str(tmp_path / "out")])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2 and len(lines) == 1 and option.partition("=")[0] in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_slurm_is_one_line(tiny_file, tmp_path, monkeypatch, capsys):
     pytest.importorskip("submitit")
     monkeypatch.setattr(shutil, "which", lambda name: None)

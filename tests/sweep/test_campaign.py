@@ -1,6 +1,6 @@
 """The fault campaign: whatever happens to a run, its records end with the same bits.
 
-Each test prints how much happened. One worker at a time: two are in `test_workers`.
+Each test prints how much happened (``-s`` shows it).
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -22,7 +23,8 @@ from entrob.sweep.measure import Tester
 pytestmark = pytest.mark.slow
 
 DRIVER = pathlib.Path(__file__).with_name("driver.py")
-KILLS, FULL = 30, 6
+#: By command, and as many of two workers.
+KILLS, FULL = 10, 3
 #: Failures of power in one process, which compiles nothing again.
 FAILURES = 60
 #: Cut into batches, with snapshots, and a grid to be tuned.
@@ -44,8 +46,8 @@ class Campaign:
         text = text.replace("frames = 160", "frames = 480")
         self.file.write_text(text + MORE)
 
-    def start(self, what, when, command, out):
-        """``(exit status, what it complained of)``."""
+    def begin(self, what, when, *arguments):
+        """A process in which something happens, see `driver`."""
         own = {
             **os.environ,
             "JAX_COMPILATION_CACHE_DIR": str(self.cache),
@@ -53,10 +55,19 @@ class Campaign:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         own.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
-        arguments = [command, self.file, "--out", out, "--parallel-runs", "2"]
         arguments = map(str, (sys.executable, DRIVER, what, when, *arguments))
-        done = subprocess.run(list(arguments), env=own, capture_output=True)
-        return done.returncode, done.stderr.decode()
+        return subprocess.Popen(
+            list(arguments), env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def start(self, what, when, command, out):
+        """``(exit status, what it complained of)``."""
+        process = self.begin(what, when, command, *self.arguments(out))
+        error = process.communicate()[1]
+        return process.returncode, error
+
+    def arguments(self, out):
+        return self.file, "--out", out, "--parallel-runs", "2"
 
     def undisturbed(self, command):
         """The folder of a command that nothing happens to, and how many writes it takes."""
@@ -93,7 +104,7 @@ def test_kills_leave_no_trace(campaign, clean, tmp_path):
     """At random writes of training, testing, tuning, gathering and drawing, in a row."""
     command, wanted, writes = clean
     draw, out, kills, rounds = random.Random(15), tmp_path / "out", 0, 0
-    while kills < KILLS // 2:
+    while kills < KILLS:
         status, error = campaign.start("kill", draw.randint(1, writes // 2), command, out)
         if status == 0:  # it had less to do than that
             assert records(out) == records(wanted)
@@ -108,10 +119,42 @@ def test_kills_leave_no_trace(campaign, clean, tmp_path):
     print(f"{command}: {kills} kills, {writes} writes, {rounds + 1} times to the end")
 
 
+def test_kills_of_two_workers_leave_no_trace(campaign, tmp_path):
+    """Whichever is killed is begun again, beside the other."""
+    wanted, _ = campaign.undisturbed("run")
+    draw, out, kills, rounds = random.Random(19), tmp_path / "out", 0, 0
+
+    def worker():
+        what = "kill" if kills < KILLS else "count"
+        when = draw.randint(1, 40) if what == "kill" else tmp_path / f"count-{draw.random()}"
+        return campaign.begin(what, when, "work", out)
+
+    while kills < KILLS:
+        assert campaign.start("count", tmp_path / "planned", "plan", out)[0] == 0
+        workers = [worker(), worker()]
+        while workers:
+            ended = next((w for w in workers if w.poll() is not None), None)
+            if ended is None:
+                time.sleep(0.1)
+                continue
+            workers.remove(ended)
+            if ended.returncode == -signal.SIGKILL:
+                kills += 1
+                workers.append(worker())
+            else:
+                assert ended.returncode == 0, ended.stderr.read()
+        process = campaign.begin("count", tmp_path / "gathered", "gather", out)
+        assert process.wait() == 0
+        assert records(out) == records(wanted)
+        rounds += 1
+        shutil.rmtree(out)
+    print(f"two workers: {kills} kills, {rounds} times to the end")
+
+
 def test_a_full_disk_is_one_line_and_room_ends_it(campaign, clean, tmp_path):
     command, wanted, writes = clean
     draw = random.Random(16)
-    for _ in range(FULL // 2):
+    for _ in range(FULL):
         out = tmp_path / "out"
         status, error = campaign.start("full", draw.randint(1, writes), command, out)
         assert status == 2 and "the disk is full" in error.splitlines()[-1]

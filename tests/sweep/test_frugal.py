@@ -1,10 +1,12 @@
 """What a run asks for is asked for once."""
 
 import collections
+import shutil
 import subprocess
 
 from entrob import cli, envs
 from entrob.persistence import provenance, store
+from entrob.sweep import runner
 
 
 def test_a_run_builds_reads_and_asks_once(tiny_file, tmp_path, monkeypatch):
@@ -25,3 +27,19 @@ def test_a_run_builds_reads_and_asks_once(tiny_file, tmp_path, monkeypatch):
     # Of each batch and kind, when the records are gathered and the report is drawn.
     assert set(read.values()) == {1}
     assert set(read) == {path.name for path in (tmp_path / "out" / "parts").glob("*.parquet")}
+
+
+def test_a_finished_run_asked_for_again_checks_its_policies_once(
+    whole, tiny, tmp_path, monkeypatch
+):
+    checked, read_sealed = collections.Counter(), store.read_sealed
+    root = shutil.copytree(whole, tmp_path / "out")
+
+    def counted(path):
+        checked[path.name] += 1
+        return read_sealed(path)
+
+    monkeypatch.setattr(store, "read_sealed", counted)
+    runner.run(tiny, store.Store(root), "entrob run tiny")
+    assert checked == {path.name: 1 for path in (root / "parts").glob("policies-*")}
+    assert len(checked) == 2
