@@ -5,6 +5,7 @@ And the tiny experiment that tests of the sweep and of the command line share.
 
 import contextlib
 import ctypes
+import functools
 import gc
 import itertools
 import os
@@ -15,6 +16,7 @@ import resource
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 import jax
+import matplotlib.figure
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)  # before entrob: gymnax starts JAX's backend
@@ -25,6 +27,9 @@ def pytest_configure(config):
 
     Those of processes that tests start too.
     """
+    # Where an operation was written stands in no program: a fifth of the time that tracing takes.
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
     if "not slow" in config.option.markexpr:
         jax.config.update("jax_disable_most_optimizations", True)
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "True"
@@ -131,13 +136,24 @@ def cache(tmp_path_factory):
     folder.mkdir(exist_ok=True)
     settings = {
         "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        # To write a program takes longer than to compile a small one.
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
     yield folder
     jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """Figures are built and not drawn, which takes seconds for every report."""
+
+    def savefig(figure, sink, *, format, **options):
+        sink.write(f"a figure as {format}".encode())
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
 
 
 @pytest.fixture(scope="session")
@@ -219,3 +235,31 @@ def interrupt_at():
         monkeypatch.setattr(owner, name, function)
 
     return patch_in
+
+
+_trainers = {}
+
+
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """Equal programs are built once for all tests; for those whose code is entrob's own."""
+    from entrob.sweep import measure, worker
+
+    real = worker.compiled
+
+    def compiled(experiment, prog, batch):
+        key = experiment.hash, batch.group.key, worker.padded(len(batch.runs))
+        if key not in _trainers:
+            _trainers[key] = real(experiment, prog, batch)
+        return _trainers[key]
+
+    monkeypatch.setattr(worker, "compiled", compiled)
+    monkeypatch.setattr(measure, "Evaluator", _evaluator)
+
+
+@functools.cache
+def _evaluator(*sizes):
+    """One evaluator of so many instances, whose programs are those of the tiny experiment."""
+    from entrob.evaluation.evaluator import Evaluator
+
+    return Evaluator(*sizes)

@@ -165,7 +165,7 @@ def read_tree(path: Path, like: Any) -> Any:
     wanted, structure = jax.tree.flatten(like)
     leaves = [stored.get(str(i)) for i in range(len(wanted))]
     for leaf, want in zip(leaves, wanted):
-        if leaf is None or leaf.shape != np.shape(want) or leaf.dtype != np.asarray(want).dtype:
+        if leaf is None or leaf.shape != want.shape or leaf.dtype != want.dtype:
             raise Damaged(path, "of another network or version")
     return jax.tree.unflatten(structure, leaves)
 

@@ -173,8 +173,10 @@ def read_policies(path: Path, count: int, prog: Program) -> Any:
     Raises:
       Damaged: the file cannot be read, or holds policies of another network.
     """
-    policy = prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).policy
-    like = jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), policy)
+    begin = lambda: prog.agent.init(jax.random.PRNGKey(0), None, prog.env_params).policy
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), jax.eval_shape(begin)
+    )
     return read_tree(path, like)
 
 

@@ -9,7 +9,7 @@ from entrob.persistence import provenance, store
 from entrob.sweep import runner
 
 
-def test_a_run_builds_reads_and_asks_once(tiny_file, tmp_path, monkeypatch):
+def test_a_run_builds_reads_and_asks_once(tiny_file, tmp_path, monkeypatch, sketched):
     built, read, asked = [], collections.Counter(), []
     build, read_frame, run = envs.build, store.read_frame, subprocess.run
 
@@ -29,9 +29,7 @@ def test_a_run_builds_reads_and_asks_once(tiny_file, tmp_path, monkeypatch):
     assert set(read) == {path.name for path in (tmp_path / "out" / "parts").glob("*.parquet")}
 
 
-def test_a_finished_run_asked_for_again_checks_its_policies_once(
-    whole, tiny, tmp_path, monkeypatch
-):
+def test_a_finished_run_checks_its_policies_once(whole, tiny, tmp_path, monkeypatch):
     checked, read_sealed = collections.Counter(), store.read_sealed
     root = shutil.copytree(whole, tmp_path / "out")
 
@@ -41,5 +39,4 @@ def test_a_finished_run_asked_for_again_checks_its_policies_once(
 
     monkeypatch.setattr(store, "read_sealed", counted)
     runner.run(tiny, store.Store(root), "entrob run tiny")
-    assert checked == {path.name: 1 for path in (root / "parts").glob("policies-*")}
-    assert len(checked) == 2
+    assert checked and checked == {p.name: 1 for p in (root / "parts").glob("policies-*")}
