@@ -37,6 +37,15 @@ def _head(outputs: int) -> nn.Dense:
     return nn.Dense(outputs, kernel_init=orthogonal(0.01))
 
 
+def _in_rows(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """A layer on every row of an array: float32[..., K] -> float32[..., F].
+
+    Given more than two axes, XLA's CPU backend transposes the gradient of all rows before it
+    multiplies, which costs as much as the product.
+    """
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
 class PatchConv(nn.Module):
     """A square convolution without padding, as patches and one matrix product.
 
@@ -54,7 +63,8 @@ class PatchConv(nn.Module):
         height, width = (x.shape[axis] - self.size + 1 for axis in (-3, -2))
         offsets = [(i, j) for i in range(self.size) for j in range(self.size)]
         patches = [x[..., i : i + height, j : j + width, :] for i, j in offsets]
-        return nn.Dense(self.features, kernel_init=_conv_init)(jnp.concatenate(patches, axis=-1))
+        product = nn.Dense(self.features, kernel_init=_conv_init)
+        return _in_rows(product, jnp.concatenate(patches, axis=-1))
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
@@ -171,7 +181,8 @@ class LSTM(nn.Module):
     @nn.compact
     def __call__(self, carry, observation: jax.Array, is_first: jax.Array):
         def layer(x: jax.Array, width: int, **options) -> jax.Array:
-            return nn.Dense(width, dtype=self.products, **options)(x).astype(jnp.float32)
+            product = nn.Dense(width, dtype=self.products, **options)
+            return _in_rows(product, x).astype(jnp.float32)
 
         x = observation.reshape(*observation.shape[:2], -1).astype(jnp.float32)
         for _ in range(2):
@@ -184,6 +195,6 @@ class LSTM(nn.Module):
 
         def tower(width_out: int, scale: float) -> jax.Array:
             hidden = nn.relu(layer(hs, self.width))
-            return nn.Dense(width_out, kernel_init=orthogonal(scale))(hidden)
+            return _in_rows(nn.Dense(width_out, kernel_init=orthogonal(scale)), hidden)
 
         return tower(self.outputs, 0.01), tower(1, 1.0)[..., 0], (cs, hs)

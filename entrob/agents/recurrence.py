@@ -90,10 +90,11 @@ def _backward(products, residuals, cotangents):
     nothing = jax.tree.map(jnp.zeros_like, carry)
     dmemory, dgates = jax.lax.scan(step, nothing, steps, reverse=True)
     dgates = jnp.concatenate(dgates, axis=-1)
+    # Of rows: with two axes to sum over, XLA's CPU backend transposes one factor first.
     weights = jnp.einsum(
-        "tnw,tng->wg",
-        h_before.astype(products),
-        dgates.astype(products),
+        "rw,rg->wg",
+        h_before.reshape(-1, h_before.shape[-1]).astype(products),
+        dgates.reshape(-1, dgates.shape[-1]).astype(products),
         preferred_element_type=recurrent.dtype,
     )
     return weights, dgates, dmemory, None

@@ -84,6 +84,8 @@ def setup(devices: int | None = None) -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "entrob" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # No profile is taken here that shows where an operation was written, which takes time to trace.
+    jax.config.update("jax_traceback_in_locations_limit", 0)
     # Whatever JAX_ENABLE_X64 says; the theory asks for 64 bits where it needs them.
     jax.config.update("jax_enable_x64", False)
     try:
