@@ -212,7 +212,7 @@ def test_pushers_table_is_the_exported_one():
     both = pd.concat([nominal, read("success")])
     success = both.set_index(["perturbation", "method"]).success
     measures = read("measures").set_index(["measure", "condition", "method"])
-    methods = ("none", "state_entropy")
+    methods = ("none", "policy_entropy", "state_entropy")
     for condition in ("nominal", "wall"):
         cells = [f"{success[condition, m]:.3f} | {paper[condition, m]:.3f}" for m in methods]
         assert f"| {condition} | {' | '.join(cells)} |" in text(PUSHER)
@@ -222,15 +222,17 @@ def test_pushers_table_is_the_exported_one():
     cells = [f"{success['goal_shift', m]:.3f} | –" for m in methods]
     assert f"| goal shift, 0.15 m | {' | '.join(cells)} |" in text(PUSHER)
     for name in ("action_delay", "puck_mass"):
-        state, none = (success[name, m] for m in reversed(methods))
+        none, policy, state = (success[name, m] for m in methods)
         assert re.search(rf"{state:.3f} against\s+{none:.3f}", text(PUSHER))
+    assert f"(policy entropy: {policy:.3f})" in text(PUSHER)
     front = " ".join(text("README.md").split())
     for method, pair in {
         "none": "{:.3f} nominal and {:.3f} behind the wall",
-        "state_entropy": "{:.3f} and {:.3f}",
+        "policy_entropy": "with policy entropy {:.3f} and {:.3f}",
+        "state_entropy": "with state entropy {:.3f} and {:.3f}",
     }.items():
         assert pair.format(success["nominal", method], success["wall", method]) in front
-    assert numbers.ours_n.eq(3).all() and "**Three seeds of two methods so far**" in text(PUSHER)
+    assert numbers.ours_n.eq(3).all() and "**Three seeds so far**" in text(PUSHER)
     wall = both.set_index(["perturbation", "method"]).loc[("wall", "state_entropy")]
     assert f"[{wall.success_low:.2f}, {wall.success_high:.2f}]" in text(PUSHER)
     for condition in ("nominal", "wall"):
