@@ -34,9 +34,9 @@ class Context(struct.PyTreeNode):
     Attributes:
       progress: float32[], fraction of training done, in [0, 1).
       gamma: float32[], the agent's discount.
-      reward_scale: float32[], what rewards were divided by; 1 without normalization. With statistics
-        per environment float32[N], as they are after the rollout, and their mean in hooks that see
-        minibatches.
+      reward_scale: float32[], what rewards were divided by; 1 without normalization. Where
+        environments have statistics of their own float32[N], as they are after the rollout, and
+        the mean of these in hooks that see minibatches.
       trust: float32[] in [0, 1], what PPO multiplies its standardized advantages by, see
         `entrob.agents.estimate.trust`; 1 until known.
       finite: the tables that `Rollout.index` points into, or None.
@@ -59,8 +59,8 @@ class Rollout(struct.PyTreeNode):
     """T steps of N environments, as the regularizers of one run see them.
 
     Attributes:
-      obs: [T, N, ...], observations the actions were chosen on; standardized where environments have
-        statistics of their own.
+      obs: [T, N, ...], observations the actions were chosen on; standardized where environments
+        have statistics of their own.
       features: float32[T, N, q], the environment's entropy features of the same states.
       time: int32[T, N], steps since the episode began.
       action: int32[T, N], or raw float32[T, N, d] (see `entrob.distributions`).

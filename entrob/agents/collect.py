@@ -133,8 +133,8 @@ def collect(
             "length_sum": jnp.where(done, length, 0).sum(),
         }
         if own:
-            own, reward = own.see(next_obs, jnp.ones(n, bool)).pay(reward, terminated, context.gamma)
-            next_obs, own = own.standardize(next_obs), own.see(new_obs, done)
+            own, next_obs, reward = own.step(next_obs, reward, terminated, context.gamma)
+            own = own.see(new_obs, done)
         seen = seen if own else None
         log_prob = sampled.drawn_log_prob(action)
         acted = (obs, seen, env_state, time, action, log_prob, dist, value, reward)

@@ -79,11 +79,15 @@ class Gaussian(NamedTuple):
     log_prob: str = "exact"
 
 
+#: By the paper's text.
+PAPER = Gaussian()
+
+
 def make_model(
     env: Any,
     network: str | nn.Module | None = None,
     space: Any = None,
-    gaussian: Gaussian = Gaussian(),
+    gaussian: Gaussian = PAPER,
 ) -> Model:
     """The policy of an environment.
 
@@ -160,7 +164,7 @@ def _head(env, space, gaussian: Gaussian) -> tuple[int, Callable]:
     """How many numbers parametrize the action distribution, and what it is."""
     if isinstance(space, spaces.Discrete):
         for name, value in gaussian._asdict().items():
-            if value != Gaussian._field_defaults[name]:
+            if value != getattr(PAPER, name):
                 raise EntrobError(f"{env.name}: {name} = {value!r} is for continuous actions")
         return int(space.n), Categorical
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:

@@ -116,17 +116,25 @@ class PerEnvironment(NamedTuple):
         average = Average(self.observation.mean, _variance(self.observation))
         return jnp.clip(standardize(average, observation), -BOUND, BOUND)
 
-    def pay(self, reward: jax.Array, terminated: jax.Array, gamma: jax.Array):
-        """Statistics after a step, and its rewards in units of `scale`, clipped to ±`BOUND`.
+    def step(
+        self, observation: jax.Array, reward: jax.Array, terminated: jax.Array, gamma: jax.Array
+    ) -> tuple["PerEnvironment", jax.Array, jax.Array]:
+        """Statistics after a step, and what it led to in their units.
 
         Args:
+          observation: [N, ...], after the step, before any reset.
           reward: float32[N].
-          terminated: bool[N], after the step; the sum begins anew with its reward.
+          terminated: bool[N], after the step; the sum of rewards begins anew with its reward.
           gamma: float32[], discount.
+
+        Returns:
+          ``(PerEnvironment, observation, reward)``, the last two clipped to ±`BOUND`.
         """
         running = gamma * jnp.where(terminated, 0.0, self.running) + reward
-        new = self._replace(discounted=_one_more(self.discounted, running), running=running)
-        return new, jnp.clip(reward / new.scale, -BOUND, BOUND)
+        new = self.see(observation, jnp.ones_like(terminated))._replace(
+            discounted=_one_more(self.discounted, running), running=running
+        )
+        return new, new.standardize(observation), jnp.clip(reward / new.scale, -BOUND, BOUND)
 
     @property
     def scale(self) -> jax.Array:

@@ -32,25 +32,34 @@ class Drifting(environment.EnvState):
     place: jax.Array
 
 
+def moved(place, np=np):
+    """Where a place [..., 2] goes on to."""
+    return place + np.cos(7.0 * place)
+
+
+def shown(place, np=np):
+    """The observation [..., 3] of a place: one number of a large spread, one of none."""
+    return np.stack([place[..., 0], 100.0 * place[..., 1], 5.0 + 0.0 * place[..., 0]], -1)
+
+
 class Drift(Environment):
-    """A walk that no action moves; a reward of any size; an episode ends by chance or after 7."""
+    """A walk that no action moves; a reward of any size; it ends here and there, or is cut at 4."""
 
     @property
     def default_params(self):
-        return environment.EnvParams(max_steps_in_episode=7)
+        return environment.EnvParams(max_steps_in_episode=4)
 
     def reset_env(self, key, params):
-        state = Drifting(time=jnp.int32(0), place=jax.random.normal(key, (3,)))
+        state = Drifting(time=jnp.int32(0), place=jax.random.normal(key, (2,)))
         return self.get_obs(state), state
 
     def step_env(self, key, state, action, params):
-        move = jax.random.normal(key, (3,))
-        state = Drifting(time=state.time + 1, place=state.place + move)
-        reward = 30.0 * move[0] - action[0]
-        return self.get_obs(state), state, reward, move[1] > 1.2, {}
+        state = Drifting(time=state.time + 1, place=moved(state.place, jnp))
+        reward = 30.0 * state.place[0]
+        return self.get_obs(state), state, reward, state.place[1] > 1.2, {}
 
     def get_obs(self, state, params=None, key=None):
-        return state.place * jnp.array([1.0, 100.0, 0.0]) + 5.0
+        return shown(state.place, jnp)
 
     def action_space(self, params=None):
         return spaces.Box(-1.0, 1.0, (1,), jnp.float32)
@@ -138,15 +147,18 @@ def test_the_smooth_bound_and_its_gradient():
     obs = jnp.ones((1, 3))
     params = model.init(jax.random.key(0), obs)
     params["params"]["Dense_2"]["bias"] = jnp.array([0.0, 2.0])
-    log_std = lambda model: float(model.sequence(PolicyParams(params), (), obs, None)[0].log_std[0, 0])
-    raw = 2.0 + log_std(clipped) - 1.2  # the clip hides the number: it is 2 but for 0.01 weights
+    log_std = lambda model: float(
+        model.sequence(PolicyParams(params), (), obs, None)[0].log_std[0, 0]
+    )
     assert log_std(clipped) == pytest.approx(1.2)
-    assert log_std(model) == pytest.approx(-5 + 3.1 * (np.tanh(raw) + 1), abs=0.02)
+    assert log_std(model) == pytest.approx(-5 + 3.1 * (np.tanh(2.0) + 1), abs=0.02)
 
 
 def test_the_normals_entropy_is_counted_before_tanh():
     mean, log_std = [[3.0, -1.0], [0.0, 0.0]], [[1.2, -2.0], [0.5, 1.2]]
-    make = lambda *settings: TanhNormal(jnp.float32(mean), jnp.float32(log_std), LOW, HIGH, *settings)
+    make = lambda *settings: TanhNormal(
+        jnp.float32(mean), jnp.float32(log_std), LOW, HIGH, *settings
+    )
     expected = stats.norm.entropy(mean, np.exp(log_std)).sum(-1)
     np.testing.assert_allclose(make("normal").counted_entropy(), expected, rtol=1e-5)
     np.testing.assert_array_equal(make().counted_entropy(), make().entropy())
@@ -200,19 +212,20 @@ class Running:
     def std(self):
         return np.sqrt(self.var + 1e-8)
 
+    def __call__(self, x):
+        return np.clip((x - self.mean) / self.std, -10, 10)
+
 
 N, T = 3, 20
 
 
 @functools.cache
 def rollouts():
-    """Two rollouts as they are, and the same ones in units of each environment's statistics."""
+    """A model, and two rollouts: as they are, and in units of each environment's statistics."""
     spec = Spec(ENV, chain(), "mlp", "ppo", num_envs=N, num_steps=T,
                 normalize=True, statistics="environment")  # fmt: skip
     agent = make_agent(spec)
     policy = PolicyParams(agent.model.init(jax.random.key(5), jnp.zeros((1, 3))))
-    # So that neither how it sees nor what it is paid moves the walk: its actions are all 0.
-    still = lambda dist: dist.replace(mean=0 * dist.mean, log_std=0 * dist.log_std - 30)
 
     @jax.jit
     def two(key):
@@ -220,44 +233,211 @@ def rollouts():
 
         def roll(loop, key):
             where, own = loop
-            where, rollout, next_value, *_, own = collect(
-                agent.build, PARAMS, Context(0.0, 0.9), policy, still, where, key, own=own
+            where, rollout, next_value, _, _, own = collect(
+                agent.build, PARAMS, Context(0.0, 0.9), policy, lambda d: d, where, key, own=own
             )
-            return (where, own), (rollout, next_value, own)
+            return (where, own), (rollout.replace(context=None), next_value)
 
-        keys = jax.random.split(jax.random.key(7))
-        raw = jax.lax.scan(roll, (state.rollout_state, ()), keys)[1][0]
-        own = jax.lax.scan(roll, (state.rollout_state, state.normalizer), keys)[1]
-        return state, raw, *own
+        keys, where = jax.random.split(jax.random.key(7)), state.rollout_state
+        raw, _ = jax.lax.scan(roll, (where, ()), keys)[1]
+        (_, own), (rollout, value) = jax.lax.scan(roll, (where, state.normalizer), keys)
+        in_rows = jax.tree.map(lambda x: x.reshape(2 * T, *x.shape[2:]), (raw, rollout, value))
+        return *in_rows, own
 
-    return agent, policy, two(jax.random.PRNGKey(3))
+    return agent.model, policy, jax.tree.map(np.asarray, two(jax.random.PRNGKey(3)))
 
 
 def test_each_environment_has_statistics_of_its_own():
-    agent, policy, (_, raw, rollout, next_value, own) = rollouts()
-    raw, rollout, own = jax.tree.map(np.asarray, (raw, rollout, own))
-    flat = lambda x: x.reshape(2 * T, *x.shape[2:])
-    obs, reward = flat(raw.obs), flat(raw.reward)
-    terminated, truncated = flat(raw.terminated), flat(raw.truncated)
-    assert terminated[:-1].any(0).all() and truncated[:-1].any(0).all()
-    np.testing.assert_array_equal(flat(rollout.terminated), terminated)
-    np.testing.assert_array_equal(raw.features, rollout.features)
+    model, policy, (raw, rollout, next_value, own) = rollouts()
+    place = raw.obs[..., :2] / [1.0, 100.0]
+    done = raw.terminated | raw.truncated
+    assert raw.terminated[:-1].any(0).all() and (raw.truncated & ~raw.terminated)[:-1].any(0).all()
+    np.testing.assert_array_equal(rollout.terminated, raw.terminated)
+    np.testing.assert_array_equal(rollout.features, raw.features)
+    following = np.zeros_like(raw.obs)
     for n in range(N):
         seen, paid, total = Running(3), Running(()), 0.0
-        seen.see(obs[0, n])
+        seen.see(raw.obs[0, n])
         for t in range(2 * T):
-            shown = np.clip((obs[t, n] - seen.mean) / seen.std, -10, 10)
-            np.testing.assert_allclose(flat(rollout.obs)[t, n], shown, rtol=2e-3, atol=2e-3)
-            total = 0.9 * total * (1 - terminated[t, n]) + reward[t, n]
+            np.testing.assert_allclose(rollout.obs[t, n], seen(raw.obs[t, n]), atol=5e-3)
+            total = 0.9 * total * (1 - raw.terminated[t, n]) + raw.reward[t, n]
             paid.see(total)
-            given = np.clip(reward[t, n] / paid.std, -10, 10)
-            np.testing.assert_allclose(flat(rollout.reward)[t, n], given, rtol=1e-3, atol=1e-4)
-            # The last observation of an episode counts, and that of the reset does.
-            if t + 1 < 2 * T:
-                done = terminated[t, n] or truncated[t, n]
-                if done:
-                    seen.see(last_of(raw, t, n))
-                seen.see(obs[t + 1, n])
-        np.testing.assert_allclose(own.discounted.mean[-1, n], paid.mean, rtol=1e-3)
-        scale = np.sqrt(own.discounted.m2[-1, n] / own.discounted.count[-1, n] + 1e-8)
-        np.testing.assert_allclose(scale, paid.std, rtol=1e-3)
+            given = np.clip(raw.reward[t, n] / paid.std, -10, 10)
+            np.testing.assert_allclose(rollout.reward[t, n], given, rtol=1e-3, atol=1e-4)
+            # The last observation of an episode counts, and so does that of the reset.
+            last = shown(moved(place[t, n]))
+            seen.see(last)
+            following[t, n] = seen(last)
+            if t + 1 < 2 * T and done[t, n]:
+                seen.see(raw.obs[t + 1, n])
+        assert own.discounted.count[n] == pytest.approx(2 * T)
+        np.testing.assert_allclose(own.scale[n], paid.std, rtol=1e-3)
+    # The value of the true next observation, as it would have been seen.
+    values = model.sequence(policy, (), jnp.float32(following), None)[1]
+    np.testing.assert_allclose(next_value, values, atol=5e-3)
+
+
+def test_the_constant_number_is_not_blown_up_by_rounding():
+    """Its variance is what the first 1e-4 values leave, not what rounding does."""
+    *_, (_, rollout, _, own) = rollouts()
+    assert (own.observation.m2[:, 2] > 0).all() and (rollout.obs[..., 2] > 0).all()
+    np.testing.assert_allclose(rollout.obs[1:, :, 2], 0.0, atol=0.1)
+
+
+def test_a_test_sees_the_mean_statistics_unclipped():
+    *_, own = rollouts()[2]
+    moments = own.observation
+    mean, variance = moments.mean.mean(0), (moments.m2 / moments.count[:, None]).mean(0)
+    far = np.float32([[1e4, -3.0, 5.0]])
+    seen = standardize(own.tested, far)
+    np.testing.assert_allclose(seen, (far - mean) / np.sqrt(variance + 1e-8), rtol=1e-4)
+    assert float(seen.max()) > 10
+
+
+def test_a_reset_counts_only_where_an_episode_ended():
+    own = PerEnvironment.begin(jnp.ones((2, 1)))
+    after = own.see(jnp.full((2, 1), 9.0), jnp.array([True, False]))
+    np.testing.assert_allclose(after.observation.count, [2.0001, 1.0001], rtol=1e-6)
+    assert float(after.observation.mean[0, 0]) == pytest.approx(5.0, rel=1e-3)
+    np.testing.assert_array_equal(after.observation.mean[1], own.observation.mean[1])
+
+
+def test_a_bonus_is_in_units_of_its_own_environments_rewards():
+    part = state_entropy(statistic="kth", normalizer="reward_std")
+    raw, rollout, *_ = rollouts()[2]
+    rollout = raw.replace(features=jnp.asarray(raw.obs[..., :2]))
+    bonus = lambda scale: part.reward(
+        None, part.init(None, None, None),
+        rollout.replace(context=Context(0.0, 0.9, scale)), 2.0)[0]  # fmt: skip
+    scale = jnp.array([0.5, 1.0, 4.0])
+    np.testing.assert_allclose(bonus(scale), bonus(jnp.float32(1.0)) / scale, rtol=1e-6)
+    assert float(bonus(scale).max()) > 0
+    # Steps of a minibatch are of any environment.
+    assert float(Context(0.0, 0.9, scale).of_minibatches().reward_scale) == pytest.approx(5.5 / 3)
+    one = Context(0.0, 0.9, jnp.float32(2.0))
+    assert one.of_minibatches() is one
+
+
+def of_code(*parts, **settings):
+    """A small agent with all of the code's settings but those that are given."""
+    own = {**REFERENCE, "network": ReferenceLSTM(2, width=8), **settings}
+    return make_agent(
+        Spec(ENV, chain(policy_entropy(), state_entropy(normalizer="reward_std"), *parts),
+             algorithm="ppo", num_envs=4, num_steps=8, epochs=2, minibatches=2,
+             **{"normalize": True, **own})
+    )  # fmt: skip
+
+
+def trained(agent, hypers, updates=2):
+    """Final states and curves of runs side by side, by their hypers."""
+    runs = jax.tree.map(lambda *x: jnp.stack(jnp.float32(x)), *hypers)
+
+    @jax.jit
+    def all_of(hypers):
+        def one(hyper):
+            state = agent.init(jax.random.PRNGKey(0), hyper, PARAMS)
+            return agent.train_chunk(state, hyper, PARAMS, updates)
+
+        return jax.vmap(one)(hypers)
+
+    return jax.tree.map(np.asarray, all_of(runs))
+
+
+SPREAD = Regularizer(
+    "spread", loss=lambda key, state, policy, batch, coef: coef * jax.lax.stop_gradient(
+        jnp.std(batch.advantage, ddof=1) / batch.context.trust)
+)  # fmt: skip
+NORMAL = Regularizer(
+    "normal", loss=lambda key, state, policy, batch, coef: coef * jax.lax.stop_gradient(
+        jnp.mean(policy.dist.log_std.sum(-1) + 0.5 * np.log(2 * np.pi * np.e)))
+)  # fmt: skip
+NAMES = ("policy_entropy", "state_entropy", "spread", "normal")
+
+
+def test_all_of_it_trains_and_each_part_acts():
+    agent = of_code(SPREAD, NORMAL)
+    still = {name: {**dict.fromkeys(NAMES, 0.0), name: 1.0} for name in NAMES}
+    cases = [Hyper(learning_rate=0.0, total_updates=2, coefs=coefs) for coefs in still.values()]
+    coefs = {**dict.fromkeys(NAMES, 0.0), "policy_entropy": 0.1, "state_entropy": 0.5}
+    cases.append(Hyper(learning_rate=1e-3, total_updates=2, coefs=coefs))
+    state, curves = trained(agent, cases)
+    assert all(np.isfinite(curves[name]).all() for name in curves if name != "activity")
+    assert (state.diverged_at == -1).all()
+    entropy, bonus, spread, normal, learned = range(5)
+    loss = curves["regularizer_loss"]
+    # Standardized by the sample's deviation; the curve and the bonus count the normal's entropy.
+    np.testing.assert_allclose(loss[spread], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(loss[normal], curves["policy_entropy"][normal], rtol=1e-5)
+    np.testing.assert_allclose(loss[entropy], -curves["policy_entropy"][entropy], rtol=1e-5)
+    assert (curves["bonus_mean"][bonus] > 0).all() and not curves["bonus_mean"][spread].any()
+    # Without steps the learner meets the policy that acted: the same observations and memories.
+    np.testing.assert_allclose(curves["kl"][:learned], 0.0, atol=1e-6)
+    assert (curves["kl"][learned] > 0).all()
+    # Nothing of an episode is bootstrapped, and statistics are each environment's.
+    assert state.normalizer.discounted.count.shape == (5, 4)
+    moved = jax.tree.map(lambda x: np.abs(x[learned] - x[spread]).max(), state.network)
+    assert all(change > 0 for change in jax.tree.leaves(moved["params"]["Dense_7"]))
+
+
+def difference(**settings):
+    """The largest one of networks after an update without parts and with parts of coefficient 0."""
+    one = lambda coefs: [Hyper(learning_rate=1e-3, total_updates=2, coefs=coefs)]
+    agent = of_code(**settings)
+    bare = make_agent(agent.spec._replace(regularizer=chain()))
+    off, _ = trained(agent, one(dict.fromkeys(NAMES[:2], 0.0)), updates=1)
+    none, _ = trained(bare, one({}), updates=1)
+    gaps = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), off.network, none.network)
+    return max(jax.tree.leaves(gaps))
+
+
+def test_coefficients_of_0_are_none_with_all_of_it():
+    assert difference() < 1e-6
+
+
+@pytest.mark.slow  # two programs each
+@pytest.mark.parametrize("name", REFERENCE)
+def test_coefficients_of_0_are_none_under_each_setting(name):
+    usual = {**{k: words[0] for k, words in CHOICES.items()}, "network": "mlp"}
+    own = {name: ReferenceLSTM(2, width=8) if name == "network" else REFERENCE[name]}
+    assert difference(**{**usual, **own}) < 1e-6
+
+
+def test_a_policy_of_all_of_it_survives_saving(tmp_path):
+    settings = {"network": "lstm-reference", "log_std": "tanh"}
+    agent = make_agent(Spec(make("gymnax:Pendulum-v1")[0], normalize=True,
+                            statistics="environment", num_envs=2, **settings))  # fmt: skip
+    obs, model = jax.random.normal(jax.random.key(0), (2, 3)), agent.model
+    tested = PerEnvironment.begin(obs).see(2 * obs, jnp.ones(2, bool)).tested
+    weights = PolicyParams(model.init(jax.random.key(1), obs), tested)
+    policy = entrob.Policy("gymnax:Pendulum-v1", weights, **settings)
+    policy.save(tmp_path)
+    again = read_policy(tmp_path)
+    assert again.log_std == "tanh" and type(again.weights.moments) is type(tested)
+    dists = [
+        one.model.step(one.weights, one.model.init_carry(2), 30.0 * obs, jnp.ones(2, bool))[0]
+        for one in (policy, again)
+    ]
+    np.testing.assert_array_equal(dists[0].log_std, dists[1].log_std)
+    np.testing.assert_array_equal(dists[0].mean, dists[1].mean)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"log_std": "tanh"}, "log_std = 'tanh' is for continuous actions"),
+        ({"entropy_of": "normal"}, "entropy_of = 'normal' is for continuous actions"),
+        ({"log_prob": "atanh"}, "log_prob = 'atanh' is for continuous actions"),
+        ({"network": "lstm-reference"}, "'lstm-reference' is for continuous actions"),
+        ({"advantage_std": "sample"}, "advantage_std is for the algorithm 'ppo'"),
+        ({"statistics": "environment"}, "are for normalize = true"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings, message):
+    with pytest.raises(EntrobError, match=message):
+        make_agent(Spec(make("gymnax:CartPole-v1")[0], **settings))
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_unknown_words_are_refused(name):
+    with pytest.raises(ValueError, match=f"unknown {name} 'other': {CHOICES[name][0]} or"):
+        make_agent(Spec(ENV, **{name: "other"}))

@@ -125,7 +125,8 @@ def build_adversary(
     spec = spec._replace(regularizer=Chain(()))
     made = lambda model: Build(spec, Chain(()), model, optimizer)
     if declared.kind not in FORCES:
-        return AdversaryBuild(declared, made(make_model(env, spec.network, gaussian=spec.gaussian)), ())
+        model = make_model(env, spec.network, gaussian=spec.gaussian)
+        return AdversaryBuild(declared, made(model), ())
     if not isinstance(env, DisturbedEnvironment):
         raise EntrobError(f"make {env.name} with entrob.make(id, disturbed=True): forces act on it")
     unit = env.disturbance_space().high
