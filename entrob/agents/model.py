@@ -120,11 +120,11 @@ def make_model(
                 f"{env.name}: network {network!r} sees images [H, W, C], and observations have "
                 f"shape {list(shape)}"
             )
-        if network in CONTINUOUS and distribution is Categorical:
-            raise EntrobError(f"{env.name}: network {network!r} is for continuous actions")
         network = NETWORKS[network](size)
         if isinstance(network, MLP):
             network = network.clone(axes=len(shape))
+    if isinstance(network, ReferenceLSTM) and distribution is Categorical:
+        raise EntrobError(f"{env.name}: network 'lstm-reference' is for continuous actions")
     if hasattr(network, "init_carry"):
         return _recurrent(network, distribution)
     return _feedforward(network, distribution)
@@ -142,9 +142,6 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 
 #: Those with a memory.
 RECURRENT = ("lstm", "lstm-bf16", "lstm-reference")
-
-#: Those of which each half of the head is a tower of its own.
-CONTINUOUS = ("lstm-reference",)
 
 #: Those that see images.
 IMAGES = ("minigrid", "minatar")
