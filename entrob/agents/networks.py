@@ -226,7 +226,8 @@ class ReferenceLSTM(LSTM):
             return nn.relu(self._layer(x, self.width, kernel_init=orthogonal(2**0.5)))
 
         def tower(x: jax.Array, width_out: int, last: nn.initializers.Initializer) -> jax.Array:
-            return _in_rows(nn.Dense(width_out, kernel_init=last), hidden(x))
+            x = hidden(x)
+            return _in_rows(nn.Dense(width_out, kernel_init=last), x)
 
         size, shared = self.outputs // 2, hidden(hs)
         mean = tower(shared, size, orthogonal(0.01))
