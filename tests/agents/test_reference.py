@@ -78,15 +78,16 @@ def dense(weights, name, x):
 
 @pytest.fixture(scope="module")
 def network():
-    """The network as a run of Pusher has it, and observations of unit spread."""
-    model = make_model(make("mujoco/pusher")[0], "lstm-reference", gaussian=Gaussian("tanh"))
-    obs = jax.random.normal(jax.random.key(1), (5, 4, 23))
-    return model, jax.jit(model.init)(jax.random.key(0), obs[0]), obs
+    """A small one, its first weights, and observations [4, 3, 2]."""
+    net = ReferenceLSTM(4, width=8)
+    obs, start = jax.random.normal(jax.random.key(1), (4, 3, 2)), jnp.zeros((4, 3), bool)
+    params = jax.jit(net.init)(jax.random.key(0), net.init_carry(3), obs, start)
+    outputs = jax.jit(net.apply)(params, net.init_carry(3), obs, start)
+    return jax.tree.map(np.asarray, params["params"]), np.asarray(obs), outputs
 
 
 def test_the_networks_first_weights(network):
-    _, params, _ = network
-    weights = jax.tree.map(np.asarray, params["params"])
+    weights, *_ = network
     scales = {
         "Dense_0": 2**0.5, "Dense_1": 2**0.5, "Dense_2": 0.5,  # encoder, inputs of the gates
         "Dense_3": 2**0.5, "Dense_4": 2**0.5, "Dense_5": 0.01,  # shared layer, tower of the mean
@@ -97,35 +98,20 @@ def test_the_networks_first_weights(network):
         small = kernel if kernel.shape[0] <= kernel.shape[1] else kernel.T
         scale = scales.get(name, 0.5)
         np.testing.assert_allclose(small @ small.T, scale**2 * np.eye(len(small)), atol=1e-5)
-    np.testing.assert_array_equal(weights["Dense_7"]["kernel"], np.full((256, 7), 0.2, np.float32))
+    np.testing.assert_array_equal(weights["Dense_7"]["kernel"], np.full((8, 2), 0.2, np.float32))
     assert not any(layer["bias"].any() for name, layer in weights.items() if name != "recurrent")
     assert len(weights) == 11
 
 
-def test_the_first_spread_is_near_its_upper_bound_and_actions_near_theirs(network):
-    model, params, obs = network
-    start = jnp.zeros((5, 4), bool).at[0].set(True)
-    dist, value = model.sequence(PolicyParams(params), model.init_carry(4), obs, start)
-    assert dist.mean.shape == dist.log_std.shape == (5, 4, 7) and value.shape == (5, 4)
-    assert float(dist.log_std.min()) > 0.8 and float(dist.log_std.max()) < LOG_STD[1]
-    assert float(jnp.abs(dist.mean).max()) < 0.05
-    share = jnp.abs(jnp.tanh(dist.sample(jax.random.key(2)))) > 0.9
-    assert 0.5 < float(share.mean()) < 0.75  # of a normal of spread e^1.2: 0.66
-
-
-def test_the_network_is_that_of_its_definition():
+def test_the_network_is_that_of_its_definition(network):
     """No shift of the forget gate; a tower each; the critic straight from the memory."""
-    net = ReferenceLSTM(4, width=8)
-    obs, start = jax.random.normal(jax.random.key(1), (4, 3, 2)), jnp.zeros((4, 3), bool)
-    params = net.init(jax.random.key(0), net.init_carry(3), obs, start)
-    head, value, _ = net.apply(params, net.init_carry(3), obs, start)
-    weights = jax.tree.map(np.asarray, params["params"])
+    weights, obs, (head, value, _) = network
     layer = functools.partial(dense, weights)
     hidden = lambda name, x: np.maximum(layer(name, x), 0)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
     c = h = np.zeros((3, 8))
     for t in range(4):
-        x = hidden("Dense_1", hidden("Dense_0", np.asarray(obs[t])))
+        x = hidden("Dense_1", hidden("Dense_0", obs[t]))
         i, f, g, o = np.split(layer("Dense_2", x) + h @ weights["recurrent"], 4, -1)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
@@ -134,6 +120,31 @@ def test_the_network_is_that_of_its_definition():
     log_std = layer("Dense_7", hidden("Dense_6", shared))
     np.testing.assert_allclose(head[-1], np.concatenate([mean, log_std], -1), atol=1e-5)
     np.testing.assert_allclose(value[-1], layer("Dense_9", hidden("Dense_8", h))[:, 0], atol=1e-5)
+
+
+def test_the_first_spread_grows_with_what_is_seen_up_to_its_bound():
+    """Near e^1.2 where all is at ±10, and actions near their bounds; for numbers of spread 1 less."""
+    net = ReferenceLSTM(14)
+    sign = jax.random.bernoulli(jax.random.key(1), shape=(16, 23)) * 2.0 - 1.0
+    scales = jnp.repeat(jnp.array([1.0, 10.0]), 16)[:, None]
+    obs = jnp.broadcast_to(scales * jnp.tile(sign, (2, 1)), (5, 32, 23))
+
+    @jax.jit
+    def first(key):
+        inputs = net.init_carry(32), obs, jnp.zeros((5, 32), bool)
+        head = net.apply(net.init(key, *inputs), *inputs)[0]
+        return jnp.split(head, 2, -1)
+
+    mean, raw = first(jax.random.key(0))
+    log_std = np.asarray(squashed(raw, *LOG_STD))
+    ones, tens = log_std[-1, :16], log_std[-1, 16:]
+    np.testing.assert_array_less(1.15, tens)
+    assert (tens < LOG_STD[1] + 1e-6).all() and float(jnp.abs(mean).max()) < 0.1
+    # Rectified units and weights of 0.2: at no time below the middle, the same in all dimensions.
+    assert (raw >= 0).all() and (ones > -1.9).all() and (ones < tens.min()).all()
+    np.testing.assert_allclose(log_std, np.broadcast_to(log_std[..., :1], log_std.shape), atol=1e-5)
+    u = np.random.default_rng(0).normal(mean[-1, 16:], np.exp(tens), (1000, 16, 7))
+    assert (np.abs(np.tanh(u)) > 0.9).mean() == pytest.approx(0.657, abs=0.02)
 
 
 def test_the_smooth_bound_and_its_gradient():
