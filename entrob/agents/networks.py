@@ -215,7 +215,8 @@ class ReferenceLSTM(LSTM):
     It differs from `LSTM` in that the gates' weights are all orthogonal of scale 0.5, the forget
     gate is not opened, every hidden layer is orthogonal of scale √2, and mean and log standard
     deviation come from a shared layer and a tower each. The last weights of the standard
-    deviation's are all 0.2, so that it begins near its upper bound.
+    deviation's are all 0.2, so that it begins above the middle of its bounds, at the upper one
+    where observations are large.
     """
 
     def _gates(self):
