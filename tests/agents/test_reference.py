@@ -123,7 +123,7 @@ def test_the_network_is_that_of_its_definition(network):
 
 
 def test_the_first_spread_grows_with_what_is_seen_up_to_its_bound():
-    """Near e^1.2, and actions near their bounds, where all numbers are ±10; less where they are ±1."""
+    """Near e^1.2, and actions near their bounds, where all is ±10; less where it is ±1."""
     net = ReferenceLSTM(14)
     sign = jax.random.bernoulli(jax.random.key(1), shape=(16, 23)) * 2.0 - 1.0
     scales = jnp.repeat(jnp.array([1.0, 10.0]), 16)[:, None]
