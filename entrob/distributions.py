@@ -224,7 +224,7 @@ class TanhNormal(struct.PyTreeNode):
 
     def _raised_log_slope(self, u: jax.Array) -> jax.Array:
         """log(|a'(u)| + `SLOPE`)."""
-        return jnp.log(self._scale * (1.0 - jnp.tanh(u) ** 2) + SLOPE)
+        return jnp.logaddexp(self._log_slope(u), math.log(SLOPE))
 
     def _log_slope(self, u: jax.Array, scale: np.ndarray | None = None) -> jax.Array:
         """log |a'(u)| without cancellation where tanh saturates."""
