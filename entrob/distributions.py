@@ -16,6 +16,11 @@ _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
 _NODES = _nodes.astype(np.float32)
 _WEIGHTS = (_weights / _weights.sum()).astype(np.float32)
 
+#: What `TanhNormal.counted_entropy` may be, and how `TanhNormal.log_prob` may score.
+ENTROPY_OF, LOG_PROB = ("action", "normal"), ("exact", "atanh")
+#: Share of the range that ``"atanh"`` takes actions back from, and what it adds to |a'(u)|.
+INSIDE, SLOPE = 0.999, 1e-6
+
 
 @struct.dataclass
 class Categorical:
@@ -49,11 +54,19 @@ class Categorical:
         """log π(action): float32[...] for int32[...] actions."""
         return jnp.take_along_axis(self.log_probs, action[..., None], axis=-1)[..., 0]
 
+    def drawn_log_prob(self, action: jax.Array) -> jax.Array:
+        """`log_prob`."""
+        return self.log_prob(action)
+
     def entropy(self) -> jax.Array:
         """Entropy in nats, in [0, log A]: float32[...]."""
         log_probs = self.log_probs
         # An action of probability 0 adds 0, also where its logit is -inf.
         return -jnp.sum(jnp.where(log_probs > -jnp.inf, jnp.exp(log_probs) * log_probs, 0.0), -1)
+
+    def counted_entropy(self) -> jax.Array:
+        """`entropy`."""
+        return self.entropy()
 
     @property
     def max_entropy(self) -> float:
@@ -91,12 +104,16 @@ class TanhNormal(struct.PyTreeNode):
       mean: float32[..., d], of u.
       log_std: float32[..., d], of u.
       low, high: d numbers each, the bounds of a; static.
+      entropy_of: of `ENTROPY_OF`, see `counted_entropy`; static.
+      scored: of `LOG_PROB`, see `log_prob`; static.
     """
 
     mean: jax.Array
     log_std: jax.Array
     low: tuple[float, ...] = struct.field(pytree_node=False)
     high: tuple[float, ...] = struct.field(pytree_node=False)
+    entropy_of: str = struct.field(pytree_node=False, default="action")
+    scored: str = struct.field(pytree_node=False, default="exact")
 
     @property
     def _scale(self) -> np.ndarray:
@@ -112,10 +129,23 @@ class TanhNormal(struct.PyTreeNode):
         return (1.0 + jnp.tanh(action)) * self._scale + np.array(self.low, np.float32)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Log-density of the executed action: float32[...] for raw float32[..., d]."""
-        z = (action - self.mean) * jnp.exp(-self.log_std)
-        normal = -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)
-        return jnp.sum(normal - self._log_slope(action), -1)
+        """Log-density of the executed action: float32[...] for raw float32[..., d].
+
+        With ``"atanh"`` as the paper's released code scores a stored action a: the normal's density
+        at atanh of a clipped to ±`INSIDE` of the range, over |a'(u)| + `SLOPE`. It is not that of
+        `drawn_log_prob` where an action lies further out.
+        """
+        if self.scored == "exact":
+            return jnp.sum(self._log_normal(action) - self._log_slope(action), -1)
+        reach = math.atanh(INSIDE)  # atanh(clip(tanh(u), ±INSIDE)) without rounding
+        u = jnp.clip(action, -reach, reach)
+        return jnp.sum(self._log_normal(u) - self._raised_log_slope(action), -1)
+
+    def drawn_log_prob(self, action: jax.Array) -> jax.Array:
+        """`log_prob` of an action that has just been drawn, whose u is known: float32[...]."""
+        if self.scored == "exact":
+            return self.log_prob(action)
+        return jnp.sum(self._log_normal(action) - self._raised_log_slope(action), -1)
 
     def entropy(self) -> jax.Array:
         """Differential entropy of the executed action in nats: float32[...].
@@ -127,6 +157,15 @@ class TanhNormal(struct.PyTreeNode):
         u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * _NODES
         slope = jnp.sum(_WEIGHTS * self._log_slope(u, self._scale[:, None]), -1)
         return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e) + slope, -1)
+
+    def counted_entropy(self) -> jax.Array:
+        """What the policy-entropy bonus adds and the training curve shows, in nats: float32[...].
+
+        `entropy`, or with ``"normal"`` that of u, which grows with the spread without bound.
+        """
+        if self.entropy_of == "action":
+            return self.entropy()
+        return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e), -1)
 
     @property
     def max_entropy(self) -> float:
@@ -177,6 +216,15 @@ class TanhNormal(struct.PyTreeNode):
         scales = (1 - alpha) * self.log_std + alpha * other.log_std - 0.5 * jnp.log(mixed)
         distance = alpha * (1 - alpha) * (self.mean - other.mean) ** 2 / (2 * mixed)
         return jnp.sum(scales - distance, -1)
+
+    def _log_normal(self, u: jax.Array) -> jax.Array:
+        """log N(u; μ, σ²) of each dimension: float32[..., d]."""
+        z = (u - self.mean) * jnp.exp(-self.log_std)
+        return -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+
+    def _raised_log_slope(self, u: jax.Array) -> jax.Array:
+        """log(|a'(u)| + `SLOPE`)."""
+        return jnp.logaddexp(self._log_slope(u), math.log(SLOPE))
 
     def _log_slope(self, u: jax.Array, scale: np.ndarray | None = None) -> jax.Array:
         """log |a'(u)| without cancellation where tanh saturates."""

@@ -34,7 +34,9 @@ class Context(struct.PyTreeNode):
     Attributes:
       progress: float32[], fraction of training done, in [0, 1).
       gamma: float32[], the agent's discount.
-      reward_scale: float32[], what rewards were divided by; 1 without normalization.
+      reward_scale: float32[], what rewards were divided by; 1 without normalization. Where
+        environments have statistics of their own float32[N], as they are after the rollout, and
+        the mean of these in hooks that see minibatches.
       trust: float32[] in [0, 1], what PPO multiplies its standardized advantages by, see
         `entrob.agents.estimate.trust`; 1 until known.
       finite: the tables that `Rollout.index` points into, or None.
@@ -46,12 +48,19 @@ class Context(struct.PyTreeNode):
     trust: jax.Array | float = 1.0
     finite: Finite | None = None
 
+    def of_minibatches(self) -> "Context":
+        """The same for steps of which it is not known whose they are."""
+        if jnp.ndim(self.reward_scale) == 0:
+            return self
+        return self.replace(reward_scale=jnp.mean(self.reward_scale))
+
 
 class Rollout(struct.PyTreeNode):
     """T steps of N environments, as the regularizers of one run see them.
 
     Attributes:
-      obs: [T, N, ...], observations the actions were chosen on.
+      obs: [T, N, ...], observations the actions were chosen on; standardized where environments
+        have statistics of their own.
       features: float32[T, N, q], the environment's entropy features of the same states.
       time: int32[T, N], steps since the episode began.
       action: int32[T, N], or raw float32[T, N, d] (see `entrob.distributions`).

@@ -21,9 +21,10 @@ from entrob.agents.collect import RolloutState, begin, collect
 from entrob.agents.estimate import estimate
 from entrob.agents.learn import Learner, learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
-from entrob.agents.normalizer import BOUND, Normalizer
-from entrob.agents.spec import TIME_LIMITS, Build, Hyper, Spec, tabulate
+from entrob.agents.normalizer import BOUND, Normalizer, PerEnvironment
+from entrob.agents.spec import CHOICES, Build, Hyper, Spec, tabulate
 from entrob.envs import adopted
+from entrob.errors import EntrobError
 from entrob.ranges import check
 from entrob.regularizers.chaining import States, chain
 from entrob.rollout import Context, Finite
@@ -41,7 +42,7 @@ class AgentState:
       key: PRNG key.
       network: network parameters; with an adversary, by player: protagonist and adversary.
       opt_state: optimizer state, likewise.
-      normalizer: `Normalizer`, or ``()`` if the spec does not normalize.
+      normalizer: `Normalizer` or `PerEnvironment`, or ``()`` if the spec does not normalize.
       rollout_state: `RolloutState`, where the environments stand.
       regularizers: `Guarded` states by name.
       update: int32[], updates done.
@@ -63,8 +64,8 @@ class AgentState:
 
     @property
     def policy(self) -> PolicyParams:
-        """What acts, and what is saved."""
-        return PolicyParams(self.network, self.normalizer.observation if self.normalizer else ())
+        """What is tested and saved; it also acts in training, unless with statistics of its own."""
+        return PolicyParams(self.network, self.normalizer.tested if self.normalizer else ())
 
 
 class Agent(NamedTuple):
@@ -103,16 +104,23 @@ def make_agent(spec: Spec) -> Agent:
     Raises:
       EntrobError: the environment's actions fit no distribution, the network is unknown, the
         adversary does not fit the environment, or a number of something is not positive.
-      ValueError: unknown algorithm or time limit, or the minibatches do not divide the rollout.
+      ValueError: unknown algorithm or another setting that is none of its words, or the minibatches
+        do not divide the rollout.
     """
     if spec.algorithm not in ("a2c", "ppo"):
         raise ValueError(f"unknown algorithm {spec.algorithm!r}: a2c or ppo")
-    if spec.time_limit not in TIME_LIMITS:
-        raise ValueError(f"unknown time limit {spec.time_limit!r}: {' or '.join(TIME_LIMITS)}")
+    for name, offered in CHOICES.items():
+        if getattr(spec, name) not in offered:
+            words = " or ".join(map(str, offered))
+            raise ValueError(f"unknown {name} {getattr(spec, name)!r}: {words}")
+    if spec.advantage_std != "population" and spec.algorithm != "ppo":
+        raise EntrobError("advantage_std is for the algorithm 'ppo': a2c standardizes nothing")
+    if spec.per_environment and not spec.normalize:
+        raise EntrobError("statistics of each environment are for normalize = true")
     check("", spec)
     spec = spec._replace(env=adopted(spec.env))
     regularizers = chain(spec.regularizer)
-    actor = model = make_model(spec.env, spec.network)
+    actor = model = make_model(spec.env, spec.network, gaussian=spec.gaussian)
     optimizer, adversary = make_optimizer(spec.algorithm), None
     build = Build(spec, regularizers, model, optimizer)
     if spec.adversary:
@@ -136,12 +144,16 @@ def make_agent(spec: Spec) -> Agent:
             opt_state = {"protagonist": opt_state, "adversary": optimizer.init(theirs)}
             if adversary.quantal:
                 curriculum = curricula.start(adversary.declared.bound)
-        shape = obs.shape[1:]
+        normalizer: Any = ()
+        if spec.per_environment:
+            normalizer = PerEnvironment.begin(obs)
+        elif spec.normalize:
+            normalizer = Normalizer.empty(obs.shape[1:], spec.num_envs)
         return AgentState(
             key=key,
             network=network,
             opt_state=opt_state,
-            normalizer=Normalizer.empty(shape, spec.num_envs) if spec.normalize else (),
+            normalizer=normalizer,
             rollout_state=rollout_state,
             regularizers=states,
             update=jnp.zeros((), jnp.int32),
@@ -185,6 +197,9 @@ def _update(
     behavior = lambda dist: chain.behavior(state.regularizers, dist, coefs)
 
     policy, opt_state, game = state.policy, state.opt_state, None
+    own = state.normalizer if build.spec.per_environment else ()
+    if own:  # its observations are standardized when they are made
+        policy = policy.replace(moments=())
     if adversary:
         theirs = Learner(play.player(policy, "adversary"), opt_state["adversary"], {})
         game = play.Game(adversary, theirs, state.curriculum, hyper.strength)
@@ -192,13 +207,16 @@ def _update(
 
     one = jnp.ones(())
     context = Context(progress, hyper.gamma, one, one, finite)
-    rollout_state, rollout, next_value, episodes, moves = collect(
-        build, env_params, context, policy, behavior, state.rollout_state, key_roll, game
+    rollout_state, rollout, next_value, episodes, moves, own = collect(
+        build, env_params, context, policy, behavior, state.rollout_state, key_roll, game, own
     )
     if build.spec.time_limit == "terminal":
         ended = rollout.terminated | rollout.truncated
         rollout = rollout.replace(terminated=ended, truncated=jnp.zeros_like(ended))
-    normalizer, rollout = _normalize(state.normalizer, rollout, hyper.gamma)
+    if own:
+        normalizer, rollout = own, rollout.with_context(reward_scale=own.scale)
+    else:
+        normalizer, rollout = _normalize(state.normalizer, rollout, hyper.gamma)
     bonus, regularizers = chain.reward(key_reward, state.regularizers, rollout, coefs)
     rollout = estimate(rollout, bonus, next_value, hyper)
     rollout, regularizers = chain.advantage(regularizers, rollout, coefs)

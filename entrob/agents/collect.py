@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from entrob.agents.adversarial import play
 from entrob.agents.model import Model, PolicyParams
+from entrob.agents.normalizer import PerEnvironment
 from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Build
 from entrob.envs import entropy_features
@@ -59,6 +60,7 @@ def collect(
     rollout_state: RolloutState,
     key: jax.Array,
     game: play.Game | None = None,
+    own: PerEnvironment | tuple[()] = (),
 ):
     """Let the actors take T steps.
 
@@ -71,11 +73,13 @@ def collect(
       rollout_state: where the environments stand.
       key: PRNG key.
       game: the adversary that interferes, if any, with its policy.
+      own: each environment's statistics, which observations and rewards of the rollout are in units
+        of, or () for observations and rewards as they are.
 
     Returns:
-      ``(RolloutState, Rollout, next_value, episodes, moves)``: V of the true next observations
-      float32[T, N], sums over the episodes that ended, float32[] each, and the adversary's `Moves`,
-      None if there is none.
+      ``(RolloutState, Rollout, next_value, episodes, moves, own)``: V of the true next observations
+      float32[T, N], sums over the episodes that ended, float32[] each, the adversary's `Moves`,
+      None if there is none, and the statistics after the rollout.
     """
     spec, model, finite = build.spec, build.model, context.finite
     env, n = spec.env, spec.num_envs
@@ -104,16 +108,17 @@ def collect(
             env.is_success(next_state, env_params) & done,
         )
 
-    def step(rollout_state, key):
-        env_state, obs, carry, ret, time, standing = rollout_state
+    def step(loop, key):
+        (env_state, obs, carry, ret, time, standing), own = loop
         key_act, key_env = jax.random.split(key)
-        dist, value, carry = heads(carry, obs, time == 0)
+        seen = own.standardize(obs) if own else obs
+        dist, value, carry = heads(carry, seen, time == 0)
         sampled = behavior(dist)
         action = sampled.sample(key_act)
         executed, moves = sampled.execute(action), None
         if game:
             executed, env_state, standing, moves = play.interfere(
-                game, their_heads, standing, obs, time == 0, executed, env_state, key
+                game, their_heads, standing, seen, time == 0, executed, env_state, key
             )
         keys = jax.random.split(key_env, n)
         new_env, new_obs, next_obs, reward, terminated, truncated, success = jax.vmap(env_step)(
@@ -127,17 +132,23 @@ def collect(
             "success_sum": success.sum(),
             "length_sum": jnp.where(done, length, 0).sum(),
         }
-        acted = (obs, env_state, time, action, sampled.log_prob(action), dist, value, reward)
+        if own:
+            own, next_obs, reward = own.step(next_obs, reward, terminated, context.gamma)
+            own = own.see(new_obs, done)
+        seen = seen if own else None
+        log_prob = sampled.drawn_log_prob(action)
+        acted = (obs, seen, env_state, time, action, log_prob, dist, value, reward)
         came = (terminated, truncated, success, next_obs, carry, ended)
         if game and moves is not None:
             standing = play.redraw(game, standing, done, key)
             moves = moves._replace(episode_return=ret)
         left = jnp.where(done, 0.0, ret), jnp.where(done, 0, length), standing
-        return RolloutState(new_env, new_obs, carry, *left), (*acted, *came, moves)
+        return (RolloutState(new_env, new_obs, carry, *left), own), (*acted, *came, moves)
 
-    rollout_state, out = jax.lax.scan(step, rollout_state, jax.random.split(key, spec.num_steps))
-    obs, env_state, time, action, log_prob, dist, value, reward = out[:8]
-    terminated, truncated, success, next_obs, carries, ended, moves = out[8:]
+    loop, keys = (rollout_state, own), jax.random.split(key, spec.num_steps)
+    (rollout_state, own), out = jax.lax.scan(step, loop, keys)
+    obs, seen, env_state, time, action, log_prob, dist, value, reward = out[:9]
+    terminated, truncated, success, next_obs, carries, ended, moves = out[9:]
     if model.recurrent:
         done = terminated | truncated
         next_value = _next_value_shared(model, policy, carries, next_obs, value, done)
@@ -152,7 +163,7 @@ def collect(
         features, image = finite.features[obs], finite.observations[obs]
     else:
         per_env = lambda s, o: entropy_features(env, s, o, env_params)
-        features, image = jax.vmap(jax.vmap(per_env))(env_state, obs), obs
+        features, image = jax.vmap(jax.vmap(per_env))(env_state, obs), obs if seen is None else seen
     zero = jnp.zeros_like(reward)
     rollout = Rollout(
         obs=image,
@@ -173,7 +184,7 @@ def collect(
         acted=None if moves is None or moves.acted is None else ~moves.acted,
     )
     episodes = {k: x.sum().astype(jnp.float32) for k, x in ended.items()}
-    return rollout_state, rollout, next_value, episodes, moves
+    return rollout_state, rollout, next_value, episodes, moves, own
 
 
 def _next_value(heads, carries, next_obs):

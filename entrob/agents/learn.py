@@ -118,7 +118,7 @@ def learn(
         states = {name: s._replace(fault=faults[name]) for name, s in states.items()}
         return Learner(policy.replace(network=network), opt_state, states), metrics
 
-    steps, context = rollout.replace(context=None), rollout.context
+    steps, context = rollout.replace(context=None), rollout.context.of_minibatches()
     return one_at_a_time(optimize)(learner, hyper, steps, context, carry, key)
 
 
@@ -127,7 +127,7 @@ def first_gradient(
 ) -> Any:
     """The gradient that `learn` begins with, of its first minibatch, before it is clipped."""
     spec = build.spec
-    steps, context = rollout.replace(context=None), rollout.context
+    steps, context = rollout.replace(context=None), rollout.context.of_minibatches()
     policy, states = learner.policy, learner.regularizers
     loss_fn = _objective(build, hyper, states, policy.moments, context)
     piece = steps, carry
@@ -197,7 +197,9 @@ def _loss(build: Build, hyper: Hyper, states: States, policy: PolicyOutput, batc
     key_surrogate, key_loss = jax.random.split(key)
     log_prob, old, advantage = policy.dist.log_prob(batch.action), batch.log_prob, batch.advantage
     if algorithm == "ppo":
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8) * batch.context.trust
+        ddof = int(build.spec.advantage_std == "sample")
+        advantage = (advantage - advantage.mean()) / (advantage.std(ddof=ddof) + 1e-8)
+        advantage = advantage * batch.context.trust
         batch = batch.replace(advantage=advantage)
     (weight, low, high), states = chain.surrogate(
         key_surrogate, states, policy, batch, coefs, hyper.clip
@@ -218,7 +220,7 @@ def _loss(build: Build, hyper: Hyper, states: States, policy: PolicyOutput, batc
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "regularizer_loss": extra,
-        "policy_entropy": policy.dist.entropy().mean(),
+        "policy_entropy": policy.dist.counted_entropy().mean(),
         "kl": batch.dist.kl(policy.dist).mean(),  # type: ignore[arg-type]  # both of one kind
     }
     return total, (metrics, states)

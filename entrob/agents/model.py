@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
-from entrob.agents.networks import LSTM, MLP, MinAtarNetwork, MiniGridNetwork
+from entrob.agents.networks import LSTM, MLP, MinAtarNetwork, MiniGridNetwork, ReferenceLSTM
 from entrob.agents.normalizer import standardize
 from entrob.distributions import Categorical, TanhNormal
 from entrob.envs import adopted
@@ -19,6 +19,8 @@ from entrob.errors import EntrobError, unknown
 
 #: Range of the tanh-normal's log standard deviation (paper, B.3).
 LOG_STD = (-5.0, 1.2)
+#: How the network's number h is brought into it: clipped, or low + (high - low) (tanh h + 1) / 2.
+BOUNDS = ("clip", "tanh")
 
 
 @struct.dataclass
@@ -63,7 +65,30 @@ class Model(NamedTuple):
         return dist.execute(dist.sample(key)), carry
 
 
-def make_model(env: Any, network: str | nn.Module | None = None, space: Any = None) -> Model:
+class Gaussian(NamedTuple):
+    """What a policy of continuous actions is besides the network's numbers.
+
+    Attributes:
+      log_std: of `BOUNDS`.
+      entropy_of: of `entrob.distributions.ENTROPY_OF`.
+      log_prob: of `entrob.distributions.LOG_PROB`.
+    """
+
+    log_std: str = "clip"
+    entropy_of: str = "action"
+    log_prob: str = "exact"
+
+
+#: By the paper's text.
+PAPER = Gaussian()
+
+
+def make_model(
+    env: Any,
+    network: str | nn.Module | None = None,
+    space: Any = None,
+    gaussian: Gaussian = PAPER,
+) -> Model:
     """The policy of an environment.
 
     Args:
@@ -72,13 +97,15 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
         environment's ``network`` names; one that names none gets MinAtar's for images [H, W, C]
         of at least 3 × 3, and a perceptron, to which all is a vector, for anything else.
       space: of the actions, by default the environment's; a module given is resized to it.
+      gaussian: of continuous actions.
 
     Raises:
-      EntrobError: unknown network, one that does not fit the observations, observations of several
-        arrays, or actions that are neither discrete nor a bounded box.
+      EntrobError: unknown network, one that does not fit the observations or the actions,
+        observations of several arrays, actions that are neither discrete nor a bounded box, or
+        settings of continuous actions for discrete ones.
     """
     params = env.default_params
-    size, distribution = _head(env, space or env.action_space(params))
+    size, distribution = _head(env, space or env.action_space(params), gaussian)
     if space and isinstance(network, nn.Module):
         network = network.clone(outputs=size)
     shape = _observed(env, params)
@@ -96,6 +123,8 @@ def make_model(env: Any, network: str | nn.Module | None = None, space: Any = No
         network = NETWORKS[network](size)
         if isinstance(network, MLP):
             network = network.clone(axes=len(shape))
+    if isinstance(network, ReferenceLSTM) and distribution is Categorical:
+        raise EntrobError(f"{env.name}: network 'lstm-reference' is for continuous actions")
     if hasattr(network, "init_carry"):
         return _recurrent(network, distribution)
     return _feedforward(network, distribution)
@@ -108,11 +137,11 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "mlp": MLP,
     "lstm": LSTM,
     "lstm-bf16": functools.partial(LSTM, products=jnp.bfloat16),
+    "lstm-reference": ReferenceLSTM,
 }
 
 #: Those with a memory.
-RECURRENT = ("lstm", "lstm-bf16")
-
+RECURRENT = ("lstm", "lstm-bf16", "lstm-reference")
 
 #: Those that see images.
 IMAGES = ("minigrid", "minatar")
@@ -128,9 +157,12 @@ def _observed(env: Any, params: Any) -> tuple[int, ...]:
     raise EntrobError(f"{env.name}: an observation must be one array, not several ({named})")
 
 
-def _head(env, space) -> tuple[int, Callable]:
+def _head(env, space, gaussian: Gaussian) -> tuple[int, Callable]:
     """How many numbers parametrize the action distribution, and what it is."""
     if isinstance(space, spaces.Discrete):
+        for name, value in gaussian._asdict().items():
+            if value != getattr(PAPER, name):
+                raise EntrobError(f"{env.name}: {name} = {value!r} is for continuous actions")
         return int(space.n), Categorical
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         raise EntrobError(f"{env.name}: actions must be discrete or a box of one axis")
@@ -139,12 +171,19 @@ def _head(env, space) -> tuple[int, Callable]:
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         raise EntrobError(f"{env.name}: actions must have finite bounds")
     bounds = tuple(map(float, low)), tuple(map(float, high))
+    within = {"clip": bounded, "tanh": squashed}[gaussian.log_std]
 
     def distribution(head):
         mean, log_std = jnp.split(head, 2, axis=-1)
-        return TanhNormal(mean, bounded(log_std, *LOG_STD), *bounds)
+        settings = gaussian.entropy_of, gaussian.log_prob
+        return TanhNormal(mean, within(log_std, *LOG_STD), *bounds, *settings)
 
     return 2 * size, distribution
+
+
+def squashed(x: jax.Array, low: float, high: float) -> jax.Array:
+    """A number within bounds by tanh, with a gradient everywhere: float32[...]."""
+    return low + 0.5 * (high - low) * (jnp.tanh(x) + 1.0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

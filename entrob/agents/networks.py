@@ -180,21 +180,57 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, carry, observation: jax.Array, is_first: jax.Array):
-        def layer(x: jax.Array, width: int, **options) -> jax.Array:
-            product = nn.Dense(width, dtype=self.products, **options)
-            return _in_rows(product, x).astype(jnp.float32)
-
         x = observation.reshape(*observation.shape[:2], -1).astype(jnp.float32)
         for _ in range(2):
-            x = nn.relu(layer(x, self.width, kernel_init=orthogonal(2**0.5)))
-        recurrent = self.param("recurrent", orthogonal(), (self.width, 4 * self.width))
-        # The forget gate starts open, so that memories last.
-        shift = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), self.width)
-        gates = layer(x, 4 * self.width) + shift
+            x = nn.relu(self._layer(x, self.width, kernel_init=orthogonal(2**0.5)))
+        inputs, memory, forget = self._gates()
+        recurrent = self.param("recurrent", memory, (self.width, 4 * self.width))
+        shift = jnp.repeat(jnp.array([0.0, forget, 0.0, 0.0]), self.width)
+        gates = self._layer(x, 4 * self.width, kernel_init=inputs) + shift
         cs, hs = recurrence(recurrent, gates, carry, is_first, self.products)
+        return *self._heads(hs), (cs, hs)
 
+    def _layer(self, x: jax.Array, width: int, **options) -> jax.Array:
+        product = nn.Dense(width, dtype=self.products, **options)
+        return _in_rows(product, x).astype(jnp.float32)
+
+    def _gates(self):
+        """Initializers of the gates' weights, of inputs and of memory, and the forget gate's shift.
+
+        It starts open, so that memories last.
+        """
+        return nn.initializers.lecun_normal(), orthogonal(), 1.0
+
+    def _heads(self, hs: jax.Array) -> tuple[jax.Array, jax.Array]:
         def tower(width_out: int, scale: float) -> jax.Array:
-            hidden = nn.relu(layer(hs, self.width))
+            hidden = nn.relu(self._layer(hs, self.width))
             return _in_rows(nn.Dense(width_out, kernel_init=orthogonal(scale)), hidden)
 
-        return tower(self.outputs, 0.01), tower(1, 1.0)[..., 0], (cs, hs)
+        return tower(self.outputs, 0.01), tower(1, 1.0)[..., 0]
+
+
+class ReferenceLSTM(LSTM):
+    """The recurrent network of the paper's released Pusher code, for continuous actions.
+
+    It differs from `LSTM` in that the gates' weights are all orthogonal of scale 0.5, the forget
+    gate is not opened, every hidden layer is orthogonal of scale √2, and mean and log standard
+    deviation come from a shared layer and a tower each. The last weights of the standard
+    deviation's are all 0.2, so that it begins above the middle of its bounds, at the upper one
+    where observations are large.
+    """
+
+    def _gates(self):
+        return orthogonal(0.5), orthogonal(0.5), 0.0
+
+    def _heads(self, hs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def hidden(x: jax.Array) -> jax.Array:
+            return nn.relu(self._layer(x, self.width, kernel_init=orthogonal(2**0.5)))
+
+        def tower(x: jax.Array, width_out: int, last: nn.initializers.Initializer) -> jax.Array:
+            x = hidden(x)
+            return _in_rows(nn.Dense(width_out, kernel_init=last), x)
+
+        size, shared = self.outputs // 2, hidden(hs)
+        mean = tower(shared, size, orthogonal(0.01))
+        log_std = tower(shared, size, nn.initializers.constant(0.2))
+        return jnp.concatenate([mean, log_std], -1), tower(hs, 1, orthogonal(1.0))[..., 0]

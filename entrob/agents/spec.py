@@ -9,7 +9,8 @@ import optax
 from flax import struct
 
 from entrob.agents.adversarial.adversary import STRENGTH, Adversary
-from entrob.agents.model import Model
+from entrob.agents.model import BOUNDS, Gaussian, Model
+from entrob.distributions import ENTROPY_OF, LOG_PROB
 from entrob.envs import entropy_features
 from entrob.estimators.counting import neighbors
 from entrob.ranges import COUNT, COUNT32, NOT_NEGATIVE, POSITIVE, SHARE, Range
@@ -21,8 +22,26 @@ Number = jax.Array | float
 #: A bound, infinity being none.
 _BOUND = Range(0, above=True, endless=True)
 
-#: What learning may make of an episode that the time limit cuts.
-TIME_LIMITS = ("bootstrap", "terminal")
+#: What each setting that is a choice may be, its default first.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "time_limit": ("bootstrap", "terminal"),
+    "statistics": ("run", "environment"),
+    "log_std": BOUNDS,
+    "entropy_of": ENTROPY_OF,
+    "log_prob": LOG_PROB,
+    "advantage_std": ("population", "sample"),
+}
+
+#: What the paper's released Pusher code does where its text is silent or differs.
+REFERENCE: Mapping[str, str] = {
+    "network": "lstm-reference",
+    "time_limit": "terminal",
+    "statistics": "environment",
+    "log_std": "tanh",
+    "entropy_of": "normal",
+    "log_prob": "atanh",
+    "advantage_std": "sample",
+}
 
 
 class Spec(NamedTuple):
@@ -40,6 +59,15 @@ class Spec(NamedTuple):
       time_limit: what learning makes of an episode cut by the time limit: ``"bootstrap"``, it goes
         on, with the value of the true next observation, or ``"terminal"``, it ended there.
       normalize: standardize observations and scale rewards by running statistics.
+      statistics: whose they are: the ``"run"``'s, merged after every rollout, or each
+        ``"environment"``'s own, updated at every step, see `entrob.agents.normalizer`.
+      log_std: how a log standard deviation is bounded: ``"clip"``, or smoothly by ``"tanh"``.
+      entropy_of: whose entropy the policy-entropy bonus and the training curve count: the executed
+        ``"action"``'s, or the ``"normal"``'s before tanh.
+      log_prob: how the learner scores a stored action: ``"exact"``, or by ``"atanh"`` of the
+        clipped action, see `entrob.distributions.TanhNormal.log_prob`.
+      advantage_std: by which deviation PPO standardizes a minibatch's advantages, the
+        ``"population"``'s or the ``"sample"``'s.
       tabulate: evaluate the network once per distinct state where the environment is finite.
     """
 
@@ -54,7 +82,22 @@ class Spec(NamedTuple):
     adversary: Adversary | None = None
     time_limit: str = "bootstrap"
     normalize: bool = False
+    statistics: str = "run"
+    log_std: str = "clip"
+    entropy_of: str = "action"
+    log_prob: str = "exact"
+    advantage_std: str = "population"
     tabulate: bool = True
+
+    @property
+    def gaussian(self) -> Gaussian:
+        """What a policy of continuous actions is besides the network's numbers."""
+        return Gaussian(self.log_std, self.entropy_of, self.log_prob)
+
+    @property
+    def per_environment(self) -> bool:
+        """Whether each environment has statistics of its own."""
+        return self.statistics == "environment"
 
     @property
     def frames_per_update(self) -> int:
@@ -116,12 +159,12 @@ class Hyper:
 def tabulate(spec: Spec, model: Model, params: Any) -> Finite | None:
     """The tables of a finite environment, or None where it is not (or need not be) finite.
 
-    A policy with a memory cannot be tabulated.
+    A policy with a memory cannot be tabulated, nor one that sees a state otherwise at every step.
 
     A finite environment says ``finite = True`` and has ``states(params)`` and
     ``state_index(state)``; its observations depend on nothing but the index and the params.
     """
-    if model.recurrent or not (spec.tabulate and spec.env.finite):
+    if model.recurrent or spec.per_environment or not (spec.tabulate and spec.env.finite):
         return None
     states = spec.env.states(params)
     observations = jax.vmap(lambda s: spec.env.get_obs(s, params))(states)

@@ -82,9 +82,10 @@ def _read(manifest: dict[str, Any], path: Path, rows: Any, place: int) -> Policy
     return Policy(
         experiment.environment,
         jax.tree.map(lambda x: np.asarray(x)[place], weights),
-        None if experiment.network == "auto" else experiment.network,
+        prog.agent.spec.network,
         params=method.params,
         temperature=method.temperature,
+        log_std=prog.agent.spec.log_std,
         provenance={
             **facts,
             "method": name,

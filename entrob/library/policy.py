@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from entrob.agents.model import Model, PolicyParams, make_model, tempered
+from entrob.agents.model import Gaussian, Model, PolicyParams, make_model, tempered
+from entrob.agents.normalizer import Average
 from entrob.compiling import in_32_bits
 from entrob.envs import Environment, Task, make_task
 from entrob.envs.render import save_gif
@@ -82,6 +83,7 @@ class Policy:
       options: what the environment was built with.
       params: its params that differ from the nominal ones, by name.
       temperature: what the distribution over actions is tempered by.
+      log_std: how a log standard deviation is bounded, see `entrob.agents.spec.Spec`.
       provenance: how it came about, as JSON-like values.
     """
 
@@ -91,6 +93,7 @@ class Policy:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
+    log_std: str = "clip"
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -101,7 +104,7 @@ class Policy:
     @functools.cached_property
     def model(self) -> Model:
         """Functions of `weights`, without the temperature."""
-        return make_model(self.task.env, self.network)
+        return make_model(self.task.env, self.network, gaussian=Gaussian(self.log_std))
 
     def initial(self) -> Any:
         """What the policy remembers when an episode begins."""
@@ -233,5 +236,7 @@ def read_policy(folder: str | Path) -> Policy:
     if facts.pop("format", None) != FORMAT:
         raise EntrobError(f"the policy in {folder} was saved by another version of entrob")
     tree = flax.traverse_util.unflatten_dict(arrays, sep="/")
-    moments = Moments(**tree["moments"]) if "moments" in tree else ()
+    moments = tree.get("moments", ())
+    if moments:
+        moments = (Average if "variance" in moments else Moments)(**moments)
     return Policy(weights=PolicyParams(tree["network"], moments), **facts)

@@ -107,6 +107,7 @@ def train(
                 agent.spec.network,
                 dict(options or {}),
                 dict(params or {}),
+                log_std=agent.spec.log_std,
                 provenance={**facts, "seed": int(numbered[i])},
             )
             for i in range(seeds)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
+from entrob.agents.spec import CHOICES
 from entrob.envs import Task
 from entrob.naming import Label
 from entrob.ranges import COUNT, COUNT32, POSITIVE, SEED, Range
@@ -16,6 +17,8 @@ from entrob.ranges import COUNT, COUNT32, POSITIVE, SEED, Range
 FIRST_TUNING_SEED = 1_000_000
 #: Seeds of calibration begin here, and so do the seeds of its instances: see `calibrate`.
 FIRST_CALIBRATION_SEED = 2_000_000
+#: Settings of the agent that a method may have for itself: fields of `Spec`.
+AGENT = ("network", *CHOICES)
 #: How many seeds there are of each kind.
 SEEDS = Range(1, FIRST_TUNING_SEED, whole=True)
 
@@ -38,6 +41,7 @@ class Method:
       mixture: perturbations of the training environment of which every episode has one: name,
         magnitude and weight of each, in the shares of whose weights they are drawn.
       hyper: fields of `entrob.agents.spec.Hyper` that differ from the experiment's.
+      agent: those of `AGENT` that differ from the experiment's.
       temperature: what the distribution over actions is tempered by when the policy is tested.
       fidelity: a label, ``"paper"`` for what the text says or ``"reference"`` for what the released
         code does.
@@ -54,6 +58,7 @@ class Method:
     adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
     mixture: list[list[Any]] = dataclasses.field(default_factory=list)
     hyper: dict[str, float] = dataclasses.field(default_factory=dict)
+    agent: dict[str, Any] = dataclasses.field(default_factory=dict)
     temperature: Annotated[float, POSITIVE] = 1.0
     fidelity: str = "paper"
     variant: str = ""
@@ -68,7 +73,7 @@ class Method:
     def identity(self) -> dict[str, Any]:
         """All of it, as JSON: what identifies its runs."""
         # Older folders know nothing of these.
-        new = {"mixture": [], "hyper": {}, "temperature": 1.0}
+        new = {"mixture": [], "hyper": {}, "agent": {}, "temperature": 1.0}
         fields = dataclasses.asdict(self)
         named = {"name": self.name}
         named |= {k: v for k, v in fields.items() if k not in Label._fields}
@@ -103,8 +108,9 @@ class Experiment:
       name, title: of the experiment.
       preset: ``smoke``, ``quick``, ``paper``, or what the file declares.
       environment: id for `entrob.make`.
-      algorithm, network, normalize, num_envs, num_steps, epochs, minibatches, time_limit: see
-        `entrob.agents.spec.Spec`; network ``"auto"`` is its None.
+      algorithm, network, normalize, num_envs, num_steps, epochs, minibatches, time_limit,
+        statistics, log_std, entropy_of, log_prob, advantage_std: see `entrob.agents.spec.Spec`;
+        network ``"auto"`` is its None.
       hyper: fields of `entrob.agents.spec.Hyper`, without the coefficients.
       frames: environment steps per run, rounded up to whole checkpoints.
       chunk: updates between two checkpoints.
@@ -152,6 +158,11 @@ class Experiment:
     share: tuple[tuple[str, ...], ...]
     tuning: Tuning
     time_limit: str = "bootstrap"
+    statistics: str = "run"
+    log_std: str = "clip"
+    entropy_of: str = "action"
+    log_prob: str = "exact"
+    advantage_std: str = "population"
     snapshots: Annotated[int, Range(0, whole=True)] = 0
     snapshot_perturbations: dict[str, float] = dataclasses.field(default_factory=dict)
     published: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
@@ -174,9 +185,13 @@ class Experiment:
         names: tuple[str, ...]
         names = ("name", "environment", "algorithm", "network", "normalize", "num_envs")
         names += ("num_steps", "epochs", "minibatches", "hyper", "updates", "chunk", "points")
-        # Older runs know no choice of time limits.
-        names += () if self.time_limit == "bootstrap" else ("time_limit",)
-        return {name: getattr(self, name) for name in names}
+        # Older runs know no choices.
+        chosen = [name for name, words in CHOICES.items() if getattr(self, name) != words[0]]
+        return {name: getattr(self, name) for name in (*names, *chosen)}
+
+    def agent_of(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """All of `AGENT` for a method that has its `own` of some."""
+        return {name: own.get(name, getattr(self, name)) for name in AGENT}
 
     @property
     def hash(self) -> str:

@@ -16,7 +16,8 @@ def setting_of(method: Method) -> dict[str, Any]:
     setting = {name: getattr(method, name) for name in SETTING}
     setting["adversary"] = {k: v for k, v in method.adversary.items() if k != "strength"}
     mixed = [[name, magnitude] for name, magnitude, _ in method.mixture]
-    return setting | ({"mixture": mixed} if mixed else {})
+    later = {"mixture": mixed, "agent": method.agent}
+    return setting | {name: value for name, value in later.items() if value}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,8 @@ class Tester:
     def _beside(self, store: Store, batch: RunBatch, name: str) -> list[Path]:
         """Paths of what a test writes before its records: occupancy and traces, if it has them."""
         env, known = self.experiment.task.env, []
-        exact = env.finite and self.experiment.network not in RECURRENT
+        own = self.experiment.agent_of(batch.group.setting.get("agent", {}))
+        exact = env.finite and own["network"] not in RECURRENT
         if name == NOMINAL and exact and env.cell:
             known.append(store.part("occupancy", batch.id))
         if env.trace:

@@ -56,10 +56,11 @@ def program(experiment: Experiment, group: Group) -> Program:
     if mixture:
         env, params = with_mixture(env, params, mixture)
     parts = [build(name, **group.options.get(name, {})) for name in group.regularizers]
+    settings = experiment.agent_of(group.setting.get("agent", {}))
+    settings |= {"network": None} if settings["network"] == "auto" else {}
     spec = Spec(
         env,
         chain(*parts),
-        network=None if experiment.network == "auto" else experiment.network,
         algorithm=experiment.algorithm,
         num_envs=experiment.num_envs,
         num_steps=experiment.num_steps,
@@ -67,7 +68,7 @@ def program(experiment: Experiment, group: Group) -> Program:
         minibatches=experiment.minibatches,
         adversary=adversary,
         normalize=experiment.normalize,
-        time_limit=experiment.time_limit,
+        **settings,
     )
     return Program(make_agent(spec), params, task)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from entrob.agents.adversarial.adversary import adversary_of, misfit
 from entrob.agents.model import NETWORKS, RECURRENT
-from entrob.agents.spec import TIME_LIMITS, Hyper
+from entrob.agents.spec import CHOICES, REFERENCE, Hyper
 from entrob.envs import Task, make_task
 from entrob.errors import EntrobError, unknown
 from entrob.evaluation.records import MEASURES
@@ -18,12 +18,11 @@ from entrob.naming import Label
 from entrob.perturbations import perturbations
 from entrob.ranges import COUNT, COUNT32, NOT_NEGATIVE, Range, check, declared
 from entrob.regularizers import build, check_coefficient, regularizers
-from entrob.sweep.experiment import Experiment, Method, Tuning
+from entrob.sweep.experiment import AGENT, Experiment, Method, Tuning
 from entrob.sweep.files import read
 
 _TYPES = {
-    "name": str, "title": str, "environment": str, "algorithm": str, "network": str,
-    "time_limit": str, "normalize": bool,
+    "name": str, "title": str, "environment": str, "algorithm": str, "normalize": bool,
     "hyper": dict, "params": dict, "methods": list, "perturbations": dict, "share": list,
     "snapshot_perturbations": dict,
     "tune": dict, "presets": dict, "paper": dict,
@@ -37,11 +36,12 @@ _CLAIM = ("perturbation", "better", "relation", "worse")
 _WORDS = {str: "a string", int: "a whole number", dict: "a table", list: "an array of tables"}
 _WORDS |= {bool: "true or false", float: "a number"}
 _HYPER = {f.name for f in dataclasses.fields(Hyper)} - {"total_updates", "coefs", "strength"}
-_TOP = {*_TYPES, *declared(Experiment)}
+_TOP = {*_TYPES, *AGENT, *declared(Experiment)}
 _PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
-_DEFAULTS = {"algorithm": "a2c", "network": "auto", "normalize": False, "num_envs": 8}
-_DEFAULTS |= {"time_limit": "bootstrap"}
+_OFFERED = {"algorithm": ("a2c", "ppo"), "network": ("auto", *NETWORKS), **CHOICES}
+_DEFAULTS = {name: offered[0] for name, offered in _OFFERED.items()}
+_DEFAULTS |= {"normalize": False, "num_envs": 8}
 _DEFAULTS |= {"num_steps": 100, "epochs": 1, "minibatches": 1}
 _DEFAULTS |= {
     "chunk": 250,
@@ -102,19 +102,20 @@ def from_table(
     data |= check(f"{where}: ", data, Experiment)
     updates = math.ceil(data["frames"] / (data["num_envs"] * data["num_steps"]))
     COUNT32.check(f"{where}: frames / (num_envs * num_steps)", updates)
-    choices = {"algorithm": ("a2c", "ppo"), "network": ("auto", *NETWORKS)}
-    for key, offered in (choices | {"time_limit": TIME_LIMITS}).items():
-        if data[key] not in offered:
-            raise unknown(key, data[key], offered)
-    recurrent = data["network"] in RECURRENT
-    if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
-        what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
-        raise EntrobError(f"{where}: minibatches must divide {what}")
+    _chosen(where, {name: data[name] for name in _OFFERED})
     check_keys(f"{where}: hyper", data["hyper"], _HYPER)
     check(f"{where}: hyper: ", data["hyper"], Hyper)
     _numbers(f"{where}: params", data["params"], lists=True)
     common = data.pop("params")
-    methods = tuple(_method(where, entry, common, env, env_params) for entry in data.pop("methods"))
+    usual = {name: data[name] for name in AGENT}
+    methods = tuple(
+        _method(where, entry, common, usual, env, env_params) for entry in data.pop("methods")
+    )
+    for network in {method.agent.get("network", data["network"]) for method in methods}:
+        recurrent = network in RECURRENT
+        if data["num_envs"] * (1 if recurrent else data["num_steps"]) % data["minibatches"]:
+            what = "num_envs, as sequences stay whole" if recurrent else "num_envs * num_steps"
+            raise EntrobError(f"{where}: minibatches must divide {what}")
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:
@@ -147,7 +148,7 @@ def check_keys(where: str, table: dict, known: set[str]) -> None:
             raise unknown(f"key in {where}", key, known)
 
 
-def _typed(where: str, table: dict, types: dict[str, type]) -> None:
+def _typed(where: str, table: Mapping[str, Any], types: dict[str, type]) -> None:
     for key, kind in types.items():
         if key in table and not isinstance(table[key], kind):
             raise EntrobError(f"{where}: {key} must be {_WORDS[kind]}, not {table[key]!r}")
@@ -212,21 +213,55 @@ def tested_magnitudes(name: str, values: Any, env_params: Any) -> tuple[float, .
     return some
 
 
+def _chosen(where: str, settings: Mapping[str, Any]) -> None:
+    """Raise `EntrobError` for a setting of the agent that is not offered."""
+    _typed(where, settings, dict.fromkeys(settings, str))
+    for name, word in settings.items():
+        if word not in _OFFERED[name]:
+            raise unknown(name, word, _OFFERED[name])
+
+
+def _agent(where: str, table: dict[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's own settings of the agent, but not the usual ones.
+
+    With ``fidelity = "reference"`` they are `REFERENCE`, but for those that the table has.
+    """
+    check_keys(where, table, {"fidelity", *AGENT})
+    fidelity = table.get("fidelity", "paper")
+    if fidelity not in ("paper", "reference"):
+        raise EntrobError(f"{where}: fidelity must be paper or reference, not {fidelity!r}")
+    own = {**(REFERENCE if fidelity == "reference" else {}), **table}
+    own.pop("fidelity", None)
+    _chosen(where, own)
+    return {name: word for name, word in own.items() if word != usual[name]}
+
+
 def _method(
-    where: str, entry: dict[str, Any], params: dict[str, Any], env: Any, env_params: Any
+    where: str,
+    entry: dict[str, Any],
+    params: dict[str, Any],
+    usual: dict[str, Any],
+    env: Any,
+    env_params: Any,
 ) -> Method:
-    """One method of a file, whose own params override those that the file gives to all."""
+    """One method of a file.
+
+    Its own params and settings of the agent override those that the file gives to all.
+    """
     _typed(where, {"a method": entry}, {"a method": dict})
     fields = {f.name for f in dataclasses.fields(Method)} - set(Label._fields)
     check_keys(f"{where}: methods", entry, {"name", *fields})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
-    tables = ("coefficients", "options", "params", "training", "randomize", "adversary", "hyper")
+    tables = ("coefficients", "options", "params", "training", "randomize", "adversary")
+    tables += ("hyper", "agent")
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
     for key in ("params", "training"):
         _numbers(f"{where}: {key}", entry.get(key, {}), lists=key == "params")
     if "name" not in entry:
         raise EntrobError(f"{where}: a method has no name")
-    method = Method.identified({**entry, "params": params | entry.get("params", {})})
+    agent = _agent(f"{where}: agent of {entry['name']!r}", entry.get("agent", {}), usual)
+    own = {"params": params | entry.get("params", {}), "agent": agent}
+    method = Method.identified({**entry, **own})
     if method.fidelity not in ("paper", "reference"):
         raise EntrobError(f"{where}: fidelity must be paper or reference, not {method.fidelity!r}")
     check_keys(f"{where}: hyper of {method.name!r}", method.hyper, _HYPER)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from entrob.agents.spec import CHOICES, REFERENCE
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store
 from entrob.sweep import reading
@@ -111,6 +112,21 @@ def test_settings_are_never_mixed_within_a_program(tmp_path):
         ('network = "mlp"', 'network = "mlpp"', "did you mean 'mlp'"),
         ("normalize = true", 'normalize = "yes"', "must be true or false"),
         ("minibatches = 2", "minibatches = 3", "minibatches must divide"),
+        ("normalize = true", 'log_std = "tan"', "unknown log_std 'tan': did you mean 'tanh'"),
+        ("normalize = true", "log_prob = 3", "log_prob must be a string, not 3"),
+        ("normalize = true", 'statistics = "environment"', "are for normalize = true"),
+        ('algorithm = "ppo"', 'advantage_std = "sample"', "is for the algorithm 'ppo'"),
+        *(
+            ('name = "none"', f'name = "none"\nagent = {agent}', message)
+            for agent, message in [
+                ('{ entropy_of = "norm" }', "unknown entropy_of 'norm': did you mean 'normal'"),
+                ("{ log_prob = true }", "agent of 'none': log_prob must be a string, not True"),
+                ("{ lgo_std = 'tanh' }", "unknown key in .*agent of 'none' 'lgo_std': did you"),
+                ("{ fidelity = 'code' }", "fidelity must be paper or reference, not 'code'"),
+                ("{ network = 'lstn' }", "unknown network 'lstn': did you mean 'lstm'"),
+                ("'reference'", "agent must be a table, not 'reference'"),
+            ]
+        ),
     ],
 )
 def test_bad_settings_are_one_line(tmp_path, old, new, message):
@@ -171,20 +187,93 @@ def test_a_task_that_cannot_be_played_is_one_line(tmp_path, old, new, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_time_limit_is_the_experiments_and_the_default_changes_no_hash(tmp_path):
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_the_experiments_and_the_default_changes_no_hash(tmp_path, name):
     plain = load(tmp_path)
     said, other = (
-        load(tmp_path, PENDULUM.replace("[params]", f'time_limit = "{name}"\n\n[params]'))
-        for name in ("bootstrap", "terminal")
+        load(tmp_path, PENDULUM.replace("[params]", f'{name} = "{word}"\n\n[params]'))
+        for word in CHOICES[name]
     )
-    assert "time_limit" not in plain.training_settings
+    assert name not in plain.training_settings
     assert plain.hash == said.hash != other.hash
     method = plain.methods[0]
     assert run_id(plain, method, 0) == run_id(said, method, 0) != run_id(other, method, 0)
     (group, *_) = group_methods(other.methods)
-    assert program(other, group).agent.spec.time_limit == "terminal"
-    with pytest.raises(EntrobError, match="did you mean 'terminal'"):
-        load(tmp_path, PENDULUM.replace("[params]", 'time_limit = "terminl"\n\n[params]'))
+    assert getattr(program(other, group).agent.spec, name) == CHOICES[name][1]
+    with pytest.raises(EntrobError, match=f"unknown {name} 'other'"):
+        load(tmp_path, PENDULUM.replace("[params]", f'{name} = "other"\n\n[params]'))
+
+
+#: Of none, policy entropy and state entropy, as they were before agents had a choice.
+KNOWN = {
+    "pusher": ("ad624e8443168696", "b6116c920e291b73", "412f8d6b709742e8"),
+    "minigrid_fidelity": ("3705c7ba6ed65300", "9c08248fcc74bcd5", "c1aeded92701703f"),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_runs_are_called_what_they_were(name):
+    experiment = reading.load(name, "paper")
+    assert tuple(run_id(experiment, method, 0) for method in experiment.methods[:3]) == KNOWN[name]
+
+
+def test_a_method_may_have_settings_of_its_own(tmp_path):
+    own = {
+        "same": '{ network = "mlp", log_std = "clip" }',
+        "smooth": '{ log_std = "tanh" }',
+        "code": '{ fidelity = "reference" }',
+        "but": '{ fidelity = "reference", log_std = "clip", network = "mlp" }',
+    }
+    texts = [f'[[methods]]\nname = "{name}"\nagent = {table}' for name, table in own.items()]
+    text = PENDULUM.replace("[perturbations]", "\n".join([*texts, "[perturbations]"]))
+    plain, experiment = load(tmp_path), load(tmp_path, text)
+    methods = {method.name: method for method in experiment.methods}
+    assert plain.hash == experiment.hash and plain.methods == experiment.methods[:4]
+    # What is the experiment's anyway is no difference, and shares its program.
+    assert methods["same"].agent == {} and "agent" not in methods["same"].identity
+    assert methods["smooth"].agent == {"log_std": "tanh"}
+    assert methods["code"].agent == REFERENCE
+    assert {**methods["but"].agent, "log_std": "tanh", "network": "lstm-reference"} == REFERENCE
+    assert {"log_std", "network"}.isdisjoint(methods["but"].agent)
+    for method in experiment.methods:
+        assert type(method).identified(method.identity) == method
+    groups = group_methods(experiment.methods)
+    by_name = {method.name: group for group in groups for method in group.methods}
+    assert by_name["none"] == by_name["same"] and len({g.key for g in groups}) == len(groups) == 6
+    for name, settings in [("none", {}), *((name, methods[name].agent) for name in own)]:
+        spec = program(experiment, by_name[name]).agent.spec
+        wanted = {k: words[0] for k, words in CHOICES.items()} | {"network": "mlp"} | settings
+        assert {name: getattr(spec, name) for name in wanted} == wanted
+    # Sequences stay whole for every network in use.
+    with pytest.raises(EntrobError, match="num_envs, as sequences stay whole"):
+        load(tmp_path, text.replace("minibatches = 2", "minibatches = 8"))
+
+
+def test_pushers_file_changes_one_difference_at_a_time():
+    experiment = reading.load("pusher_fidelity", "smoke")
+    methods = {method.name: method for method in experiment.methods}
+
+    def settings(name):
+        own = experiment.agent_of(methods[name].agent)
+        return {**own, "value_coef": methods[name].hyper.get("value_coef", 0.3)}
+
+    text, code = settings("state_entropy[paper]"), settings("state_entropy[reference]")
+    assert {name for name in text if text[name] != code[name]} == {*REFERENCE, "value_coef"}
+    assert code["value_coef"] == 0.5 * text["value_coef"]
+    for base, other, kind in ((text, code, "text + "), (code, text, "code - ")):
+        changed = []
+        for name in methods:
+            if name.startswith(kind):
+                found = settings(name)
+                (one,) = (key for key in found if found[key] != base[key])
+                assert found[one] == other[one]
+                changed.append(one)
+        assert sorted(changed) == sorted([*REFERENCE, "value_coef"])
+    whole = [m for m in methods.values() if "state_entropy" in m.coefficients]
+    assert len({str((m.coefficients, m.options, m.params)) for m in whole}) == 1
+    pusher = reading.load("pusher", "smoke")
+    assert text["value_coef"] == pusher.hyper["value_coef"] and experiment.hyper == pusher.hyper
+    assert methods["state_entropy[paper]"].options == pusher.methods[2].options
 
 
 def test_strengths_of_an_adversary_share_a_program(tmp_path):

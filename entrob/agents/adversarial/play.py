@@ -125,12 +125,14 @@ def build_adversary(
     spec = spec._replace(regularizer=Chain(()))
     made = lambda model: Build(spec, Chain(()), model, optimizer)
     if declared.kind not in FORCES:
-        return AdversaryBuild(declared, made(make_model(env, spec.network)), ())
+        model = make_model(env, spec.network, gaussian=spec.gaussian)
+        return AdversaryBuild(declared, made(model), ())
     if not isinstance(env, DisturbedEnvironment):
         raise EntrobError(f"make {env.name} with entrob.make(id, disturbed=True): forces act on it")
     unit = env.disturbance_space().high
     # In shares of the strength, so that the density of a strength of 0 is finite.
-    model = make_model(env, spec.network, spaces.Box(-1.0, 1.0, unit.shape))
+    box = spaces.Box(-1.0, 1.0, unit.shape)
+    model = make_model(env, spec.network, box, spec.gaussian)
     return AdversaryBuild(declared, made(model), tuple(unit.tolist()))
 
 
@@ -206,7 +208,7 @@ def interfere(
         shares = theirs / jnp.maximum(1.0, jnp.abs(theirs).sum(-1, keepdims=True))
         unit = np.array(adversary.unit, np.float32)
         env_state = env_state.replace(disturbance=strength * unit * shares)
-    scored = action, dist.log_prob(action), dist, value, acted
+    scored = action, dist.drawn_log_prob(action), dist, value, acted
     moves = Moves(view, *scored, standing.temperature, standing.shape, carry)
     return executed, env_state, standing._replace(carry=carry), moves
 
