@@ -199,7 +199,7 @@ def _update(
     policy, opt_state, game = state.policy, state.opt_state, None
     own = state.normalizer if build.spec.per_environment else ()
     if own:  # its observations are standardized when they are made
-        policy = policy.replace(moments=())
+        policy = PolicyParams(policy.network)
     if adversary:
         theirs = Learner(play.player(policy, "adversary"), opt_state["adversary"], {})
         game = play.Game(adversary, theirs, state.curriculum, hyper.strength)

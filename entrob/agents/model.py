@@ -171,7 +171,7 @@ def _head(env, space, gaussian: Gaussian) -> tuple[int, Callable]:
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         raise EntrobError(f"{env.name}: actions must have finite bounds")
     bounds = tuple(map(float, low)), tuple(map(float, high))
-    within = {"clip": bounded, "tanh": squashed}[gaussian.log_std]
+    within = squashed if gaussian.log_std == "tanh" else bounded
 
     def distribution(head):
         mean, log_std = jnp.split(head, 2, axis=-1)

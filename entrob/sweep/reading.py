@@ -40,7 +40,7 @@ _TOP = {*_TYPES, *AGENT, *declared(Experiment)}
 _PRESET = {"frames", "chunk", "points", "snapshots", "seeds", "instances", "episodes"}
 _PRESET |= {"perturbations", "num_envs"}
 _OFFERED = {"algorithm": ("a2c", "ppo"), "network": ("auto", *NETWORKS), **CHOICES}
-_DEFAULTS = {name: offered[0] for name, offered in _OFFERED.items()}
+_DEFAULTS: dict[str, Any] = {name: offered[0] for name, offered in _OFFERED.items()}
 _DEFAULTS |= {"normalize": False, "num_envs": 8}
 _DEFAULTS |= {"num_steps": 100, "epochs": 1, "minibatches": 1}
 _DEFAULTS |= {
@@ -252,8 +252,7 @@ def _method(
     fields = {f.name for f in dataclasses.fields(Method)} - set(Label._fields)
     check_keys(f"{where}: methods", entry, {"name", *fields})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
-    tables = ("coefficients", "options", "params", "training", "randomize", "adversary")
-    tables += ("hyper", "agent")
+    tables = "coefficients options params training randomize adversary hyper agent".split()
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
     for key in ("params", "training"):
         _numbers(f"{where}: {key}", entry.get(key, {}), lists=key == "params")
