@@ -252,7 +252,8 @@ def _method(
     fields = {f.name for f in dataclasses.fields(Method)} - set(Label._fields)
     check_keys(f"{where}: methods", entry, {"name", *fields})
     _typed(f"{where}: methods", entry, {"name": str, "fidelity": str})
-    tables = ["coefficients", "options", "params", "training", "randomize", "adversary", "hyper", "agent"]
+    tables = ["coefficients", "options", "params", "training", "randomize", "adversary"]
+    tables += ["hyper", "agent"]
     _typed(f"{where}: methods", entry, dict.fromkeys(tables, dict))
     for key in ("params", "training"):
         _numbers(f"{where}: {key}", entry.get(key, {}), lists=key == "params")
