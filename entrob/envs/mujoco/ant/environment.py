@@ -188,9 +188,7 @@ class Ant(Environment):
     ) -> tuple[jax.Array, AntState, jax.Array, jax.Array, dict[str, Any]]:
         """Five timesteps: (observation, state, reward float32[], terminated bool[], info)."""
         before = legged_step.State(state.qpos, state.qvel, state.warmstart, state.seen)
-        after = legged_step.simulate(
-            self.legged, self._knobs(params), before, action, FRAME_SKIP
-        )
+        after = legged_step.simulate(self.legged, self.knobs(params), before, action, FRAME_SKIP)
         velocity = (after.seen[0] - before.seen[0]) / self.dt
         state = AntState(time=state.time + 1, **after._asdict())
         reward = params.forward_weight * velocity
@@ -201,7 +199,8 @@ class Ant(Environment):
         """Seconds per step."""
         return self.legged.host.opt.timestep * FRAME_SKIP
 
-    def _knobs(self, params: AntParams) -> legged.Knobs:
+    def knobs(self, params: AntParams) -> legged.Knobs:
+        """What the params make of the model."""
         return legged.Knobs(
             root_mass=params.torso_mass,
             gain=params.actuator_gain,

@@ -134,7 +134,13 @@ class Legged:
 
     @property
     def legs(self) -> int:
+        """How many."""
         return len(self.axis)
+
+    @property
+    def root_body(self) -> int:
+        """Id of the body with the free joint."""
+        return int(self.host.jnt_bodyid[0])
 
 
 def build(
@@ -150,7 +156,7 @@ def build(
 
     Args:
       host: the model.
-      capsules: int[L, 3], ids of each leg's capsules: on the root, behind the hip, behind the ankle.
+      capsules: int[L, 3], ids of each leg's capsules: on the root, behind hip and ankle.
       ball: id of the root's ball.
       wall: id of the wall.
       margin: see `Legged`, as are `contacts` and `iterations`.
@@ -265,7 +271,9 @@ def _check(host: mujoco.MjModel, capsules: np.ndarray, ball: int, contacts: int)
             raise EntrobError(f"the model does not fit: it needs {what}")
     most = BALL + LEG * legs
     if contacts > most:
-        raise EntrobError(f"contacts must be at most {most}, as many as there may be with the floor")
+        raise EntrobError(
+            f"contacts must be at most {most}, as many as there may be with the floor"
+        )
 
 
 def _links(host: mujoco.MjModel) -> np.ndarray:
@@ -320,8 +328,54 @@ def weights(lightness: Lightness, extra: jax.Array) -> tuple[jax.Array, jax.Arra
       extra: float32[B], so much more mass, in kg.
     """
     light = 1 / (1 + extra * lightness.rise)
-    return dense.dot(jnp.asarray(lightness.bodies), light), dense.dot(
-        jnp.asarray(lightness.dofs), light
+    bodies, dofs = (dense.dot(jnp.asarray(x), light) for x in lightness[1:])
+    return bodies, dofs
+
+
+class Prepared(NamedTuple):
+    """What stays the same while a control is held.
+
+    Attributes:
+      trunk: `Solid` of all that does not move with a hinge.
+      torque: [L, 2, B], of the motors.
+      push: [3, B], in the world's frame.
+      friction: [B], of the floor.
+      invweight: [n, B], of the bodies of all capsules, the ball's last.
+      hinge_invweight: [L, 2, B].
+      center: ([B], [B]), of the wall in x and z.
+      half: ([B], [B]), of the wall's extents.
+      walled: bool[B], whether there is one.
+    """
+
+    trunk: Solid
+    torque: jax.Array
+    push: jax.Array
+    friction: jax.Array
+    invweight: jax.Array
+    hinge_invweight: jax.Array
+    center: tuple[jax.Array, jax.Array]
+    half: tuple[jax.Array, jax.Array]
+    walled: jax.Array
+
+
+def prepare(legged: Legged, knobs: Knobs, ctrl: jax.Array) -> Prepared:
+    """See `Prepared`; `knobs` and the control [u, B] with the copies along a last axis."""
+    host, (capsules, ball) = legged.host, legged.geoms
+    low, high = dense.last(host.actuator_ctrlrange.T)
+    torque = dense.dot(jnp.asarray(legged.motors), knobs.gain * jnp.clip(ctrl, low, high))
+    extra = knobs.root_mass - host.body_mass[legged.root_body]
+    bodies, dofs = weights(legged.lightness, extra)
+    half = knobs.wall_depth / 2, knobs.wall_height / 2
+    return Prepared(
+        trunk=jax.tree.map(lambda x, y: x + knobs.root_mass * y, legged.trunk, legged.root),
+        torque=torque,
+        push=knobs.push,
+        friction=knobs.friction,
+        invweight=bodies[host.geom_bodyid[np.append(capsules, ball)]],
+        hinge_invweight=dofs[ROOT:].reshape(-1, HINGES, dofs.shape[-1]),
+        center=(knobs.wall_pos + half[0], half[1]),
+        half=half,
+        walled=knobs.wall_height > 0,
     )
 
 

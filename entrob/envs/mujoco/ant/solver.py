@@ -94,53 +94,47 @@ def solve(a: Matrix, b: Vector) -> Vector:
     return Vector(moved, own - dense.weigh(moved, taken))
 
 
+def along(rows: Rows, x: Vector) -> tuple[jax.Array, jax.Array]:
+    """Acceleration along limits float32[L, 2, B] and contacts float32[4, c, B]."""
+    root = dense.weigh(x.root, rows.jacobian[:6])
+    own = [dense.weigh(x.legs[:, i], rows.own) for i in range(2)]
+    return rows.sign * x.legs, root + dense.weigh(own, rows.jacobian[6:])
+
+
 def minimize(mass: Matrix, force: Vector, rows: Rows, start: Vector, iterations: int) -> Vector:
     """The acceleration that minimizes ``a·mass·a/2 - force·a`` plus the constraints' cost.
 
     That is ``weight/2 max(0, aim - a)²`` over all rows; convex, so `start` decides only how soon
     the least is found.
     """
-    legs = len(rows.sign)
-
-    def along(x):
-        root = dense.weigh(x.root, rows.jacobian[:6])
-        own = [dense.weigh(x.legs[:, i], rows.own) for i in range(2)]
-        return rows.sign * x.legs, root + dense.weigh(own, rows.jacobian[6:])
+    flat = lambda x, y: jnp.concatenate([v.reshape(-1, v.shape[-1]) for v in (x, y)])
+    weights = flat(rows.weight[0], jnp.broadcast_to(rows.weight[1], rows.aim[1].shape))
 
     def newton(_, carry):
         acc, smooth, excess = carry
-        pull = jnp.where(excess[0] < 0, rows.weight[0], 0.0), jnp.where(
-            excess[1] < 0, rows.weight[1], 0.0
-        )
-        gradient = add(smooth, _pressed(rows, (pull[0] * excess[0], pull[1] * excess[1])))
-        step = solve(_with_contacts(mass, rows, pull), gradient)
-        step = Vector(-step.root, -step.legs)
-        turn, bent = along(step), times(mass, step)
-        share = _line_search(
-            *(jnp.concatenate([x.reshape(2 * legs, -1), y.reshape(-1, y.shape[-1])])
-              for x, y in (( rows.weight[0], jnp.broadcast_to(rows.weight[1], excess[1].shape)), excess, turn)),
-            inner(step, smooth),
-            inner(step, bent),
-        )
-        excess = excess[0] + share * turn[0], excess[1] + share * turn[1]
+        pull = [jnp.where(x < 0, w, 0.0) for x, w in zip(excess, rows.weight)]
+        gradient = add(smooth, pressed(rows, [w * x for w, x in zip(pull, excess)]))
+        step = jax.tree.map(jnp.negative, solve(_with(mass, rows, pull), gradient))
+        turn, bent = along(rows, step), times(mass, step)
+        level, bend = inner(step, smooth), inner(step, bent)
+        share = _line_search(weights, flat(*excess), flat(*turn), level, bend)
+        excess = tuple(x + share * y for x, y in zip(excess, turn))
         return add(acc, step, share), add(smooth, bent, share), excess
 
-    at, smooth = along(start), add(times(mass, start), force, -1.0)
-    carry = start, smooth, (at[0] - rows.aim[0], at[1] - rows.aim[1])
+    excess = tuple(x - y for x, y in zip(along(rows, start), rows.aim))
+    carry = start, add(times(mass, start), force, -1.0), excess
     return jax.lax.fori_loop(0, iterations, newton, carry)[0]
 
 
-def _pressed(rows: Rows, push: tuple[jax.Array, jax.Array]) -> Vector:
+def pressed(rows: Rows, push: list[jax.Array]) -> Vector:
     """The sum of the rows, so much of each."""
     each = dense.total(rows.jacobian[:, e] * push[1][e] for e in range(4))  # [8, c, B]
     root = dense.total(each[:6, c] for c in range(each.shape[1]))
-    legs = dense.total(
-        rows.own[:, None, c] * each[None, 6:, c] for c in range(each.shape[1])
-    )
+    legs = dense.total(rows.own[:, None, c] * each[None, 6:, c] for c in range(each.shape[1]))
     return Vector(root, rows.sign * push[0] + legs)
 
 
-def _with_contacts(mass: Matrix, rows: Rows, pull: tuple[jax.Array, jax.Array]) -> Matrix:
+def _with(mass: Matrix, rows: Rows, pull: list[jax.Array]) -> Matrix:
     """The matrix of the cost's second derivatives: the mass and what pulls."""
     j, contacts = rows.jacobian, range(rows.jacobian.shape[2])
     weighted = j * pull[1]

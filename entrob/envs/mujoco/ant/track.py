@@ -49,14 +49,16 @@ class Contacts(NamedTuple):
 
 
 def floor(capsules: Capsules) -> Contacts:
-    """Both ends of every capsule against the plane z = 0; of a ball the first, the second is far."""
+    """Both ends of every capsule against the plane z = 0; the second of a ball is far."""
     x, y, z = (capsules.ends[:, i] for i in range(3))
     # The first tangent lies along the capsule.
     along = [v[1] - v[0] for v in (x, y)]
     length = jnp.sqrt(along[0] ** 2 + along[1] ** 2)
-    flat, short = (length > TINY), 1 / jnp.maximum(length, TINY)
+    flat, short = length > TINY, 1 / jnp.maximum(length, TINY)
     side = jnp.where(flat, along[0] * short, 0.0), jnp.where(flat, along[1] * short, 1.0)
     dist = z - capsules.radius
+    ball = (jnp.square(capsules.ends[1] - capsules.ends[0])).sum(0) < TINY**2
+    dist = jnp.stack([dist[0], jnp.where(ball, FAR, dist[1])])
     zero, one = jnp.zeros_like(z), jnp.ones_like(z)
     return Contacts(
         dist,
