@@ -139,21 +139,34 @@ def _nearest(legged: Legged, held: Prepared, surfaces: list) -> Touch:
             numbers.append(jnp.broadcast_to(each, (1, 2, n, copies)))
         fields.append(jnp.concatenate(numbers).reshape(-1, 2 * n, copies))
     fields = jnp.concatenate(fields, 1)
-    dist = fields[0]
-    # How many are nearer; of those as near, how many come first.
-    order = np.arange(len(dist))[:, None]
-    rank = dense.total(
-        ((other < dist) | ((other == dist) & (i < order))).astype(jnp.float32)
-        for i, other in enumerate(dist)
-    )
-    slots = np.arange(legged.contacts, dtype=np.float32)[:, None]
-    chosen = (rank[:, None] == slots).astype(jnp.float32)
-    picked = dense.total(fields[:, i, None] * chosen[i] for i in range(len(dist)))
-    # The ball, which is the last, moves with no leg.
-    whose = jnp.sum(chosen.reshape(-1, n, *chosen.shape[1:]), 0)[:-1]
-    whose = whose.reshape(legged.legs, 1 + HINGES, *chosen.shape[1:])
-    moved = jnp.stack([whose[:, 1] + whose[:, 2], whose[:, 2]])
+    index = _smallest(fields[0], legged.contacts)
+    picked = dense.total(fields[:, i, None] * (index == i) for i in range(fields.shape[1]))
+    # Candidates are in the order of legs and their capsules; the ball, the last, is of no leg.
+    leg, level = index % n // (1 + HINGES), index % n % (1 + HINGES)
+    own = leg == np.arange(legged.legs)[:, None, None]
+    moved = jnp.stack([own & (level > k) for k in range(HINGES)]).astype(jnp.float32)
     return Touch(picked[0], picked[1:4], picked[4:7], picked[7:10], *picked[10:], moved)
+
+
+def _smallest(x: jax.Array, count: int) -> jax.Array:
+    """Where the smallest of [n, B] are, in order: int32[count, B].
+
+    One after the other in a loop, whose bounds XLA does not fuse over: it would otherwise search
+    again for each number that is taken from there.
+    """
+    order = np.arange(len(x), dtype=np.int32)[:, None]
+
+    def following(carry, _):
+        x, last = carry
+        x = jnp.where(order == last, jnp.inf, x)
+        least, index = x[0], jnp.zeros_like(last)
+        for i in range(1, len(x)):
+            index = jnp.where(x[i] < least, i, index)
+            least = jnp.minimum(x[i], least)
+        return (x, index), index
+
+    none = jnp.full(x.shape[1:], -1, jnp.int32)
+    return jax.lax.scan(following, (x, none), length=count)[1]
 
 
 def _capsules(legged: Legged, pose: Pose) -> track.Capsules:

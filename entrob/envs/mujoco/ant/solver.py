@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from entrob.envs.mujoco import dense
 
 TINY = 1e-9
+# Newton steps of a line search.
+SEARCH = 5
 
 
 class Vector(NamedTuple):
@@ -150,18 +152,23 @@ def _line_search(weight, excess, along, level, bend) -> jax.Array:
     """How much of a step to take: float32[B], where the cost's slope along it is 0.
 
     The slope ``level + share bend + sum of weight min(0, excess + share along) along`` rises and is
-    linear between the shares at which a constraint sets in or ends.
+    linear between the shares at which a constraint sets in or ends. Newton's method, which begins
+    with all of the step, finds its root exactly once it is on the right piece, and is kept between
+    shares on either side of it.
     """
     moved = weight * along
+    curved = moved * along
 
-    def slope(share):
-        terms = (m * jnp.minimum(e + share * a, 0) for m, e, a in zip(moved, excess, along))
-        return level + share * bend + dense.total(terms)
+    def closer(_, carry):
+        share, low, high = carry
+        pressed = [e + share * a for e, a in zip(excess, along)]
+        slope = level + share * bend
+        slope += dense.total(m * jnp.minimum(x, 0) for m, x in zip(moved, pressed))
+        rise = bend + dense.total(jnp.where(x < 0, c, 0) for c, x in zip(curved, pressed))
+        low, high = jnp.where(slope < 0, share, low), jnp.where(slope < 0, high, share)
+        share -= slope / (rise + TINY)
+        inside = (low <= share) & (share <= high)
+        return jnp.where(inside, share, (low + high) / 2), low, high
 
-    turns = jnp.where(moved * excess < 0, -excess / jnp.where(along == 0, 1, along), 0)
-    below = slope(turns) <= 0
-    low = jnp.max(jnp.where(below, turns, 0), 0)
-    high = jnp.min(jnp.where(below, jnp.inf, turns), 0)
-    between = jnp.where(jnp.isinf(high), low + 1, (low + high) / 2)
-    pull = jnp.where(excess + between * along < 0, moved, 0.0)
-    return -(level + jnp.sum(pull * excess, 0)) / (bend + jnp.sum(pull * along, 0) + TINY)
+    zero = jnp.zeros_like(level)
+    return jax.lax.fori_loop(0, SEARCH, closer, (zero + 1, zero, zero + jnp.inf))[0]
