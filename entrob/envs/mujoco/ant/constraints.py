@@ -132,20 +132,21 @@ def _nearest(legged: Legged, held: Prepared, surfaces: list) -> Touch:
     """Those among contacts with several surfaces, each of [2, n, B], and its friction [B]."""
     copies = held.friction.shape[-1]
     n = held.invweight.shape[0]
-    fields = []
+    rows = []
     for contacts, friction in surfaces:
         numbers = [contacts.dist[None], *contacts[1:]]
         for each in (friction, held.invweight):
             numbers.append(jnp.broadcast_to(each, (1, 2, n, copies)))
-        fields.append(jnp.concatenate(numbers).reshape(-1, 2 * n, copies))
-    fields = jnp.concatenate(fields, 1)
+        rows.append(jnp.concatenate(numbers).reshape(-1, 2 * n, copies))
+    fields = jnp.concatenate(rows, 1)
     index = _smallest(fields[0], legged.contacts)
     picked = dense.total(fields[:, i, None] * (index == i) for i in range(fields.shape[1]))
     # Candidates are in the order of legs and their capsules; the ball, the last, is of no leg.
     leg, level = index % n // (1 + HINGES), index % n % (1 + HINGES)
     own = leg == np.arange(legged.legs)[:, None, None]
     moved = jnp.stack([own & (level > k) for k in range(HINGES)]).astype(jnp.float32)
-    return Touch(picked[0], picked[1:4], picked[4:7], picked[7:10], *picked[10:], moved)
+    friction, invweight = picked[10], picked[11]
+    return Touch(picked[0], picked[1:4], picked[4:7], picked[7:10], friction, invweight, moved)
 
 
 def _smallest(x: jax.Array, count: int) -> jax.Array:
@@ -179,5 +180,5 @@ def _capsules(legged: Legged, pose: Pose) -> track.Capsules:
     ends = ends.reshape(2, -1, *ends.shape[3:])
     ball = jnp.broadcast_to(legged.ball, (2, 1, *ends.shape[2:]))
     ends = dense.rotate(pose.turn, jnp.concatenate([ends, ball], 1)).swapaxes(1, 2)
-    radius = np.append(legged.radius.reshape(-1, 1), np.float32([[legged.ball_radius]]), 0)
+    radius = np.append(legged.radius.reshape(-1, 1), np.full((1, 1), legged.ball_radius, np.float32), 0)
     return track.Capsules(ends, radius)

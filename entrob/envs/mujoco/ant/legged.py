@@ -214,7 +214,7 @@ def build(
         ball_radius=float(host.geom_size[ball, 0]),
         grip=float(max(host.geom_friction[[ball, wall], 0])),
         geoms=(capsules, ball),
-        motors=np.float32(motors.reshape(*hinges, host.nu)),
+        motors=np.asarray(motors.reshape(*hinges, host.nu), np.float32),
         reach=float(np.max(np.linalg.norm(ends, axis=-1) + radius[:, None])),
     )
 
@@ -317,7 +317,7 @@ def lightness(host: mujoco.MjModel, body: int) -> Lightness:
     dofs = modes**2
     # The root's three translations count alike, and so do its three rotations.
     dofs[:3], dofs[3:6] = dofs[:3].mean(0), dofs[3:6].mean(0)
-    return Lightness(last(rise), np.float32(bodies), np.float32(dofs))
+    return Lightness(last(rise), bodies.astype(np.float32), dofs.astype(np.float32))
 
 
 def weights(lightness: Lightness, extra: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -136,7 +136,8 @@ def _shares(a: tuple, b: tuple, half: tuple):
     # closer to, inwards, unless the segment points at the edge.
     over_edge = out[0] & out[1]
     along_x = jnp.where(over_edge, jnp.abs(way[0]) > jnp.abs(way[1]), out[1])
-    move, size, at, from_ = (jnp.where(along_x, *v) for v in (way, half, point, a))
+    pairs = (way, half, point, a)
+    move, size, at, from_ = (jnp.where(along_x, x, z) for x, z in pairs)
     inwards = jnp.where(at * move < 0, 1.0, -1.0)
     onwards = jnp.where(first < 0.5, 1.0, -1.0)
     direction = jnp.where(over_edge, inwards, onwards)
