@@ -51,7 +51,9 @@ def pose(legged: Legged, qpos: jax.Array) -> Pose:
     unit = np.eye(3, dtype=np.float32)[..., None]
     skew = dense.last(np.cross(legged.axis[..., None, :, 0], np.eye(3)).swapaxes(-1, -2))
     angle = qpos[ROOT + 1 :].reshape(-1, HINGES, 1, 1, qpos.shape[-1])
-    own = jnp.asarray(unit) + jnp.sin(angle) * skew + (1 - jnp.cos(angle)) * dense.matmul(skew, skew)
+    own = (
+        jnp.asarray(unit) + jnp.sin(angle) * skew + (1 - jnp.cos(angle)) * dense.matmul(skew, skew)
+    )
     hip = own[:, 0]
     ankle = dense.matmul(hip, own[:, 1])
     here = jnp.zeros_like(qpos[0])

@@ -180,5 +180,7 @@ def _capsules(legged: Legged, pose: Pose) -> track.Capsules:
     ends = ends.reshape(2, -1, *ends.shape[3:])
     ball = jnp.broadcast_to(legged.ball, (2, 1, *ends.shape[2:]))
     ends = dense.rotate(pose.turn, jnp.concatenate([ends, ball], 1)).swapaxes(1, 2)
-    radius = np.append(legged.radius.reshape(-1, 1), np.full((1, 1), legged.ball_radius, np.float32), 0)
+    radius = np.append(
+        legged.radius.reshape(-1, 1), np.full((1, 1), legged.ball_radius, np.float32), 0
+    )
     return track.Capsules(ends, radius)
