@@ -263,7 +263,7 @@ def test_accelerations_are_mujocos_however_the_body_lies():
         errors.append(np.abs(found[:, i] - data.qacc).max() / np.abs(data.qacc).max())
     print(f"{sum(touched)} of {len(touched)} on the ball")
     quantiles("accelerations over the largest of them", errors)
-    assert sum(touched) > 20 and len(touched) - sum(touched) > 20
+    assert sum(touched) > 10 and len(touched) - sum(touched) > 10
     assert max(errors) < 1e-5
 
 

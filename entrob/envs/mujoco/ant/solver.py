@@ -168,7 +168,8 @@ def _line_search(weight, excess, along, level, bend) -> jax.Array:
         low, high = jnp.where(slope < 0, share, low), jnp.where(slope < 0, high, share)
         share -= slope / (rise + TINY)
         inside = (low <= share) & (share <= high)
-        return jnp.where(inside, share, (low + high) / 2), low, high
+        between = jnp.where(jnp.isinf(high), 2 * low + 1, (low + high) / 2)
+        return jnp.where(inside, share, between), low, high
 
     zero = jnp.zeros_like(level)
     return jax.lax.fori_loop(0, SEARCH, closer, (zero + 1, zero, zero + jnp.inf))[0]
