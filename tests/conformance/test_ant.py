@@ -18,6 +18,7 @@ from scipy import stats
 
 from entrob.compiling import compiler_options
 from entrob.envs import make
+from entrob.envs.mujoco.ant import body, legged, legged_step
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -186,6 +187,84 @@ def test_the_model_has_gymnasiums_numbers(gym):
     np.testing.assert_allclose(ours.geom_margin[own], 2 * theirs.geom_margin[body])
     assert ENV.legged.margin == ours.geom_margin[own[0]] == 0.01
     assert make("mujoco/ant", margins_add_up=True)[0].legged.margin == 0.02
+
+
+def anywhere(n, seed):
+    """States of any orientation, height and speed, and controls beyond their range."""
+    rng = np.random.default_rng(seed)
+    qpos = ENV.legged.host.qpos0 + rng.normal(0, 0.4, (n, 15))
+    qpos[:, 2] = rng.uniform(0.2, 1, n)
+    qpos[:, 3:7] = rng.normal(size=(n, 4))
+    qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+    return qpos, rng.normal(0, 3, (n, 14)), rng.uniform(-1.2, 1.2, (n, 8))
+
+
+def held(params, ctrl):
+    """What `legged` makes of params and controls [n, 8]."""
+    knobs = jax.tree.map(lambda x: jnp.repeat(x[..., None], len(ctrl), -1), ENV.knobs(params))
+    return legged.prepare(ENV.legged, knobs, jnp.float32(ctrl.T))
+
+
+def test_inertia_and_forces_are_mujocos():
+    params = NOMINAL.replace(torso_mass=jnp.float32(1.3))
+    host = ENV.world(params)
+    data, n = mujoco.MjData(host), 16
+    qpos, qvel, ctrl = anywhere(n, seed=3)
+
+    @jax.jit
+    def ours(qpos, qvel):
+        known = held(params, ctrl)
+        pose = body.pose(ENV.legged, qpos)
+        return pose.turn, *body.dynamics(ENV.legged, known.trunk, pose, qvel), known.torque
+
+    turn, mass, bias, torque = ours(jnp.float32(qpos.T), jnp.float32(qvel.T))
+    for i in range(n):
+        data.qpos, data.qvel, data.ctrl = qpos[i], qvel[i], ctrl[i]
+        mujoco.mj_forward(host, data)
+        theirs = np.zeros((14, 14))
+        for row, unit in zip(theirs, np.eye(14)):
+            mujoco.mj_mulM(host, data, row, unit)
+        # The root's linear part is along its own axes here, along the world's there.
+        into, own = np.eye(14), np.zeros((14, 14))
+        into[:3, :3] = turn[..., i].T
+        own[:6, :6] = mass.root[..., i]
+        own[:6, 6:] = mass.side[..., i].reshape(6, 8)
+        own[6:, :6] = own[:6, 6:].T
+        for leg in range(4):
+            own[6 + 2 * leg : 8 + 2 * leg, 6 + 2 * leg : 8 + 2 * leg] = mass.legs[leg, ..., i]
+        np.testing.assert_allclose(own, into @ theirs @ into.T, atol=2e-6)
+        mine = np.append(bias.root[:, i], bias.legs[..., i])
+        np.testing.assert_allclose(mine, into @ data.qfrc_bias, atol=2e-5)
+        np.testing.assert_allclose(torque[..., i].ravel(), data.qfrc_actuator[6:], rtol=1e-6)
+
+
+def test_accelerations_are_mujocos_however_the_body_lies():
+    """On its feet, its back or its side; the torso's ball touches the floor once."""
+    host = ENV.world(NOMINAL)
+    host.geom_margin[:] /= 2
+    data, n = mujoco.MjData(host), 64
+    qpos, qvel, ctrl = anywhere(n, seed=4)
+    qpos[::2, 2] = np.random.default_rng(4).uniform(0.2, 0.25, n // 2)
+
+    @functools.partial(jax.jit, compiler_options=OPTIONS)
+    def ours(qpos, qvel, start):
+        return legged_step.accelerate(ENV.legged, held(NOMINAL, ctrl), qpos, qvel, start)
+
+    found = jnp.zeros((14, n))
+    for _ in range(6):
+        found = ours(jnp.float32(qpos.T), jnp.float32(qvel.T), found)
+    touched, errors = [], []
+    for i in range(n):
+        data.qpos, data.qvel, data.ctrl = qpos[i], qvel[i], ctrl[i]
+        mujoco.mj_forward(host, data)
+        if data.ncon > ENV.legged.contacts:
+            continue
+        touched.append((data.contact.geom == ENV.legged.geoms[1]).any())
+        errors.append(np.abs(found[:, i] - data.qacc).max() / np.abs(data.qacc).max())
+    print(f"{sum(touched)} of {len(touched)} on the ball")
+    quantiles("accelerations over the largest of them", errors)
+    assert sum(touched) > 10 and len(touched) - sum(touched) > 10
+    assert max(errors) < 1e-5
 
 
 def test_free_motion_is_equal_over_50_steps(nominal):

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from mujoco import mjx
 
 from entrob.compiling import compiler_options
 from entrob.envs import make
-from entrob.envs.mujoco.ant import legged, track
+from entrob.envs.mujoco import physics
+from entrob.envs.mujoco.ant import body, constraints, legged, legged_step, solver, track
 from entrob.errors import EntrobError
 from entrob.perturbations import perturb
 
@@ -189,9 +189,10 @@ def test_world_is_the_same_for_c_mujoco():
     mujoco.mj_forward(plain, data)
     assert not (data.contact.geom == plain.geom("wall").id).any()
     # The model stepped here gives way as the one that MuJoCo derives from the changed mass.
-    ours = ENV._model(changed)
-    np.testing.assert_allclose(ours.body_invweight0[:, 0], model.body_invweight0[:, 0], rtol=1e-4)
-    np.testing.assert_allclose(ours.dof_invweight0, model.dof_invweight0, rtol=1e-4)
+    extra = changed.torso_mass - plain.body_mass[ENV.legged.root_body]
+    bodies, dofs = legged.weights(ENV.legged.lightness, extra[None])
+    np.testing.assert_allclose(bodies[:, 0], model.body_invweight0[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(dofs[:, 0], model.dof_invweight0, rtol=1e-4)
     assert abs(model.dof_invweight0[0] / plain.dof_invweight0[0] - 1) > 0.1
 
 
@@ -206,8 +207,9 @@ def test_capsules_touch_the_wall_as_in_c_mujoco():
 
     @jax.jit
     def touch(ends):
-        capsules = track.Capsules(ends, np.array([0.08], np.float32), np.array([1]))
-        return track.wall(capsules, jnp.array([0, 0.15]), jnp.array([0.5, 0.15]), 1.0)
+        capsules = track.Capsules(ends[:, :, None, None], np.float32([[0.08]]))
+        found = track.wall(capsules, (0.0, 0.15), (0.5, 0.15))
+        return jax.tree.map(lambda x: x[..., 0, 0].T, found)
 
     agreed, twice, n = 0, 0, 0
     for _ in range(600):
@@ -218,7 +220,7 @@ def test_capsules_touch_the_wall_as_in_c_mujoco():
         if not data.ncon or data.contact.dist.min() < -0.08:
             continue
         half = 0.2 * data.geom_xmat[1].reshape(3, 3)[:, 2]
-        found = touch(jnp.array([[data.qpos[:3] - half, data.qpos[:3] + half]], jnp.float32))
+        found = touch(jnp.float32([data.qpos[:3] - half, data.qpos[:3] + half]))
         near = np.flatnonzero(np.asarray(found.dist) < 0.2)
         order = near[np.argsort(np.asarray(found.dist)[near])]
         theirs = np.argsort(data.contact.dist)
@@ -227,7 +229,7 @@ def test_capsules_touch_the_wall_as_in_c_mujoco():
         agreed += len(order) == data.ncon and all(
             abs(found.dist[i] - data.contact.dist[j]) < 1e-4
             and np.abs(found.pos[i] - data.contact.pos[j]).max() < 1e-3
-            and abs(found.frame[i, 0] @ data.contact.frame[j, :3]) > 0.999
+            and abs(found.normal[i] @ data.contact.frame[j, :3]) > 0.999
             for i, j in zip(order, theirs)
         )
     print(f"{agreed} of {n} agree, {twice} with two contacts")
@@ -238,26 +240,68 @@ def test_capsules_touch_the_wall_as_in_c_mujoco():
 def test_the_solver_has_converged():
     """What it returns is least: the slope of the cost is 0."""
     _, states, *_ = played(NOMINAL)
-    env, model = ENV.legged, ENV._model(NOMINAL)
+    env = ENV.legged
     rng = np.random.default_rng(1)
 
-    def residual(state, acc):
-        data = env.data.replace(qpos=state.qpos, qvel=state.qvel)
-        data = mjx.crb(model, mjx.com_pos(model, mjx.kinematics(model, data)))
-        contacts = legged.nearest(ENV._touch(data, NOMINAL), env.contacts)
-        limits = legged.constrain(env, model, data, contacts)
-        acc = legged.solve(env, data._impl.M, jnp.zeros(14), limits, acc)
-        excess = jnp.concatenate([limits.side * acc[6:], limits.jacobian @ acc]) - limits.target
-        push = limits.weight * jnp.minimum(excess, 0)
-        pull = jnp.pad(limits.side * push[:8], (6, 0)) + push[8:] @ limits.jacobian
-        return jnp.linalg.norm(data._impl.M @ acc + pull) / (1 + jnp.linalg.norm(pull)), pull
+    def residual(qpos, qvel, start):
+        held = legged.prepare(env, copies(NOMINAL, STEPS), jnp.zeros((8, STEPS)))
+        pose = body.pose(env, qpos)
+        mass, _ = body.dynamics(env, held.trunk, pose, qvel)
+        speed, start = (legged_step.split(pose.turn.swapaxes(0, 1), x) for x in (qvel, start))
+        rows = constraints.constrain(env, held, pose, qpos, speed)
+        none = jax.tree.map(jnp.zeros_like, start)
+        acc = solver.minimize(mass, none, rows, start, env.iterations)
+        lack = [jnp.maximum(a - x, 0) for a, x in zip(rows.aim, solver.along(rows, acc))]
+        pull = solver.pressed(rows, [w * x for w, x in zip(rows.weight, lack)])
+        slope = solver.add(solver.times(mass, acc), pull, -1.0)
+        slope, pull = (jnp.concatenate([x.root, x.legs.reshape(8, -1)]) for x in (slope, pull))
+        return jnp.linalg.norm(slope, axis=0) / (1 + jnp.linalg.norm(pull, axis=0)), pull
 
-    some = jax.tree.map(lambda x: x[0], states)
-    starts = some.warmstart + jnp.float32(rng.normal(0, 5, some.warmstart.shape))
-    slope, pull = jax.jit(jax.vmap(residual), compiler_options=OPTIONS)(some, starts)
-    assert (jnp.abs(pull).max(1) > 1).sum() > 10
+    qpos, qvel, warm = (x[0].T for x in (states.qpos, states.qvel, states.warmstart))
+    starts = warm + jnp.float32(rng.normal(0, 5, warm.shape))
+    slope, pull = jax.jit(residual, compiler_options=OPTIONS)(qpos, qvel, starts)
+    assert (jnp.abs(pull).max(0) > 1).sum() > 10
     print(f"slopes at the end: {np.quantile(slope, [0.5, 0.9, 1])}")
     assert jnp.quantile(slope, 0.9) < 1e-3
+
+
+def test_the_solver_finds_what_a_dense_one_does():
+    """A random system of two legs, against numpy."""
+    rng, n, size = np.random.default_rng(0), 5, 10
+    full = rng.normal(size=(n, size, size))
+    full = full @ full.swapaxes(1, 2) + np.eye(size)
+    full[:, 6:8, 8:] = full[:, 8:, 6:8] = 0
+    full += 10 * np.eye(size)
+    b = rng.normal(size=(n, size))
+    last = np.moveaxis(np.float32(full), 0, -1)
+    legs = np.stack([last[6:8, 6:8], last[8:, 8:]])
+    matrix = solver.Matrix(last[:6, :6], last[:6, 6:].reshape(6, 2, 2, n), legs)
+    vector = solver.Vector(np.float32(b.T[:6]), np.float32(b.T[6:]).reshape(2, 2, n))
+    x, back = solver.solve(matrix, vector), solver.times(matrix, vector)
+    joined = lambda v: np.concatenate([v.root, v.legs.reshape(4, n)])
+    right = np.linalg.solve(full, b[..., None])[..., 0]
+    np.testing.assert_allclose(joined(x), right.T, atol=1e-5)
+    np.testing.assert_allclose(joined(back), (full @ b[..., None])[..., 0].T, rtol=1e-4, atol=1e-4)
+
+
+def copies(params, n):
+    """What `legged` makes of params, for n copies along the last axis."""
+    return jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[..., None], n, -1), ENV.knobs(params))
+
+
+def test_no_wall_in_reach_and_no_wall_are_the_same_however_many_look():
+    """Contacts with a wall are computed as soon as one of the copies is near it."""
+    far, near = start(), start(qpos=[3.2, 0, 0.6], qvel=[8.0])
+    high = NOMINAL.replace(wall_height=jnp.float32(0.3))
+    params = jax.tree.map(lambda *x: jnp.stack(x), NOMINAL, *[high] * (BATCH - 1))
+    befores = [far] * (BATCH - 1) + [near]
+    actions = jnp.tile(
+        jnp.float32(np.random.default_rng(0).uniform(-1, 1, (STEPS, 8))), (BATCH, 1, 1)
+    )
+    _, states, *_ = episodes(params, jax.tree.map(lambda *x: jnp.stack(x), *befores), actions)
+    np.testing.assert_array_equal(states.qpos[1], states.qpos[0])
+    _, alone, *_ = played(high)
+    np.testing.assert_array_equal(alone.qpos[0], states.qpos[0])
 
 
 @pytest.mark.parametrize(
@@ -291,3 +335,24 @@ def test_bad_models_are_one_line(tmp_path):
         Ant(model="pusher.xml")
     with pytest.raises(EntrobError, match="contacts and iterations must be positive"):
         Ant(iterations=0)
+    with pytest.raises(EntrobError, match="contacts must be at most 25"):
+        Ant(contacts=26)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('armature="1" damping="1"', 'armature="1" stiffness="1"', "neither springs nor dry"),
+        ('range="30 70"', 'range="30 70" ref="5"', "hinges at 0 in its initial pose"),
+        ('<motor name="hip_1"', '<position name="hip_1"', "motors with a range of control"),
+        ('ankle_1" axis="-1 1 0"', 'ankle_1" axis="-1 1 0" solreflimit="0.03 1"', "one solref"),
+        ('"thigh1" fromto="0 0 0 0.2 0.2 0"', '"thigh1" type="sphere"', "capsules and a ball"),
+        ('integrator="RK4"', 'integrator="Euler"', "the RK4 integrator"),
+    ],
+)
+def test_models_that_are_not_legged_are_one_line(old, new, says):
+    text = (physics.resources() / "ant.xml").read_text()
+    assert old in text
+    with pytest.raises(EntrobError, match=says) as error:
+        type(ENV)(model=text.replace(old, new)[text.index("<mujoco") :])
+    assert "\n" not in str(error.value)

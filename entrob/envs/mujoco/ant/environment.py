@@ -13,12 +13,11 @@ import mujoco
 import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
-from mujoco import mjx
 
 from entrob.envs.environment import Environment
 from entrob.envs.forces import Disturbance, through_params
 from entrob.envs.mujoco import physics
-from entrob.envs.mujoco.ant import legged, track
+from entrob.envs.mujoco.ant import legged, legged_step
 from entrob.errors import EntrobError
 from entrob.ranges import FINITE, NOT_NEGATIVE, POSITIVE
 
@@ -127,20 +126,11 @@ class Ant(Environment):
             raise EntrobError("contacts and iterations must be positive")
         host = physics.load(model)
         self._torso = int(physics.ids(host, "body", [TORSO])[0])
-        self._ball, self._floor, self._wall = physics.ids(host, "geom", [TORSO, FLOOR, WALL])
-        self._shapes = np.append(physics.ids(host, "geom", LIMBS), self._ball)
-        size = host.geom_size[self._shapes]
-        self._radius = size[:, 0].astype(np.float32)
-        # Half the length of the axis; a ball has none.
-        self._half = np.where(self._shapes == self._ball, 0, size[:, 1]).astype(np.float32)
+        ball, self._floor, self._wall = physics.ids(host, "geom", [TORSO, FLOOR, WALL])
         # All geoms have the same.
-        margin = (2 if margins_add_up else 1) * float(host.geom_margin[self._ball])
-        self.legged = legged.build(host, margin, contacts, iterations)
-        self._lightness = legged.lightness(host, self._torso)
-        rest = mujoco.MjData(host)
-        mujoco.mj_kinematics(host, rest)
-        out = np.linalg.norm(rest.geom_xpos[self._shapes] - rest.xpos[self._torso], axis=1)
-        self._reach = float(np.max(out + self._half + self._radius))
+        margin = (2 if margins_add_up else 1) * float(host.geom_margin[ball])
+        limbs = physics.ids(host, "geom", LIMBS).reshape(-1, 3)
+        self.legged = legged.build(host, limbs, ball, self._wall, margin, contacts, iterations)
 
     @property
     def name(self) -> str:
@@ -197,16 +187,8 @@ class Ant(Environment):
         self, key: jax.Array, state: AntState, action: jax.Array, params: AntParams
     ) -> tuple[jax.Array, AntState, jax.Array, jax.Array, dict[str, Any]]:
         """Five timesteps: (observation, state, reward float32[], terminated bool[], info)."""
-        before = legged.State(state.qpos, state.qvel, state.warmstart, state.seen)
-        after = legged.simulate(
-            self.legged,
-            self._model(params),
-            lambda data: self._touch(data, params),
-            before,
-            action,
-            params.torso_force,
-            FRAME_SKIP,
-        )
+        before = legged_step.State(state.qpos, state.qvel, state.warmstart, state.seen)
+        after = legged_step.simulate(self.legged, self.knobs(params), before, action, FRAME_SKIP)
         velocity = (after.seen[0] - before.seen[0]) / self.dt
         state = AntState(time=state.time + 1, **after._asdict())
         reward = params.forward_weight * velocity
@@ -217,36 +199,17 @@ class Ant(Environment):
         """Seconds per step."""
         return self.legged.host.opt.timestep * FRAME_SKIP
 
-    def _model(self, params: AntParams) -> mjx.Model:
-        """The model that the params describe, floor and wall apart."""
-        model, torso = self.legged.model, self._torso
-        extra = params.torso_mass - self.legged.host.body_mass[torso]
-        share = params.torso_mass / self.legged.host.body_mass[torso]
-        body, dof = legged.weights(self._lightness, extra)
-        return model.replace(
-            body_mass=model.body_mass.at[torso].set(params.torso_mass),
-            body_inertia=model.body_inertia.at[torso].multiply(share),
-            body_invweight0=model.body_invweight0.at[:, 0].set(body),
-            dof_invweight0=dof,
-            actuator_gainprm=model.actuator_gainprm.at[:, 0].set(params.actuator_gain),
+    def knobs(self, params: AntParams) -> legged.Knobs:
+        """What the params make of the model."""
+        return legged.Knobs(
+            root_mass=params.torso_mass,
+            gain=params.actuator_gain,
+            friction=params.friction * self.legged.host.geom_friction[self._floor, 0],
+            push=params.torso_force,
+            wall_pos=params.wall_pos,
+            wall_depth=params.wall_depth,
+            wall_height=params.wall_height,
         )
-
-    def _touch(self, data: mjx.Data, params: AntParams) -> track.Contacts:
-        """What the body may touch: the floor, and the wall if there is one."""
-        host = self.legged.host
-        pos, axis = data.geom_xpos[self._shapes], data.geom_xmat[self._shapes, :, 2]
-        half = axis * self._half[:, None]
-        capsules = track.Capsules(
-            jnp.stack([pos - half, pos + half], 1), self._radius, host.geom_bodyid[self._shapes]
-        )
-        sliding = host.geom_friction[:, 0]
-        floor = track.floor(capsules, params.friction * sliding[self._floor])
-        size = jnp.stack([params.wall_depth, params.wall_height]) / 2
-        center = size + jnp.stack([params.wall_pos, jnp.zeros_like(params.wall_pos)])
-        wall = track.wall(capsules, center, size, max(sliding[self._wall], sliding[self._ball]))
-        # Out of reach, hence without a trace, where there is none.
-        wall = wall._replace(dist=jnp.where(params.wall_height > 0, wall.dist, jnp.inf))
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), floor, wall)
 
     def get_obs(self, state: AntState, params: AntParams, key=None) -> jax.Array:
         """What Gymnasium's Ant-v5 observes without contact forces: float32[27]."""
@@ -310,6 +273,6 @@ class Ant(Environment):
         """Raise `EntrobError` unless the params describe a task that can be played."""
         super().check_params(params)
         # However the body is turned, it is within its reach, and a little off in x.
-        clear = self._reach + np.asarray(params.reset_noise)
+        clear = self.legged.reach + np.asarray(params.reset_noise)
         if not np.all(np.asarray(params.wall_pos) > clear):
             raise EntrobError(f"the wall overlaps the start: wall_pos must be above {clear:.2f}")

@@ -1,13 +1,4 @@
-"""Stepping a legged body: Runge-Kutta, and a constraint solver for few contacts at a time.
-
-MuJoCo's smooth dynamics come from MJX. What holds the joints within their ranges and the feet off
-the floor is solved here: of all contacts that an ant could have, fifty, hardly more than five
-touch at once, while MJX gives each of them its four rows of constraints. Formulas: MuJoCo's
-documentation, "Computation", sections "Constraint model" and "Solver".
-
-On the CPU every jit that steps such a body needs
-``compiler_options={"xla_cpu_use_fusion_emitters": False}``.
-"""
+"""A body on legs of two hinges each: what `legged_step` needs of such a MuJoCo model."""
 
 import copy
 import dataclasses
@@ -18,291 +9,302 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import scipy.linalg
-from mujoco import mjx
+from flax import struct
 
-from entrob.envs.mujoco.ant.track import Contacts
+from entrob.envs.mujoco import dense
+from entrob.envs.mujoco.dense import last
+from entrob.envs.mujoco.soft import Soft, soften
 from entrob.errors import EntrobError
 
-# Stages of the classical Runge-Kutta method: how far the next stage is from the start, in
-# timesteps (the last one has no next), and each one's weight.
-NEXT = np.array([0.5, 0.5, 1.0, 0.0], np.float32)
-WEIGHTS = np.array([1, 2, 2, 1], np.float32) / 6
-TINY = 1e-9
 # Degrees of freedom of the free root; its position has one number more.
 ROOT = 6
-# Rows of constraints per contact.
-EDGES = 4
+# Hinges per leg.
+HINGES = 2
+# Contacts that a root's ball and the three capsules of a leg can have with the floor.
+BALL, LEG = 1, 6
+
+
+@struct.dataclass
+class Knobs:
+    """What a perturbation may change.
+
+    Attributes:
+      root_mass: float32[], in kg, of the body with the free joint, spread as in the model.
+      gain: float32[u], of the motors, in N m per unit of control over their gear.
+      friction: float32[], sliding friction of the floor.
+      push: float32[3], force on the root's origin along the world's axes, in N.
+      wall_pos: float32[], x of the wall's near face in meters.
+      wall_depth: float32[], from there to its far face.
+      wall_height: float32[], 0 is no wall.
+    """
+
+    root_mass: jax.Array
+    gain: jax.Array
+    friction: jax.Array
+    push: jax.Array
+    wall_pos: jax.Array
+    wall_depth: jax.Array
+    wall_height: jax.Array
+
+
+class Solid(NamedTuple):
+    """Mass of a rigid body, and its moments about the root's origin.
+
+    Attributes:
+      mass: [...].
+      moment: [..., 3], mass times center.
+      inertia: [..., 3, 3].
+    """
+
+    mass: dense.Array
+    moment: dense.Array
+    inertia: dense.Array
+
+
+class Lightness(NamedTuple):
+    """MuJoCo's inverse weights as functions of the root's mass; see `lightness`.
+
+    Attributes:
+      rise: float32[nv, 1], how each coordinate's inertia grows with the mass, per kg.
+      bodies: float32[nbody, nv], each coordinate's share in ``body_invweight0[:, 0]``.
+      dofs: float32[nv, nv], and in ``dof_invweight0``.
+    """
+
+    rise: np.ndarray
+    bodies: np.ndarray
+    dofs: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Legged:
-    """A model with a free root, hinges below it and one kind of contact, ready to be stepped.
+    """A model's numbers at rest, all hinges at 0, in the root's frame; the last axis has size 1.
+
+    There are L legs of a hip and an ankle. A capsule of each stands still on the root, one moves
+    with the hip and one with the ankle; the root has a ball.
 
     Attributes:
       host: the compiled model.
-      model: the same on the device; a pytree whose leaves may be replaced.
-      data: an empty `mjx.Data`.
-      moves: bool[nbody, nv], which degrees of freedom move a body.
       margin: distance in meters below which a contact counts.
-      contacts: how many contacts are kept, the nearest.
+      contacts: how many contacts are felt at once, the nearest.
       iterations: Newton iterations of the solver.
+      soft: the softness of all constraints.
+      lightness: what makes contacts and limits give way.
+      axis: [L, 2, 3, 1], axes of the hinges.
+      anchor: [L, 2, 3, 1], a point on each.
+      links: `Solid` of [L, 2], what each hinge moves before the next, about its own center.
+      center: [L, 2, 3, 1], these centers.
+      trunk: `Solid`, what stands still on the root's body, that apart.
+      root: `Solid`, the root's body per kg.
+      limits: [L, 2, 2, 1], least and largest angle of the hinges.
+      armature: [6, 1] of the root and [L, 2, 1] of the hinges.
+      damping: the same.
+      ends: [L, 3, 2, 3, 1], both ends of the axes of the capsules.
+      radius: [L, 3, 1], theirs.
+      ball: [3, 1], center of the root's ball.
+      ball_radius: float.
+      grip: float, friction of the wall.
+      geoms: int[L, 3] and int[], ids of the capsules and of the ball.
+      motors: float32[L, 2, u], gear of each motor at the hinge that it turns.
+      reach: how far the body gets from the root's origin, at rest, in meters.
     """
 
     host: mujoco.MjModel
-    model: mjx.Model
-    data: mjx.Data
-    moves: np.ndarray
     margin: float
     contacts: int
     iterations: int
+    soft: Soft
+    lightness: Lightness
+    axis: np.ndarray
+    anchor: np.ndarray
+    links: Solid
+    center: np.ndarray
+    trunk: Solid
+    root: Solid
+    limits: np.ndarray
+    armature: tuple[np.ndarray, np.ndarray]
+    damping: tuple[np.ndarray, np.ndarray]
+    ends: np.ndarray
+    radius: np.ndarray
+    ball: np.ndarray
+    ball_radius: float
+    grip: float
+    geoms: tuple[np.ndarray, int]
+    motors: np.ndarray
+    reach: float
+
+    @property
+    def legs(self) -> int:
+        """How many."""
+        return len(self.axis)
+
+    @property
+    def root_body(self) -> int:
+        """Id of the body with the free joint."""
+        return int(self.host.jnt_bodyid[0])
 
 
-class State(NamedTuple):
-    """What a simulation carries from one timestep to the next.
+def build(
+    host: mujoco.MjModel,
+    capsules: np.ndarray,
+    ball: int,
+    wall: int,
+    margin: float,
+    contacts: int,
+    iterations: int,
+) -> Legged:
+    """Read a legged body from a model.
 
-    Attributes:
-      qpos: float32[nq], root's position and orientation quaternion, then the hinges' angles.
-      qvel: float32[nv], their velocities.
-      warmstart: float32[nv], the last accelerations, where the solver starts.
-      seen: float32[3], the root's position where the last timestep evaluated forces last. MuJoCo
-        leaves it behind as the body's position; one timestep's error away from `qpos`.
-    """
-
-    qpos: jax.Array
-    qvel: jax.Array
-    warmstart: jax.Array
-    seen: jax.Array
-
-
-def build(host: mujoco.MjModel, margin: float, contacts: int, iterations: int) -> Legged:
-    """Put a model on the device; see `Legged`.
+    Args:
+      host: the model.
+      capsules: int[L, 3], ids of each leg's capsules: on the root, behind hip and ankle.
+      ball: id of the root's ball.
+      wall: id of the wall.
+      margin: see `Legged`, as are `contacts` and `iterations`.
 
     Raises:
-      EntrobError: the model is not a free root with hinges, all with a range.
+      EntrobError: the model is not a free root with legs of two hinges, all with a range, motors
+        and equal softness, or its geoms are of other kinds or bodies.
     """
-    joints = host.jnt_type
+    _check(host, capsules, ball, contacts)
+    legs = len(capsules)
+    rest = mujoco.MjData(host)
+    mujoco.mj_kinematics(host, rest)
+    root = int(host.jnt_bodyid[0])
+    turn, at = rest.xmat[root].reshape(3, 3), rest.xpos[root]
+
+    def local(points):
+        return (points - at) @ turn
+
+    body = _bodies(host, rest, turn, local)
+    links = _links(host)
+    trunk = np.flatnonzero((links == 0) & (np.arange(host.nbody) != root))
+    own = _solid(body, [root], np.zeros(3))
+    hinges = (legs, HINGES)
+    groups = [np.flatnonzero(links == k) for k in range(1, 1 + legs * HINGES)]
+    mass = np.array([host.body_mass[g].sum() for g in groups])
+    center = np.array([host.body_mass[g] @ body.moment[g] for g in groups]) / mass[:, None]
+    solids = [_solid(body, g, c) for g, c in zip(groups, center)]
+    geoms = capsules.ravel()
+    half = rest.geom_xmat[geoms].reshape(-1, 3, 3)[:, :, 2] * host.geom_size[geoms, 1:2]
+    ends = local(np.stack([rest.geom_xpos[geoms] - half, rest.geom_xpos[geoms] + half], 1))
+    radius = host.geom_size[geoms, 0]
+    softness = np.hstack([host.geom_solref, host.geom_solimp])[ball]
+    motors = np.zeros((legs * HINGES, host.nu))
+    motors[host.actuator_trnid[:, 0] - 1, np.arange(host.nu)] = host.actuator_gear[:, 0]
+    split = lambda x: (last(x[:ROOT]), last(x[ROOT:].reshape(hinges)))
+    return Legged(
+        host=host,
+        margin=margin,
+        contacts=contacts,
+        iterations=iterations,
+        soft=soften(host.opt.timestep, *softness),
+        lightness=lightness(host, root),
+        axis=last((rest.xaxis[1:] @ turn).reshape(*hinges, 3)),
+        anchor=last(local(rest.xanchor[1:]).reshape(*hinges, 3)),
+        links=Solid(*(last(np.array(x).reshape(*hinges, *x[0].shape)) for x in zip(*solids))),
+        center=last(center.reshape(*hinges, 3)),
+        trunk=Solid(*map(last, _solid(body, trunk, np.zeros(3)))),
+        root=Solid(*(last(x / host.body_mass[root]) for x in own)),
+        limits=last(host.jnt_range[1:].reshape(*hinges, 2)),
+        armature=split(host.dof_armature),
+        damping=split(host.dof_damping),
+        ends=last(ends.reshape(legs, HINGES + 1, 2, 3)),
+        radius=last(radius.reshape(legs, HINGES + 1)),
+        ball=last(local(rest.geom_xpos[ball])),
+        ball_radius=float(host.geom_size[ball, 0]),
+        grip=float(max(host.geom_friction[[ball, wall], 0])),
+        geoms=(capsules, ball),
+        motors=np.asarray(motors.reshape(*hinges, host.nu), np.float32),
+        reach=float(np.max(np.linalg.norm(ends, axis=-1) + radius[:, None])),
+    )
+
+
+def _check(host: mujoco.MjModel, capsules: np.ndarray, ball: int, contacts: int) -> None:
+    """Raise `EntrobError` unless the model is one that `legged_step` can step."""
+    legs, joints = len(capsules), host.jnt_type
     if joints[0] != mujoco.mjtJoint.mjJNT_FREE or (joints[1:] != mujoco.mjtJoint.mjJNT_HINGE).any():
         raise EntrobError("a legged model needs a free root joint and hinges, nothing else")
     if not host.jnt_limited[1:].all() or host.opt.integrator != mujoco.mjtIntegrator.mjINT_RK4:
         raise EntrobError("a legged model needs ranges for its hinges and the RK4 integrator")
-    moves = np.zeros((host.nbody, host.nv), bool)
-    for body in range(1, host.nbody):
-        moves[body] = moves[host.body_parentid[body]] | (host.dof_bodyid == body)
-    bare = copy.copy(host)
-    bare.geom_contype[:] = 0
-    bare.geom_conaffinity[:] = 0
-    return Legged(
-        host, mjx.put_model(bare), mjx.make_data(bare), moves, margin, contacts, iterations
+    links = _links(host)
+    # The hinge before each: hips have none, ankles their leg's hip.
+    above = links[host.body_parentid[host.jnt_bodyid[1:]]]
+    hips = 1 + HINGES * np.arange(legs)
+    order = np.stack([0 * hips, hips], 1).ravel()
+    geoms = np.append(capsules.ravel(), ball)
+    kinds = np.append(
+        np.full(capsules.size, mujoco.mjtGeom.mjGEOM_CAPSULE), mujoco.mjtGeom.mjGEOM_SPHERE
     )
-
-
-def nearest(contacts: Contacts, count: int) -> Contacts:
-    """The `count` contacts that are nearest or overlap most."""
-    _, index = jax.lax.top_k(-contacts.dist, count)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], contacts)
-
-
-class Constraints(NamedTuple):
-    """What acceleration `a` is free to do: it costs ``weight/2 min(0, excess)²`` over all rows.
-
-    The rows are those of the hinges, ``excess = side a[6:] - target``, then four for every
-    contact, two to each side of its friction pyramid, ``excess = jacobian a - target``.
-
-    Attributes:
-      side: float32[h], 1 at the lower half of a hinge's range, else -1.
-      jacobian: float32[4c, nv].
-      weight: float32[h + 4c], 0 where a constraint is not active.
-      target: float32[h + 4c].
-    """
-
-    side: jax.Array
-    jacobian: jax.Array
-    weight: jax.Array
-    target: jax.Array
-
-
-def constrain(legged: Legged, model: mjx.Model, data: mjx.Data, contacts: Contacts) -> Constraints:
-    """The constraints of a state, with its bodies and velocities in place."""
-    angle, (low, high) = data.qpos[ROOT + 1 :], model.jnt_range[1:].T
-    below, above = angle - low, high - angle
-    side = jnp.where(below < above, 1.0, -1.0)
-
-    # How each degree of freedom moves the contact points.
-    ang, lin = data.cdof[:, :3], data.cdof[:, 3:]
-    arm = contacts.pos - data.subtree_com[1]
-    moved = lin + jnp.cross(ang, arm[:, None])
-    moved *= jnp.asarray(legged.moves, jnp.float32)[contacts.body][..., None]
-    x, y, z = (moved[..., i] for i in range(3))
-    out, *slides = (
-        f[:, :1] * x + f[:, 1:2] * y + f[:, 2:] * z for f in jnp.unstack(contacts.frame, axis=1)
+    on = np.append(np.stack([0 * hips, hips, hips + 1], 1).ravel(), 0)
+    soft = np.vstack(
+        [
+            np.hstack([host.geom_solref, host.geom_solimp]),
+            np.hstack([host.jnt_solref, host.jnt_solimp])[1:],
+        ]
     )
-    mu = contacts.friction
-    edges = [out + sign * mu[:, None] * slide for slide in slides for sign in (1, -1)]
-    jacobian = jnp.stack(edges, 1).reshape(-1, out.shape[-1])
-
-    gap = jnp.concatenate([jnp.minimum(below, above), contacts.dist - legged.margin])
-    give = model.body_invweight0[contacts.body, 0] * (1 + mu**2) * 2 * mu**2
-    give = jnp.concatenate([model.dof_invweight0[ROOT:], give])
-    stiffness, damping, impedance = _impedance(legged.host, gap)
-    weight = jnp.where(gap < 0, impedance / (give * (1 - impedance)), 0.0)
-    velocity = jnp.concatenate([side * data.qvel[ROOT:], jacobian @ data.qvel])
-    target = -damping * velocity - _spread(stiffness * impedance * gap, len(side))
-    return Constraints(side, jacobian, _spread(weight, len(side)), target)
-
-
-def _spread(x: jax.Array, hinges: int) -> jax.Array:
-    """From an entry per hinge and contact to one per row."""
-    return jnp.concatenate([x[:hinges], jnp.repeat(x[hinges:], EDGES)])
-
-
-def _impedance(host: mujoco.MjModel, gap: jax.Array) -> tuple[float, float, jax.Array]:
-    """Stiffness, damping and impedance float32[r] of constraints violated by `-gap`."""
-    (time, ratio), (least, most, width, mid, power) = host.geom_solref[0], host.geom_solimp[0]
-    time, power = max(time, 2 * host.opt.timestep), int(power)
-    x = jnp.minimum(jnp.abs(gap) / width, 1.0)
-    rise = x**power / mid ** (power - 1)
-    fall = 1 - (1 - x) ** power / (1 - mid) ** (power - 1)
-    impedance = least + jnp.where(x < mid, rise, fall) * (most - least)
-    return 1 / (most * time * ratio) ** 2, 2 / (most * time), impedance
-
-
-def solve(legged: Legged, mass, force, constraints: Constraints, start) -> jax.Array:
-    """The acceleration that minimizes ``a·mass·a/2 - force·a`` plus the constraints' cost.
-
-    Newton's method with an exact line search; convex, so `start` decides only how soon it is there.
-    """
-    side, jacobian, weight, target = constraints
-    hinges = len(side)
-
-    def rows(acc):
-        return jnp.concatenate([side * acc[ROOT:], jacobian @ acc])
-
-    def newton(_, carry):
-        acc, smooth, excess = carry
-        pull = jnp.where(excess < 0, weight, 0.0)
-        push = pull * excess
-        limit = jnp.pad(side * push[:hinges], (ROOT, 0))
-        gradient = smooth + limit + push[hinges:] @ jacobian
-        hessian = mass + (jacobian.T * pull[hinges:]) @ jacobian
-        hessian += jnp.diag(jnp.pad(pull[:hinges], (ROOT, 0)))
-        factor = jax.scipy.linalg.cho_factor(hessian)
-        step = -jax.scipy.linalg.cho_solve(factor, gradient)
-        along, bent = rows(step), mass @ step
-        level, bend = step @ smooth, step @ bent
-        share = _line_search(weight, excess, along, level, bend)
-        return acc + share * step, smooth + share * bent, excess + share * along
-
-    carry = start, mass @ start - force, rows(start) - target
-    return jax.lax.fori_loop(0, legged.iterations, newton, carry)[0]
+    motor = (
+        (host.actuator_dyntype == mujoco.mjtDyn.mjDYN_NONE)
+        & (host.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED)
+        & (host.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE)
+        & (host.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT)
+        & (host.actuator_trnid[:, 0] > 0)
+        & (host.actuator_ctrllimited == 1)
+        & (host.actuator_forcelimited == 0)
+    )
+    root = [host.dof_armature[:ROOT], host.dof_damping[:ROOT]]
+    needs = {
+        "legs of a hip and an ankle, one after the other": np.array_equal(above, order),
+        "capsules and a ball on the root, hip and ankle": (
+            np.array_equal(host.geom_type[geoms], kinds)
+            and np.array_equal(links[host.geom_bodyid[geoms]], on)
+        ),
+        "hinges at 0 in its initial pose": not host.qpos0[ROOT + 1 :].any(),
+        "motors with a range of control and nothing else": motor.all(),
+        "neither springs nor dry friction": not (
+            host.jnt_stiffness.any() or host.dof_frictionloss.any()
+        ),
+        "one armature and one damping for its root": all((x == x[0]).all() for x in root),
+        "one solref and one solimp": (soft == soft[0]).all() and (soft[0, :2] > 0).all(),
+    }
+    for what, holds in needs.items():
+        if not holds:
+            raise EntrobError(f"the model does not fit: it needs {what}")
+    most = BALL + LEG * legs
+    if contacts > most:
+        raise EntrobError(
+            f"contacts must be at most {most}, as many as there may be with the floor"
+        )
 
 
-def _line_search(weight, excess, along, level, bend) -> jax.Array:
-    """How much of a step to take: float32[], where the cost's slope along it is 0.
-
-    The slope ``level + share bend + sum of weight min(0, excess + share along) along`` rises and is
-    linear between the shares at which a constraint sets in or ends.
-    """
-
-    def slope(share):
-        pressed = jnp.minimum(excess + share[:, None] * along, 0)
-        return level + share * bend + pressed @ (weight * along)
-
-    turns = jnp.where(weight * excess * along < 0, -excess / jnp.where(along == 0, 1, along), 0)
-    below = slope(turns) <= 0
-    low = jnp.max(jnp.where(below, turns, 0))
-    high = jnp.min(jnp.where(below, jnp.inf, turns))
-    between = jnp.where(jnp.isinf(high), low + 1, (low + high) / 2)
-    pull = jnp.where(excess + between * along < 0, weight, 0.0) * along
-    return -(level + pull @ excess) / (bend + pull @ along + TINY)
+def _links(host: mujoco.MjModel) -> np.ndarray:
+    """The last hinge that moves each body, counted from 1: int[nbody]; 0 for the root."""
+    links = np.zeros(host.nbody, int)
+    for b in range(1, host.nbody):
+        own = np.flatnonzero(host.jnt_bodyid[1:] == b)
+        links[b] = 1 + own[-1] if len(own) else links[host.body_parentid[b]]
+    return links
 
 
-def accelerate(legged: Legged, model: mjx.Model, touch, qpos, qvel, ctrl, push, start) -> jax.Array:
-    """Accelerations of a state: float32[nv].
-
-    Args:
-      touch: function of a `mjx.Data` with bodies and geoms in place to `Contacts`.
-      push: float32[3], force on the torso's origin along the world's axes, in N.
-    """
-    # GPUs would otherwise multiply matrices with ten bits.
-    with jax.default_matmul_precision("highest"):
-        return _accelerate(legged, model, touch, qpos, qvel, ctrl, push, start)
+def _bodies(host: mujoco.MjModel, rest: mujoco.MjData, turn: np.ndarray, local) -> Solid:
+    """All bodies in the root's frame, each about its own center; `moment` is that center."""
+    axes = np.einsum("ji,bjk->bik", turn, rest.ximat.reshape(-1, 3, 3))
+    inertia = np.einsum("bij,bj,bkj->bik", axes, host.body_inertia, axes)
+    return Solid(host.body_mass, local(rest.xipos), inertia)
 
 
-def _accelerate(legged, model, touch, qpos, qvel, ctrl, push, start):
-    data = legged.data.replace(qpos=qpos, qvel=qvel, ctrl=ctrl)
-    data = mjx.com_pos(model, mjx.kinematics(model, data))
-    data = mjx.transmission(model, mjx.crb(model, data))
-    data = mjx.fwd_actuation(model, mjx.fwd_velocity(model, data))
-    force = data.qfrc_passive - data.qfrc_bias + data.qfrc_actuator
-    # A free joint's first three forces are those on its body's origin.
-    force = force.at[:3].add(push)
-    contacts = nearest(touch(data), legged.contacts)
-    constraints = constrain(legged, model, data, contacts)
-    return solve(legged, data._impl.M, force, constraints, start)
+def _solid(bodies: Solid, some, about: np.ndarray) -> Solid:
+    """Some of them as one, about a point."""
+    mass, arm = bodies.mass[some], bodies.moment[some] - about
+    square = np.einsum("bi,bi->b", arm, arm)[:, None, None] * np.eye(3)
+    steiner = mass[:, None, None] * (square - arm[:, :, None] * arm[:, None])
+    return Solid(mass.sum(), mass @ arm, np.sum(bodies.inertia[some] + steiner, 0))
 
 
-def simulate(
-    legged: Legged,
-    model: mjx.Model,
-    touch,
-    state: State,
-    ctrl: jax.Array,
-    push: jax.Array,
-    substeps: int,
-) -> State:
-    """Hold a control for a few timesteps of the model, by the Runge-Kutta method of order 4.
-
-    Args:
-      legged: what to step.
-      model: `legged.model`, some of its leaves replaced.
-      touch: see `accelerate`.
-      state: where to start.
-      ctrl: float32[nu].
-      push: see `accelerate`.
-      substeps: how many timesteps.
-    """
-    dt = legged.host.opt.timestep
-
-    def timestep(_, state):
-        def stage(carry, weights):
-            qpos, qvel, acc, velocity, acceleration, _ = carry
-            further, weight = weights
-            acc = accelerate(legged, model, touch, qpos, qvel, ctrl, push, acc)
-            sums = velocity + weight * qvel, acceleration + weight * acc
-            seen = qpos[:3]
-            qpos = integrate(state.qpos, qvel, further * dt)
-            return (qpos, state.qvel + further * dt * acc, acc, *sums, seen), None
-
-        zero = jnp.zeros_like(state.qvel)
-        carry = (state.qpos, state.qvel, state.warmstart, zero, zero, state.seen)
-        carry, _ = jax.lax.scan(stage, carry, (NEXT, WEIGHTS))
-        _, _, acc, velocity, acceleration, seen = carry
-        qpos = integrate(state.qpos, velocity, dt)
-        return State(qpos, state.qvel + dt * acceleration, acc, seen)
-
-    return jax.lax.fori_loop(0, substeps, timestep, state)
-
-
-def integrate(qpos: jax.Array, qvel: jax.Array, time) -> jax.Array:
-    """Positions after moving at a constant velocity: float32[nq], the quaternion normalized."""
-    w, v = qpos[3], qpos[4:7]
-    turn = qvel[3:6] * time / 2
-    half = jnp.sqrt(jnp.maximum(turn @ turn, TINY**2))
-    c, s = jnp.cos(half), jnp.sin(half) / half * turn
-    quat = jnp.append(w * c - v @ s, w * s + c * v + jnp.cross(v, s))
-    quat /= jnp.linalg.norm(quat)
-    return jnp.concatenate([qpos[:3] + qvel[:3] * time, quat, qpos[7:] + qvel[6:] * time])
-
-
-def lightness(host: mujoco.MjModel, body: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lightness(host: mujoco.MjModel, body: int) -> Lightness:
     """What MuJoCo's compiler derives from a model's inertia, as a function of one body's mass.
 
     The inertia matrix is affine in that mass, so that one change of coordinates makes it diagonal
     whatever the mass. Constraints give way in proportion to these numbers.
-
-    Returns:
-      ``rise`` float[nv], how each coordinate's inertia grows with the mass, and each coordinate's
-      share float[nbody, nv] in ``body_invweight0[:, 0]`` and float[nv, nv] in ``dof_invweight0``.
     """
     base, more = (_inertia(host, body, factor) for factor in (1, 2))
     rise, modes = scipy.linalg.eigh((more - base) / host.body_mass[body], base)
@@ -315,14 +317,66 @@ def lightness(host: mujoco.MjModel, body: int) -> tuple[np.ndarray, np.ndarray, 
     dofs = modes**2
     # The root's three translations count alike, and so do its three rotations.
     dofs[:3], dofs[3:6] = dofs[:3].mean(0), dofs[3:6].mean(0)
-    return rise, bodies, dofs
+    return Lightness(last(rise), bodies.astype(np.float32), dofs.astype(np.float32))
 
 
-def weights(lightness: tuple[np.ndarray, ...], extra: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``body_invweight0[:, 0]`` and ``dof_invweight0`` with so much more mass in kg."""
-    rise, bodies, dofs = (jnp.asarray(part, jnp.float32) for part in lightness)
-    light = 1 / (1 + extra * rise)
-    return bodies @ light, dofs @ light
+def weights(lightness: Lightness, extra: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``body_invweight0[:, 0]`` [nbody, B] and ``dof_invweight0`` [nv, B].
+
+    Args:
+      lightness: of the model.
+      extra: float32[B], so much more mass, in kg.
+    """
+    light = 1 / (1 + extra * lightness.rise)
+    bodies, dofs = (dense.dot(jnp.asarray(x), light) for x in lightness[1:])
+    return bodies, dofs
+
+
+class Prepared(NamedTuple):
+    """What stays the same while a control is held.
+
+    Attributes:
+      trunk: `Solid` of all that does not move with a hinge.
+      torque: [L, 2, B], of the motors.
+      push: [3, B], in the world's frame.
+      friction: [B], of the floor.
+      invweight: [n, B], of the bodies of all capsules, the ball's last.
+      hinge_invweight: [L, 2, B].
+      center: ([B], [B]), of the wall in x and z.
+      half: ([B], [B]), of the wall's extents.
+      walled: bool[B], whether there is one.
+    """
+
+    trunk: Solid
+    torque: jax.Array
+    push: jax.Array
+    friction: jax.Array
+    invweight: jax.Array
+    hinge_invweight: jax.Array
+    center: tuple[jax.Array, jax.Array]
+    half: tuple[jax.Array, jax.Array]
+    walled: jax.Array
+
+
+def prepare(legged: Legged, knobs: Knobs, ctrl: jax.Array) -> Prepared:
+    """See `Prepared`; `knobs` and the control [u, B] with the copies along a last axis."""
+    host, (capsules, ball) = legged.host, legged.geoms
+    low, high = dense.last(host.actuator_ctrlrange.T)
+    torque = dense.dot(jnp.asarray(legged.motors), knobs.gain * jnp.clip(ctrl, low, high))
+    extra = knobs.root_mass - host.body_mass[legged.root_body]
+    bodies, dofs = weights(legged.lightness, extra)
+    half = knobs.wall_depth / 2, knobs.wall_height / 2
+    return Prepared(
+        trunk=jax.tree.map(lambda x, y: x + knobs.root_mass * y, legged.trunk, legged.root),
+        torque=torque,
+        push=knobs.push,
+        friction=knobs.friction,
+        invweight=bodies[host.geom_bodyid[np.append(capsules, ball)]],
+        hinge_invweight=dofs[ROOT:].reshape(-1, HINGES, dofs.shape[-1]),
+        center=(knobs.wall_pos + half[0], half[1]),
+        half=half,
+        walled=knobs.wall_height > 0,
+    )
 
 
 def _inertia(host: mujoco.MjModel, body: int, factor: float) -> np.ndarray:

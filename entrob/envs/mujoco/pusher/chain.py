@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 from flax import struct
 
+from entrob.envs.mujoco.dense import last
 from entrob.envs.mujoco.physics import Pairs
 from entrob.envs.mujoco.pusher.contacts import Shape
+from entrob.envs.mujoco.soft import Soft, soften
 from entrob.errors import EntrobError
 
 
@@ -39,25 +39,6 @@ class Knobs:
     place: jax.Array
     size: jax.Array
     push: jax.Array
-
-
-class Soft(NamedTuple):
-    """How MuJoCo softens a constraint: stiffness, damping, and impedance over violation."""
-
-    stiffness: float
-    damping: float
-    least: float
-    most: float
-    width: float
-    middle: float
-    power: float
-
-    def impedance(self, pos: jax.Array) -> jax.Array:
-        """Between `least` and `most`, by how much the constraint is violated."""
-        x = jnp.minimum(jnp.abs(pos) / self.width, 1.0)
-        low = x**self.power / self.middle ** (self.power - 1)
-        high = 1 - (1 - x) ** self.power / (1 - self.middle) ** (self.power - 1)
-        return self.least + jnp.where(x < self.middle, low, high) * (self.most - self.least)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,17 +131,12 @@ def build(
         movable=tuple(int(g) for g in movable),
         watched=tuple(int(b) for b in watched),
         iterations=iterations,
-        soft=_soft(host.opt.timestep, *soft[0]),
+        soft=soften(host.opt.timestep, *soft[0]),
         links=links,
         puck=int(host.jnt_bodyid[h]),
         geoms=Shape._make(map(last, shape)),
         **{name: last(x) for name, x in numbers.items()},
     )
-
-
-def last(x: np.ndarray) -> np.ndarray:
-    """In float32, with a last axis for the copies."""
-    return np.asarray(x, np.float32)[..., None]
 
 
 def _links(host: mujoco.MjModel, h: int) -> np.ndarray:
@@ -183,12 +159,3 @@ def _masses(host: mujoco.MjModel, rest: mujoco.MjData, links: np.ndarray, h: int
             inertia[k] += turn * host.body_inertia[b] @ turn.T
             inertia[k] += host.body_mass[b] * (d @ d * np.eye(3) - np.outer(d, d))
     return {"mass": mass, "center": center, "inertia": inertia}
-
-
-def _soft(step, timeconst, dampratio, least, most, width, middle, power) -> Soft:
-    # MuJoCo lets no constraint be faster than two timesteps.
-    timeconst = max(timeconst, 2 * step)
-    stiffness = 1 / (most * timeconst * dampratio) ** 2
-    numbers = (stiffness, 2 / (most * timeconst), least, most, width, middle)
-    power = int(power) if power == int(power) else float(power)
-    return Soft._make([*map(float, numbers), power])

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from entrob.envs.mujoco import dense
+from entrob.envs.mujoco.dense import last
 from entrob.envs.mujoco.physics import Pairs, State
-from entrob.envs.mujoco.pusher import dense
-from entrob.envs.mujoco.pusher.chain import Chain, Knobs, Soft, last
+from entrob.envs.mujoco.pusher.chain import Chain, Knobs
 from entrob.envs.mujoco.pusher.contacts import Shape
 
 # Copies that a CPU takes at once: with more, what passes between operations outgrows its caches.
@@ -194,7 +195,7 @@ def _constraints(chain: Chain, knobs: Knobs, pose: _Pose, state: State) -> _Rows
     above = knobs.limits[:, 1] - state.qpos[:h]
     sign = jnp.where(below < above, 1.0, -1.0)
     light = 1 / last(host.dof_invweight0[:h])
-    limits = _row(chain.soft, jnp.minimum(below, above), sign * state.qvel[:h], light)
+    limits = chain.soft.row(jnp.minimum(below, above), sign * state.qvel[:h], light)
     contacts = [_contacts(chain, knobs, pose, state, pairs) for pairs in chain.pairs]
     jacobian, *rows = (jnp.concatenate(x) for x in zip(*contacts))
     weight, aim = ((_pad(x), y) for x, y in zip(limits, rows))
@@ -229,14 +230,7 @@ def _contacts(chain: Chain, knobs: Knobs, pose: _Pose, state: State, pairs: Pair
             jacobian += way * jnp.pad(row, [(0, 0), (h, 0), (0, 0)])
         invweight += own
     speed = dense.along(jacobian, state.qvel)
-    return jacobian, *_row(chain.soft, dist - pairs.margin, speed, 1 / invweight)
-
-
-def _row(soft: Soft, pos: jax.Array, speed: jax.Array, light: dense.Array):
-    """Weight and aim of constraints that are violated by -pos and move at a speed."""
-    impedance = soft.impedance(pos)
-    weight = jnp.where(pos < 0, light * impedance / (1 - impedance), 0.0)
-    return weight, -soft.damping * speed - soft.stiffness * impedance * pos
+    return jacobian, *chain.soft.row(dist - pairs.margin, speed, 1 / invweight)
 
 
 def _shape(chain: Chain, knobs: Knobs, pose: _Pose, geoms: list[int]) -> Shape:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from entrob.envs.mujoco.pusher.dense import Array, total
+from entrob.envs.mujoco.dense import Array, total
 
 # A slope is evaluated at so many points, twice: the second time between the two that bracket
 # its root. A finger of 20 cm is thus resolved to 1 mm, and the last step interpolates.

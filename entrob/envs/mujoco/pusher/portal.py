@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from entrob.envs.mujoco.dense import total
 from entrob.envs.mujoco.pusher.contacts import (
     TINY,
     Contacts,
@@ -30,7 +31,6 @@ from entrob.envs.mujoco.pusher.contacts import (
     norm,
     to_world,
 )
-from entrob.envs.mujoco.pusher.dense import total
 
 # MuJoCo's ``mpr_tolerance``: a portal is final when no point lies farther out than this (meters).
 TOLERANCE = 1e-6

@@ -18,6 +18,11 @@ Array = Any
 dot = functools.partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 
+def last(x: np.ndarray) -> np.ndarray:
+    """In float32, with a last axis for the copies."""
+    return np.asarray(x, np.float32)[..., None]
+
+
 def side_by_side(f: Callable) -> Callable:
     """Make a function of arrays [..., B] add what `jax.vmap` maps over to their last axis."""
     f = jax.custom_batching.custom_vmap(f)
