@@ -18,6 +18,9 @@ DATA = pathlib.Path(__file__).with_name("records.csv")
 FRAMES = {"minigrid": 8000, "pusher": 6400, "leaderboard": 8192}
 KEYS = ["folder", "method", "seed", "perturbation", "magnitude"]
 COLUMNS = ["exact_success", "success", "return_mean", "final_distance"]
+#: Absolute and relative. Pushes are chaotic: another sum in the last bit of a gradient moved
+#: success of 20 episodes by 0.1, returns by 7 % and distances by 5 cm.
+TOLERANCE, OF_PUSHES = (1e-3, 1e-3), (0.15, 0.1)
 
 
 def records(folder) -> pd.DataFrame:
@@ -36,5 +39,8 @@ def test_the_smoke_presets_come_to_the_committed_records(tmp_path):
         main(["run", name, "--preset", "smoke", "--frames", str(frames), "--out", out])
     found, wanted = records(tmp_path).set_index(KEYS), pd.read_csv(DATA).set_index(KEYS)
     assert found.index.equals(wanted.index)
-    for name in COLUMNS:
-        np.testing.assert_allclose(found[name], wanted[name], atol=0.02, rtol=0.02, err_msg=name)
+    pushes = wanted.index.get_level_values("folder") == "pusher"
+    for rows, (absolute, relative) in ((~pushes, TOLERANCE), (pushes, OF_PUSHES)):
+        for name in COLUMNS:
+            a, b = found.loc[rows, name], wanted.loc[rows, name]
+            np.testing.assert_allclose(a, b, atol=absolute, rtol=relative, err_msg=name)
