@@ -26,14 +26,14 @@ def run(command: Run, line: str) -> None:
     what = asked(command)
     root = command.out or default_folder(what, command)
     store, begun = Store(root), lambda: write(command, what, root, line)
-    if command.track != "none" and command.on != "local":
-        raise EntrobError("--track is for what this process trains: it has no use with --on")
-    if not command.resume and command.on != "local":
-        raise EntrobError("with --on, workers go on from what is there: not with --no-resume")
     if command.on == "local":
         with tracking.watching(command.track, what.name, root) as watch:
             _work(what, store, line, command, begun=begun, watch=watch)
     else:
+        if command.track != "none":
+            raise EntrobError("--track is for what this process trains: it has no use with --on")
+        if not command.resume:
+            raise EntrobError("with --on, workers go on from what is there: not with --no-resume")
         _check_folder(what, root)
         begun()
         _engine(command, root)
