@@ -33,7 +33,7 @@ def test_runs_of_methods_without_the_new_fields_keep_their_names(tiny):
     """Folders of earlier versions are read."""
     method = tiny.methods[1]
     old = {"name": method.name, **dataclasses.asdict(method)}
-    for name in ("mixture", "hyper", "temperature"):
+    for name in ("mixture", "hyper", "temperature", "agent"):
         assert old.pop(name) in ([], {}, 1.0)
     for name in ("base", "variant", "value"):  # are the name
         del old[name]
