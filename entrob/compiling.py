@@ -39,13 +39,40 @@ def compiler_options() -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         return {}
     disabled = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
-    return {"xla_cpu_use_fusion_emitters": False, **disabled}
+    return _known({"xla_cpu_use_fusion_emitters": False} | disabled)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that this version of XLA has: they come and go."""
+    return {name: value for name, value in options.items() if _accepted(name, value)}
+
+
+@functools.cache
+def _accepted(name: str, value: Any) -> bool:
+    """Whether XLA compiles with an option."""
+    nothing = jax.jit(lambda: 0, compiler_options={name: value}).lower()
+    try:
+        nothing.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" in str(error):
+            return False
+        raise
+    return True
 
 
 def sharded(f: Callable, over: tuple[bool, ...]) -> jax.stages.Wrapped:
-    """Jit `f` with its runs spread over the devices; `over` says which arguments have runs."""
+    """Jit `f` with its runs spread over the devices; `over` says which arguments have runs.
+
+    Products are of 32 bits, which accelerators otherwise round to fewer.
+    """
     specs = tuple(RUNS if o else PartitionSpec() for o in over)
-    mapped = jax.shard_map(f, mesh=mesh(), in_specs=specs, out_specs=RUNS, check_vma=False)
+
+    @functools.wraps(f)
+    def exact(*args):
+        with jax.default_matmul_precision("float32"):
+            return f(*args)
+
+    mapped = jax.shard_map(exact, mesh=mesh(), in_specs=specs, out_specs=RUNS, check_vma=False)
     # Arguments are left where they are: XLA puts arrays of size 0 elsewhere than is said.
     return jax.jit(mapped, compiler_options=compiler_options())
 

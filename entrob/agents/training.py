@@ -74,10 +74,9 @@ def compile_trainer(
         return jax.vmap(one)(state, swept)
 
     with _user_code():
-        begin = sharded(init, (True, True, False)).lower(seeds, swept, env_params).compile()
-        state = begin.out_info
-        lowered = sharded(chunk, (True, True, False)).lower(state, swept, env_params)
-    compiled = lowered.compile()
+        begun = sharded(init, (True, True, False)).lower(seeds, swept, env_params)
+        lowered = sharded(chunk, (True, True, False)).lower(begun.out_info, swept, env_params)
+    begin, compiled = begun.compile(), lowered.compile()
     memory: Any = compiled.memory_analysis()
     size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     return Trainer(len(seeds), begin, compiled, size, time.perf_counter() - start)

@@ -1,0 +1,18 @@
+"""What XLA is asked for, whatever its version and its devices."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from entrob import compiling
+
+
+def test_options_that_this_version_of_xla_lacks_are_left_out():
+    both = {"xla_of_another_version": True, "xla_cpu_enable_fast_math": False}
+    assert compiling._known(both) == {"xla_cpu_enable_fast_math": False}
+
+
+def test_products_are_of_32_bits():
+    """An accelerator's default is fewer: TF32 on a GPU, bfloat16 on a TPU."""
+    rows = np.ones((compiling.padded(1), 2, 2), np.float32)
+    lowered = compiling.sharded(lambda x: jnp.matmul(x, x), (True,)).lower(rows)
+    assert "precision = [HIGHEST, HIGHEST]" in lowered.as_text()
