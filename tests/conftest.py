@@ -12,12 +12,15 @@ import os
 import pathlib
 import resource
 
-# As sweeps do on a CPU; most of the tests' time is compiling.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-
 import jax
 import matplotlib.figure
 import pytest
+
+# As sweeps do on a CPU; most of the tests' time is compiling. Later versions of XLA lack the choice
+# and end the process at a flag that they do not know.
+if jax.__version_info__ < (0, 11):
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 
 jax.config.update("jax_num_cpu_devices", 2)  # before entrob: gymnax starts JAX's backend
 
