@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 RUNS = PartitionSpec("runs")
+#: Runs that a device which is not a CPU trains at least.
+ABREAST = 16
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -31,15 +33,22 @@ def mesh() -> jax.sharding.Mesh:
 
 
 def compiler_options() -> dict[str, Any]:
-    """Options for a CPU, where two things that XLA does by default cost more than they gain.
+    """Options for the devices there are, as far as this version of XLA has them.
 
-    Its fusion emitters make small matrix products slower and long kinematic chains very slow to
-    compile; splitting operations among threads takes cores that other shards work on.
+    On a CPU two things that XLA does by default cost more than they gain: its fusion emitters make
+    small matrix products slower and long kinematic chains very slow to compile; splitting
+    operations among threads takes cores that other shards work on. On a GPU a run that is repeated
+    or resumed has other bits if sums are taken by whoever comes first, or in the way that was
+    fastest when the program was compiled.
     """
-    if jax.default_backend() != "cpu":
-        return {}
-    disabled = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
-    return _known({"xla_cpu_use_fusion_emitters": False} | disabled)
+    options = {
+        "cpu": {
+            "xla_cpu_use_fusion_emitters": False,
+            "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+        },
+        "gpu": {"xla_gpu_exclude_nondeterministic_ops": True, "xla_gpu_autotune_level": 0},
+    }
+    return _known(options.get(jax.default_backend(), {}))
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +95,10 @@ def memory_limit() -> int:
 
 
 def padded(runs: int) -> int:
-    """The number of runs rounded up to a multiple of the number of devices."""
-    devices = len(jax.devices())
-    return -(-runs // devices) * devices
+    """The number of runs rounded up to a multiple of the number of devices.
+
+    On accelerators to one of `ABREAST` for each: a few more runs take no longer there than fewer,
+    and batches of several widths share a program, which takes minutes to compile.
+    """
+    multiple = len(jax.devices()) * (1 if jax.default_backend() == "cpu" else ABREAST)
+    return -(-runs // multiple) * multiple
