@@ -25,7 +25,7 @@ from entrob.compiling import compiler_options  # noqa: E402
 from entrob.envs.mujoco.pusher.reference import play  # noqa: E402
 from entrob.persistence.store import Store  # noqa: E402
 from entrob.perturbations import perturb  # noqa: E402
-from entrob.sweep.experiment import load  # noqa: E402
+from entrob.sweep.reading import load  # noqa: E402
 from entrob.sweep.measure import policies  # noqa: E402
 from entrob.sweep.program import program  # noqa: E402
 from entrob.sweep.stored import finished, groups  # noqa: E402
