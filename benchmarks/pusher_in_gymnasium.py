@@ -25,9 +25,9 @@ from entrob.compiling import compiler_options  # noqa: E402
 from entrob.envs.mujoco.pusher.reference import play  # noqa: E402
 from entrob.persistence.store import Store  # noqa: E402
 from entrob.perturbations import perturb  # noqa: E402
-from entrob.sweep.reading import load  # noqa: E402
 from entrob.sweep.measure import policies  # noqa: E402
 from entrob.sweep.program import program  # noqa: E402
+from entrob.sweep.reading import load  # noqa: E402
 from entrob.sweep.stored import finished, groups  # noqa: E402
 
 MAGNITUDES = (0.0, 1.0)  # of the wall, in the paper's

@@ -27,9 +27,9 @@ from entrob.agents.spec import Hyper, Spec, tabulate  # noqa: E402
 from entrob.compiling import padded, sharded  # noqa: E402
 from entrob.regularizers import chain, policy_entropy  # noqa: E402
 from entrob.rollout import Context  # noqa: E402
-from entrob.sweep.reading import load  # noqa: E402
 from entrob.sweep.groups import group_methods  # noqa: E402
 from entrob.sweep.program import program  # noqa: E402
+from entrob.sweep.reading import load  # noqa: E402
 
 PARTS = ("environment", "rollout", "bonus", "all")
 
