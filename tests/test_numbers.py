@@ -280,6 +280,14 @@ def test_training_speeds_are_those_measured():
     assert f"{measured('torch_a2c')['frames_per_s']:,.0f}"[:3] == "4,9" and "does 5,000" in page
 
 
+def test_speeds_on_a_gpu_are_those_measured():
+    for row in measured("accelerator")["rows"]:
+        same = "yes" if row["same_bits"] else "no"
+        rate, seconds = row["frames_per_s"] / 1e6, row["compile_s"]
+        shown = f"| {row['task']} | {row['method']} | {row['runs']} | {same} | {rate:.1f} | {seconds:.0f} |"
+        assert shown in text(SPEED)
+
+
 def test_presets_are_those_measured():
     rows = {(row["preset"], row["start"]): row for row in measured("presets")}
     for preset in ("smoke", "quick"):
