@@ -282,10 +282,10 @@ def test_training_speeds_are_those_measured():
 
 def test_speeds_on_a_gpu_are_those_measured():
     for row in measured("accelerator")["rows"]:
-        same = "yes" if row["same_bits"] else "no"
+        what = [row["task"], row["method"], row["runs"], "yes" if row["same_bits"] else "no"]
         rate, seconds = row["frames_per_s"] / 1e6, row["compile_s"]
-        shown = f"| {row['task']} | {row['method']} | {row['runs']} | {same} | {rate:.1f} | {seconds:.0f} |"
-        assert shown in text(SPEED)
+        shown = " | ".join(map(str, [*what, f"{rate:.1f}", f"{seconds:.0f}"]))
+        assert f"| {shown} |" in text(SPEED)
 
 
 def test_presets_are_those_measured():
