@@ -41,7 +41,7 @@ def compiler_options() -> dict[str, Any]:
     or resumed has other bits if sums are taken by whoever comes first, or in the way that was
     fastest when the program was compiled.
     """
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "cpu": {
             "xla_cpu_use_fusion_emitters": False,
             "xla_disable_hlo_passes": "cpu-parallel-task-assigner",

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from entrob.agents.batching import one_at_a_time
 from entrob.agents.estimate import estimate
 from entrob.agents.learn import Learner, first_gradient
-from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Build, Hyper
 from entrob.rollout import Rollout
 

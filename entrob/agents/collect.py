@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from entrob.agents.adversarial import play
+from entrob.agents.batching import one_at_a_time, where_needed
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.normalizer import PerEnvironment
-from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Build
 from entrob.envs import entropy_features
 from entrob.rollout import Context, Finite, Rollout
@@ -83,6 +83,7 @@ def collect(
     """
     spec, model, finite = build.spec, build.model, context.finite
     env, n = spec.env, spec.num_envs
+    again = where_needed(env.reset_env)
     heads = _heads(model, finite, policy)
     if game:
         their_heads = _heads(game.adversary.model, finite, game.learner.policy)
@@ -93,14 +94,18 @@ def collect(
             key_step, env_state, action, env_params
         )
         truncated = env.is_truncated(next_state, env_params)
-        reset_obs, reset_state = env.reset_env(key_reset, env_params)
         done = terminated | truncated
-        if finite is not None:
-            next_obs, reset_obs = env.state_index(next_state), env.state_index(reset_state)
-        select = lambda a, b: jnp.where(done, a, b)
+        if env.draws:
+            new_obs, new_state = again(done, (next_obs, next_state), key_reset, env_params)
+        else:
+            began = env.reset_env(key_reset, env_params)
+            if finite is not None:
+                next_obs, began = env.state_index(next_state), (env.state_index(began[1]), began[1])
+            select = lambda a, b: jnp.where(done, a, b)
+            new_obs, new_state = jax.tree.map(select, began, (next_obs, next_state))
         return (
-            jax.tree.map(select, reset_state, next_state),
-            select(reset_obs, next_obs),
+            new_state,
+            new_obs,
             next_obs,
             reward,
             terminated,

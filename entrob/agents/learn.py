@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from entrob.agents.batching import one_at_a_time
 from entrob.agents.model import Model, PolicyParams
-from entrob.agents.sequential import one_at_a_time
 from entrob.agents.spec import Build, Hyper
 from entrob.regularizers.chaining import States
 from entrob.rollout import Context, PolicyOutput, Rollout

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from entrob.agents.batching import one_at_a_time
 from entrob.agents.recurrence import recurrence
-from entrob.agents.sequential import one_at_a_time
 
 # Bounds ±1/√fan_in for weights and biases.
 _conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -29,6 +29,8 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
         `entrob.agents.model.NETWORKS`; None: MinAtar's for images [H, W, C], else a perceptron.
       ends_at_success: whether a test episode ends with the first success though training goes on
         after it, as where success is the score and not the return.
+      draws: whether a reset draws a new task, which takes longer than a step: then only those are
+        reset that have ended.
       disturbance: how forces act on it, an `entrob.envs.forces.Disturbance`, or None.
       observation_spread: how much the numbers observed vary in the nominal environment, a tree like
         an observation; None: unknown, and noise can be given in raw units only.
@@ -47,6 +49,7 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
     finite: ClassVar[bool] = False
     network: ClassVar[str | None] = None
     ends_at_success: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
     disturbance: ClassVar[Any] = None
     observation_spread: ClassVar[Any] = None
     trace_axes: ClassVar[tuple[str, ...]] = ("x", "y")

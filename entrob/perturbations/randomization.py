@@ -70,6 +70,7 @@ class RandomizedEnvironment(Environment):
 
     #: Every episode has its own observations and transitions, so no one table holds them.
     finite = False
+    draws = True
     #: Names of the perturbations, in the order in which they act.
     randomized: tuple[str, ...]
 

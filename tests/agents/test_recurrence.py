@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from entrob.agents.batching import one_at_a_time
 from entrob.agents.model import NETWORKS, make_model
 from entrob.agents.recurrence import recurrence
-from entrob.agents.sequential import one_at_a_time
 from entrob.envs import make
 
 
