@@ -6,6 +6,7 @@ from typing import Any
 
 from entrob.engines.worker import Worker
 from entrob.errors import EntrobError
+from entrob.persistence.store import LOGS
 
 #: How often a job may come back after its time is up: a plan may take weeks of jobs of hours.
 MOST_TIMEOUTS = 10_000
@@ -62,7 +63,7 @@ def work(
     if cluster == "slurm" and shutil.which("srun") is None:
         raise EntrobError("--on slurm: there is no SLURM here (no srun)")
     executor = submitit.AutoExecutor(
-        folder / "slurm", cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS
+        folder / LOGS, cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS
     )
     executor.update_parameters(name="entrob", timeout_min=max(1, round(hours * 60)))
     if gpus or cluster == "slurm":
@@ -73,6 +74,8 @@ def work(
             executor.update_parameters(slurm_partition=partition)
     with executor.batch():
         jobs = [executor.submit(Job(folder)) for _ in range(parallel)]
+    ids = ", ".join(job.job_id for job in jobs)
+    print(f"submitted {ids}; their logs: {folder / LOGS}", flush=True)
     while jobs:
         job = jobs.pop(0)
         try:
@@ -84,3 +87,4 @@ def work(
             # Killed without a signal that could be answered. Others may have taken its work over,
             # and then the successor ends at once.
             jobs.append(executor.submit(Job(folder)))
+            print(f"{job.job_id} was killed; {jobs[-1].job_id} goes on", flush=True)

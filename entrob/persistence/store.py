@@ -195,7 +195,16 @@ _PART = re.compile(
 )
 #: What is asked for, see `entrob.cli.running`; it may be there before anything else is.
 PLAN = "plan.json"
+#: Where the jobs of `entrob.engines.slurm` keep their logs.
+LOGS = "slurm"
 _PLAN = re.compile(r"[0-9a-f]{16}\.json")
+
+
+def check_unused(root: Path) -> None:
+    """Raise `EntrobError` if a folder holds more than what comes before any result."""
+    before = (LOCK, PLAN, LOGS)
+    if root.exists() and any(path.name not in before for path in root.iterdir()):
+        raise EntrobError(f"{root} is not empty and holds no entrob results")
 
 
 class Store:
@@ -272,9 +281,8 @@ class Store:
                     f"{self.root} was made by another experiment ({manifest['experiment']} "
                     f"{manifest.get('preset', '')}, {key} {manifest[key]}): choose another --out"
                 )
-        others = self.root.exists() and any(p.name not in (LOCK, PLAN) for p in self.root.iterdir())
-        if not manifest and others and not self.holds(ids):
-            raise EntrobError(f"{self.root} is not empty and holds no entrob results")
+        if not manifest and not self.holds(ids):
+            check_unused(self.root)
         return manifest
 
     def parts(self, kind: str) -> list[Path]:

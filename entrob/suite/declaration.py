@@ -21,8 +21,7 @@ from entrob.agents.adversarial.adversary import KINDS, adversary_of, misfit, str
 from entrob.envs import Environment, Task, make_task
 from entrob.errors import EntrobError, unknown
 from entrob.naming import BASELINE
-from entrob.persistence.lock import NAME as LOCK
-from entrob.persistence.store import PLAN, read_json
+from entrob.persistence.store import check_unused, read_json
 from entrob.ranges import COUNT, Range, check
 from entrob.regularizers import family, regularizers
 from entrob.sweep.experiment import SEEDS, Experiment, Method
@@ -256,8 +255,8 @@ def claim(suite: Suite, root: Path) -> None:
             raise EntrobError(
                 f"{root} was made by another experiment ({made}): choose another --out"
             )
-    elif root.exists() and any(path.name not in (LOCK, PLAN) for path in root.iterdir()):
-        raise EntrobError(f"{root} is not empty and holds no entrob results")
+    else:
+        check_unused(root)
 
 
 def active(method: Method) -> bool:

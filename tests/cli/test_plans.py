@@ -76,6 +76,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(tiny_file, capsys):
     assert "/proc/entrob" in refused(capsys, "plan", tiny_file, "--out", "/proc/entrob")
 
 
+def test_logs_that_come_before_any_result_are_no_obstacle(tiny_file, tmp_path):
+    """Of SLURM's jobs, which are there before a worker begins."""
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "1_0_log.out").write_text("")
+    plan(tiny_file, tmp_path)
+
+
 def test_a_folder_of_others_is_left_as_it_is(tiny_file, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("")
     line = refused(capsys, "plan", tiny_file, "--out", tmp_path)
