@@ -5,7 +5,6 @@ And the tiny experiment that tests of the sweep and of the command line share.
 
 import contextlib
 import ctypes
-import functools
 import gc
 import itertools
 import os
@@ -107,6 +106,8 @@ def forget(much):
     """
     global _floor
     if mappings() > MANY_MAPPINGS or memory() > _floor + much:
+        _trainers.clear()
+        _evaluators.clear()
         jax.clear_caches()
         gc.collect()
         give_back()
@@ -240,29 +241,42 @@ def interrupt_at():
     return patch_in
 
 
-_trainers = {}
+#: What programs are made from, besides code, numbers of runs and what methods have of their own.
+STATIC = ("environment", "algorithm", "num_envs", "num_steps", "epochs", "minibatches", "chunk")
+STATIC += ("normalize",)
+_trainers, _evaluators = {}, {}
 
 
-@pytest.fixture
-def compiled_once(monkeypatch):
-    """Equal programs are built once for all tests; for those whose code is entrob's own."""
+@pytest.fixture(scope="session", autouse=True)
+def equal_programs_are_built_once():
+    """Those of sweeps; numbers are data, and a test may have made code of its own by any name."""
+    from entrob.perturbations import perturbations
+    from entrob.regularizers import regularizers
     from entrob.sweep import measure, worker
+    from entrob.sweep.experiment import AGENT
 
-    real = worker.compiled
+    compile_anew, begin = worker.compiled, measure.Tester.__init__
+
+    def static(experiment):
+        settings = [getattr(experiment, name) for name in (*STATIC, *AGENT)]
+        return repr(settings), type(experiment.task.env)
 
     def compiled(experiment, prog, batch):
-        key = experiment.hash, batch.group.key, worker.padded(len(batch.runs))
+        makers = tuple(regularizers.get(name) for name in batch.group.regularizers)
+        key = *static(experiment), batch.group.key, makers, worker.padded(len(batch.runs))
         if key not in _trainers:
-            _trainers[key] = real(experiment, prog, batch)
+            _trainers[key] = compile_anew(experiment, prog, batch)
         return _trainers[key]
 
-    monkeypatch.setattr(worker, "compiled", compiled)
-    monkeypatch.setattr(measure, "Evaluator", _evaluator)
+    def init(self, experiment):
+        begin(self, experiment)
+        made, params = self.evaluator, experiment.task.params
+        names = [name for name in self.tested if name in perturbations]
+        makers = tuple(perturbations.get(name, params).fn for name in names)
+        key = *static(experiment), makers, made.instances, made.episodes, made.seed
+        self.evaluator = _evaluators.setdefault(key, made)
 
-
-@functools.cache
-def _evaluator(*sizes):
-    """One evaluator of so many instances, whose programs are those of the tiny experiment."""
-    from entrob.evaluation.evaluator import Evaluator
-
-    return Evaluator(*sizes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "compiled", compiled)
+        patch.setattr(measure.Tester, "__init__", init)
+        yield

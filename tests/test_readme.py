@@ -37,7 +37,7 @@ def block(marker: str, page: str = "README.md") -> str:
     return re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", text, re.S).group(1)
 
 
-def test_the_added_regularizer_trains_and_shows_in_the_tables(tmp_path, monkeypatch):
+def test_the_added_regularizer_trains_and_shows_in_the_tables(tmp_path, monkeypatch, sketched):
     monkeypatch.chdir(tmp_path)
     Path("my_regularizers.py").write_text(block("regularizer example"))
     Path("tiny.toml").write_text(TINY)

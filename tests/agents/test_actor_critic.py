@@ -178,7 +178,8 @@ def test_truncation_is_bootstrapped(algorithm):
     np.testing.assert_allclose(value, 2.0, atol=0.1)
 
 
-@both
+# What `collect` makes of a time limit is the same for both.
+@pytest.mark.parametrize("algorithm", ["a2c", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_a_time_limit_can_be_terminal(algorithm):
     # V cannot tell the four steps of an episode apart: the mean of 1, 1.5, 1.75 and 1.875.
     _, value = outcome(algorithm, "cut", [[1.0, 0.0]], "terminal")

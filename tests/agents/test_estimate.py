@@ -71,7 +71,10 @@ def moved(before, after, layers):
     return [not all(jax.tree.leaves(same(layer))) for layer in layers]
 
 
-@pytest.mark.parametrize("network", ["mlp", "lstm", "minigrid", "untabulated"])
+# The perceptron has no table either.
+@pytest.mark.parametrize(
+    "network", ["mlp", "lstm", "minigrid", pytest.param("untabulated", marks=pytest.mark.slow)]
+)
 def test_without_reward_the_policy_stays_and_the_critic_learns(network):
     """Standardized as they are, the critic's errors would move the policy in every update."""
     if network in ("mlp", "lstm"):

@@ -179,7 +179,6 @@ def test_tune_needs_grids(fails, tiny_file, tmp_path):
     assert "[tune.grids]" in fails("tune", tiny_file, "--out", tmp_path / "out")
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_folders(fails, tiny_file, edited, whole, tmp_path):
     other = edited("num_steps = 8", "num_steps = 16")
     root = shutil.copytree(whole, tmp_path / "whole")

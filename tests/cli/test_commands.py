@@ -15,8 +15,6 @@ from entrob.perturbations import perturbations
 from entrob.sweep.experiment import FIRST_TUNING_SEED
 from entrob.sweep.tune import THRESHOLD
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_list_names_everything(capsys):
     cli.main(["list"])

@@ -7,8 +7,6 @@ import pytest
 from entrob.cli import main
 from entrob.persistence.store import Store
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def plan(tiny_file, out, *arguments):
     main(["plan", str(tiny_file), "--parallel-runs", "2", "--out", str(out), *arguments])

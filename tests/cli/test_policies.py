@@ -10,8 +10,6 @@ from entrob.agents.spec import Hyper, Spec
 from entrob.envs import make
 from entrob.library import Policy
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 ID = "minigrid/empty-8x8"
 
 FUNCTION = """

@@ -16,8 +16,6 @@ from entrob.sweep import runner
 from entrob.sweep.progress import steps
 from entrob.sweep.reading import load
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def told(experiment, root):
     """What a run tells of every chunk: (frames, methods, means)."""

@@ -8,6 +8,7 @@ half of each.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +26,38 @@ gymnasium = pytest.importorskip("gymnasium")
 ENV, NOMINAL = make("mujoco/ant")
 WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))
 OPTIONS = compiler_options()
-RELAXED, FREE, FLOOR, STEPS = 6, 18, 108, 100
 #: Steps that are also compared one by one.
 SOME = 30
+
+
+class Size(NamedTuple):
+    """How many episodes are played how long: most of the time goes into playing them.
+
+    Attributes:
+      free: thrown up.
+      relaxed: of these with joints that stay within their ranges.
+      floor: on the floor, or over the wall.
+      steps: of the longest episodes.
+    """
+
+    free: int
+    relaxed: int
+    floor: int
+    steps: int
+
+    @property
+    def all(self):
+        return self.free + self.floor
+
+
+#: Where the fast tests see a median, the slow ones see what is rare.
+FAST, WHOLE = Size(12, 6, 36, 60), Size(18, 6, 108, 100)
+
+
+@pytest.fixture(scope="module", params=[FAST, pytest.param(WHOLE, marks=pytest.mark.slow)],
+                ids=["fast", "whole"])  # fmt: skip
+def size(request):
+    return request.param
 
 
 @functools.partial(jax.jit, compiler_options=OPTIONS)
@@ -49,14 +79,17 @@ def program(params, qpos, qvel, actions, count, forced):
             after = state.qpos, state.qvel, obs, reward
             return state, jax.tree.map(lambda x, y: x.at[t].set(y), seen, after)
 
-        seen = [jnp.zeros((STEPS, *shape)) for shape in ((15,), (14,), (27,), ())]
+        seen = [jnp.zeros((len(actions), *shape)) for shape in ((15,), (14,), (27,), ())]
         return jax.lax.fori_loop(0, count, step, (start, tuple(seen)))[1]
 
     return jax.vmap(episode)(params, qpos, qvel, actions)
 
 
-def play(params, qpos, qvel, actions, forced=False):
-    """See `program`; one params for all or several for as many equal parts."""
+def play(size, params, qpos, qvel, actions, forced=False):
+    """See `program`; one params for all or several for as many equal parts.
+
+    There are `size.all` episodes of at most `size.steps` steps, so that one program plays all.
+    """
     params = params if isinstance(params, list) else [params]
     share = np.arange(len(qpos)) * len(params) // len(qpos)
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves)[share], *params)
@@ -64,7 +97,7 @@ def play(params, qpos, qvel, actions, forced=False):
         qpos, qvel = qpos[:, None], qvel[:, None]
     count = actions.shape[1]
     states = [
-        jnp.asarray(np.pad(x, ((0, 0), (0, STEPS - x.shape[1]), (0, 0))), jnp.float32)
+        jnp.asarray(np.pad(x, ((0, 0), (0, size.steps - x.shape[1]), (0, 0))), jnp.float32)
         for x in (qpos, qvel, actions)
     ]
     return [np.asarray(x)[:, :count] for x in program(params, *states, count, forced)]
@@ -106,19 +139,19 @@ def play_in_gymnasium(env, qpos, qvel, actions):
     return [np.stack(x) for x in zip(*out)]
 
 
-def starts(n, seed):
+def starts(size, seed):
     """Gymnasium's random starts, and actions of which a third are held for half a second."""
-    rng = np.random.default_rng(seed)
+    rng, n = np.random.default_rng(seed), size.all
     qpos = ENV.legged.host.qpos0 + rng.uniform(-0.1, 0.1, (n, 15))
-    actions = rng.uniform(-1, 1, (n, STEPS, 8))
+    actions = rng.uniform(-1, 1, (n, size.steps, 8))
     actions[::3] = np.repeat(actions[::3, ::10], 10, axis=1)
     return qpos, 0.1 * rng.standard_normal((n, 14)), actions
 
 
-def rush(n, seed):
+def rush(size, seed):
     """Starts close before the wall, thrown at it from various heights and angles."""
-    qpos, qvel, actions = starts(n, seed)
-    rng = np.random.default_rng(seed)
+    qpos, qvel, actions = starts(size, seed)
+    rng, n = np.random.default_rng(seed), size.all
     qpos[:, 0] = 3 - rng.uniform(0, 0.6, n)
     qpos[:, 2] = rng.uniform(0.4, 0.9, n)
     qpos[:, 3:7] += rng.normal(0, 0.3, (n, 4))
@@ -136,10 +169,10 @@ def quantiles(name, x, at=(0.5, 0.9, 0.95, 1)):
     print(f"{name}: " + ", ".join(f"{q:.0%} {v:.2g}" for q, v in zip(at, np.quantile(x, at))))
 
 
-def single_steps(params, start, theirs):
+def single_steps(size, params, start, theirs):
     """Every step of Gymnasium's episodes, from its states: errors of positions, velocities, obs."""
     before = [np.concatenate([s[:, None], x[:, :-1]], 1) for s, x in zip(start[:2], theirs)]
-    ours = play(params, *before, start[2][:, : before[0].shape[1]], forced=True)
+    ours = play(size, params, *before, start[2][:, : before[0].shape[1]], forced=True)
     return *apart(ours, theirs), np.abs(ours[2] - theirs[2]).max(-1)
 
 
@@ -149,24 +182,24 @@ def gym():
 
 
 @pytest.fixture(scope="module")
-def nominal(gym):
-    """Starts, ours and Gymnasium's; the first `FREE` thrown up, and `RELAXED` of them relaxed."""
-    qpos, qvel, actions = starts(FREE + FLOOR, seed=0)
-    qpos[:FREE, 2] += 3
-    qvel[:FREE, 2] += 0.5 * 9.81 * 2.5
+def nominal(size, gym):
+    """Starts, ours and Gymnasium's; the first ones thrown up, and some of these relaxed."""
+    qpos, qvel, actions = starts(size, seed=0)
+    qpos[: size.free, 2] += 3
+    qvel[: size.free, 2] += 0.5 * 9.81 * 2.5
     # Joints in the middle of their ranges, and controls that leave them there.
-    qpos[:RELAXED, 8::2] += np.deg2rad([50, -50, -50, 50])
-    qvel[:RELAXED, 6:] = 0
-    actions[:RELAXED] *= 0.002
+    qpos[: size.relaxed, 8::2] += np.deg2rad([50, -50, -50, 50])
+    qvel[: size.relaxed, 6:] = 0
+    actions[: size.relaxed] *= 0.002
     start = qpos, qvel, actions
-    return start, play(NOMINAL, *start), play_in_gymnasium(gym, *start)
+    return start, play(size, NOMINAL, *start), play_in_gymnasium(gym, *start)
 
 
 @pytest.fixture(scope="module")
-def walled():
-    start = rush(FREE + FLOOR, seed=1)
+def walled(size):
+    start = rush(size, seed=1)
     start = *start[:2], start[2][:, :60]
-    return start, play(WALLED, *start), play_in_gymnasium(ant_v5(WALLED), *start)
+    return start, play(size, WALLED, *start), play_in_gymnasium(ant_v5(WALLED), *start)
 
 
 def test_the_model_has_gymnasiums_numbers(gym):
@@ -267,9 +300,9 @@ def test_accelerations_are_mujocos_however_the_body_lies():
     assert max(errors) < 1e-5
 
 
-def test_free_motion_is_equal_over_50_steps(nominal):
+def test_free_motion_is_equal_over_50_steps(size, nominal):
     _, ours, theirs = nominal
-    relaxed = slice(RELAXED), slice(50)
+    relaxed = slice(size.relaxed), slice(50)
     assert theirs[6][relaxed].max() == 0  # no constraint of any kind
     qpos, qvel = (e[relaxed] for e in apart(ours, theirs))
     quantiles("free motion, 50 steps, positions", qpos[:, -1])
@@ -278,9 +311,9 @@ def test_free_motion_is_equal_over_50_steps(nominal):
     np.testing.assert_allclose(ours[3][relaxed], theirs[3][relaxed], atol=1e-4)
 
 
-def test_in_the_air_only_rounding_and_joint_limits_tell(nominal):
+def test_in_the_air_only_rounding_and_joint_limits_tell(size, nominal):
     _, ours, theirs = nominal
-    air = slice(RELAXED, FREE), slice(50)
+    air = slice(size.relaxed, size.free), slice(50)
     assert theirs[4][air].max() == 0 and theirs[6][air].max() > 0
     qpos = apart(ours, theirs)[0][air][:, -1]
     quantiles("thrown up, full controls, 50 steps, positions", qpos)
@@ -293,12 +326,12 @@ def test_no_more_contacts_at_once_than_are_kept(nominal, walled):
     assert most <= ENV.legged.contacts
 
 
-def test_single_steps_on_the_floor(nominal):
+def test_single_steps_on_the_floor(size, nominal):
     start, _, theirs = nominal
     theirs = [x[:, :SOME] for x in theirs]
-    errors = single_steps(NOMINAL, start, theirs)
+    errors = single_steps(size, NOMINAL, start, theirs)
     touching = theirs[4] > 0
-    assert touching.sum() > 1000
+    assert touching.mean() > 0.25
     qpos, qvel, obs = (error[touching] for error in errors)
     print(f"{touching.sum()} steps that end with floor contact")
     for name, error in (("positions", qpos), ("velocities", qvel)):
@@ -307,36 +340,37 @@ def test_single_steps_on_the_floor(nominal):
     np.testing.assert_array_less(obs, np.maximum(qpos, qvel) + 1e-5)
 
 
-def test_episodes_on_the_floor_come_to_the_same(nominal, gym):
+def test_episodes_on_the_floor_come_to_the_same(size, nominal, gym):
     start, ours, theirs = nominal
+    floor = slice(size.free, None)
     nudged = start[0].copy()
     nudged[:, 7:] += 1e-6
-    again = play_in_gymnasium(gym, nudged[FREE:], start[1][FREE:], start[2][FREE:])
-    for t in (3, 5, 10, 20, 50, 100):
-        for name, other in (("ours", ours[0][FREE:]), ("C, angles 1e-6 rad off", again[0])):
-            off = np.linalg.norm(other[:, t - 1, :3] - theirs[0][FREE:, t - 1, :3], axis=-1)
+    again = play_in_gymnasium(gym, nudged[floor], start[1][floor], start[2][floor])
+    for t in (t for t in (3, 5, 10, 20, 50, 100) if t <= size.steps):
+        for name, other in (("ours", ours[0][floor]), ("C, angles 1e-6 rad off", again[0])):
+            off = np.linalg.norm(other[:, t - 1, :3] - theirs[0][floor, t - 1, :3], axis=-1)
             quantiles(f"torso after {t} steps in m, {name}", off)
             if t == 5:
                 assert np.median(off) < 1e-4
     # Then it is chance: a millionth of a radian parts C MuJoCo from itself, and float32, which
     # begins with ten times as much, does so sooner. On the whole they do the same.
     for column in (0, 2):
-        mine, gyms = (x[0][-FLOOR:, 49::50, column].T for x in (ours, theirs))
+        mine, gyms = (x[0][floor, 49::50, column].T for x in (ours, theirs))
         for a, b in zip(mine, gyms):
             off = a - b
             print(f"paired difference {off.mean():.3f} ± {stats.sem(off):.3f} m")
             assert abs(off.mean()) < 3 * stats.sem(off)
             assert stats.ks_2samp(a, b).pvalue > 0.01
-    mine, gyms = (x[3][-FLOOR:].sum(1) for x in (ours, theirs))
+    mine, gyms = (x[3][floor].sum(1) for x in (ours, theirs))
     assert stats.ks_2samp(mine, gyms).pvalue > 0.01
 
 
-def test_single_steps_against_the_wall(walled):
+def test_single_steps_against_the_wall(size, walled):
     start, _, theirs = walled
     theirs = [x[:, :SOME] for x in theirs]
-    errors = single_steps(WALLED, start, theirs)
+    errors = single_steps(size, WALLED, start, theirs)
     touching = theirs[5] > 0
-    assert touching.sum() > 300
+    assert touching.mean() > 0.075
     qpos, qvel, _ = (error[touching] for error in errors)
     print(f"{touching.sum()} steps that end with wall contact")
     for name, error in (("positions", qpos), ("velocities", qvel)):
@@ -357,18 +391,18 @@ def test_episodes_over_the_wall_come_to_the_same(walled):
     assert stats.ks_2samp(mine, gyms).pvalue > 0.01
 
 
-def test_changed_models_are_the_same_world():
+def test_changed_models_are_the_same_world(size):
     names = ["torso_mass", "friction", "actuator_gain"]
     changed = [NOMINAL.replace(**{n: getattr(NOMINAL, n) * jnp.float32(0.3)}) for n in names]
-    each = (FREE + FLOOR) // len(names)
-    start = starts(FREE + FLOOR, seed=2)
+    each = size.all // len(names)
+    start = starts(size, seed=2)
     start = *start[:2], start[2][:, :15]
     theirs = [
         play_in_gymnasium(ant_v5(params), *(x[each * i : each * (i + 1)] for x in start))
         for i, params in enumerate(changed)
     ]
     theirs = [np.concatenate(x) for x in zip(*theirs)]
-    right = single_steps(changed, start, theirs)[0]
+    right = single_steps(size, changed, start, theirs)[0]
     for i, name in enumerate(names):
         part = slice(each * i, each * (i + 1))
         quantiles(f"one step with another {name}, positions", right[part])
@@ -386,19 +420,20 @@ def test_the_start_is_drawn_and_observed_as_in_gymnasium(gym):
         np.testing.assert_allclose(o, gym._get_obs(), atol=1e-6)
 
 
-def test_a_force_on_the_torso_acts_as_mujocos():
+def test_a_force_on_the_torso_acts_as_mujocos(size):
     """In the air, where nothing is touched, over one step of 50 ms."""
     env, force = ant_v5(), np.array([3.0, -2.0, 4.0])
-    qpos, qvel, actions = starts(8, seed=11)
+    qpos, qvel, actions = starts(size, seed=11)
     qpos[:, 2] += 2.0
+    half = size.all // 2  # pushed, and the same without a force
+    start = [np.concatenate([x[:half]] * 2) for x in (qpos, qvel, actions[:, :1])]
     after = []
-    for q, v, controls in zip(qpos, qvel, actions):
+    for q, v, controls in zip(*(x[:half] for x in start)):
         env.set_state(q, v)
         env.data.xfrc_applied[env.model.body("torso").id, :3] = force
         env.step(controls[0])
         after.append(env.data.qvel.copy())
     pushed = NOMINAL.replace(torso_force=jnp.float32(force))
-    ours = play(pushed, qpos, qvel, actions[:, :1])[1][:, 0]
-    still = play(NOMINAL, qpos, qvel, actions[:, :1])[1][:, 0]
+    ours, still = np.split(play(size, [pushed, NOMINAL], *start)[1][:, 0], 2)
     assert np.abs(ours - still)[:, :3].max() > 0.1
     np.testing.assert_allclose(ours, after, atol=2e-3)

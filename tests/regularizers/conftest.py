@@ -80,7 +80,7 @@ def programs(parts, settings):
     def chunk(state, hyper, updates):
         return jax.vmap(lambda s, h: agent.train_chunk(s, h, params, updates))(state, hyper)
 
-    return jax.jit(jax.vmap(begin)), jax.jit(chunk, static_argnums=2)
+    return jax.jit(jax.vmap(begin)), jax.jit(chunk, static_argnames="updates")
 
 
 @pytest.fixture
@@ -108,5 +108,20 @@ def train():
         }
         state = state.replace(regularizers={**state.regularizers, **inner})
         return chunk(state, hyper, updates) if updates else (state, {})
+
+    return run
+
+
+@pytest.fixture
+def traced():
+    """Function ``(parts, **settings) -> (state, state, curves)``: shapes around two updates."""
+
+    def run(parts, **settings):
+        begin, chunk = programs(tuple(parts), tuple(settings.items()))
+        hyper = Hyper(total_updates=10, coefs={part.name: part.coef for part in parts})
+        hyper = jax.tree.map(lambda x: jnp.full(1, x, jnp.float32), hyper)
+        keys = jnp.stack([jax.random.PRNGKey(0)])
+        state = jax.eval_shape(begin, keys, hyper)
+        return state, *jax.eval_shape(functools.partial(chunk, updates=2), state, hyper)
 
     return run

@@ -1,4 +1,7 @@
-"""All regularizers of a family train side by side, each does something, and zero is none."""
+"""All regularizers of a family train side by side, each does something, and zero is none.
+
+The larger families take minutes to compile: in fast tests they are traced, in slow ones trained.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,28 +11,52 @@ from zoo import ORACLES, OWN, kinds_of, part_of
 
 from entrob.regularizers import family
 
+FAMILIES = sorted({family(name) for name in OWN})
+#: Families that are also trained in fast tests.
+TRAINED = ("controls", "temperature")
+ENTROPIES = {"policy_entropy": 0.01, "state_entropy": 0.01}
+SETTINGS = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
 
-@pytest.mark.parametrize("name", sorted({family(name) for name in OWN}))
+
+def members_of(name):
+    members = [n for n in OWN if family(n) == name and "discrete" in kinds_of(n)]
+    return [member for member in members if member not in ENTROPIES]
+
+
+def parts_of(names):
+    options = {n: tuple(oracle.train.items()) for n, oracle in ORACLES.items()}
+    return [part_of(name, options.get(name, ())) for name in names]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_fits_the_agent(traced, name):
+    """Every hook of every member, as an update calls it, in either algorithm."""
+    parts = parts_of([*ENTROPIES, *members_of(name)])
+    for settings in ({}, SETTINGS):
+        before, after, curves = traced(parts, **settings)
+        assert jax.tree.structure(after) == jax.tree.structure(before)
+        assert all(x.shape == (1, 2) for x in curves.values())
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in TRAINED else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES]
+)
 def test_a_family_trains_in_one_program_and_zero_is_none(train, name):
     """All members beside policy and state entropy: none on, then one at a time."""
-    entropies = {"policy_entropy": 0.01, "state_entropy": 0.01}
-    members = [n for n in OWN if family(n) == name and "discrete" in kinds_of(n)]
-    members = [member for member in members if member not in entropies]
+    members = members_of(name)
     width = 2 + len(members)
-    coefs = {other: [coef] * width for other, coef in entropies.items()}
+    coefs = {other: [coef] * width for other, coef in ENTROPIES.items()}
     for i, member in enumerate(members):
         coefs[member] = [0.0] * width
         coefs[member][2 + i] = part_of(member).coef
-    options = {n: tuple(oracle.train.items()) for n, oracle in ORACLES.items()}
-    parts = [part_of(member, options.get(member, ())) for member in coefs]
-    settings = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
-    start, _ = train(parts, coefs, updates=0, **settings)
+    parts = parts_of(coefs)
+    start, _ = train(parts, coefs, updates=0, **SETTINGS)
     # While they are off, whatever their states hold does no harm.
     spoil = lambda x: x.at[1].set(jnp.nan) if x.dtype.kind == "f" else x
     states = {member: jax.tree.map(spoil, start.regularizers[member].inner) for member in members}
-    state, _ = train(parts, coefs, states=states, **settings)
+    state, _ = train(parts, coefs, states=states, **SETTINGS)
     assert state.diverged_at.tolist() == [-1] * width
-    alone, _ = train(parts[:2], {other: [coef] for other, coef in entropies.items()}, **settings)
+    alone, _ = train(parts[:2], {other: [coef] for other, coef in ENTROPIES.items()}, **SETTINGS)
     runs, reference = (jax.tree.leaves(x.network) for x in (state, alone))
     for x, z in zip(runs, reference):
         assert (x[0] == x[1]).all()

@@ -31,21 +31,37 @@ def warmed(part, case, finite):
     return state
 
 
+def fast(oracle):
+    """Indices of options, kind and finite such that each of them is compared at least once.
+
+    The first options with every kind, which are the programs of the edges below, then the others.
+    """
+    kinds, finite = len(oracle.kinds), len(oracle.finite)
+    first = {(0, j, j % finite) for j in range(kinds)}
+    return first | {(i, i % kinds, i % finite) for i in range(1, len(oracle.options))}
+
+
 def comparisons():
     """(name, options, kind, finite) for all that oracles cover.
 
-    Options, kind and finite are three by three only in slow tests, and two by two in the others.
+    All of their combinations are slow tests; the fast ones have each options, kind and finite.
     """
     for name, oracle in ORACLES.items():
-        few = 1 in (len(oracle.options), len(oracle.kinds), len(oracle.finite))
+        chosen = fast(oracle)
         for i, options in enumerate(oracle.options):
             for j, kind in enumerate(oracle.kinds):
                 for k, finite in enumerate(oracle.finite):
                     yield pytest.param(
                         name, tuple(options.items()), kind, finite,
                         id="-".join([name, *map(str, options.values()), kind, f"{finite}"]),
-                        marks=() if few or (i + j + k) % 2 == 0 else pytest.mark.slow,
+                        marks=() if (i, j, k) in chosen else pytest.mark.slow,
                     )  # fmt: skip
+
+
+def test_the_fast_comparisons_have_all_options_kinds_and_finite():
+    for name, oracle in ORACLES.items():
+        for chosen, all in zip(zip(*fast(oracle)), (oracle.options, oracle.kinds, oracle.finite)):
+            assert set(chosen) == set(range(len(all))), name
 
 
 def test_every_regularizer_has_an_oracle_for_its_actions():
@@ -129,7 +145,7 @@ def _compare(part, case, state, coef, got, function, with_slopes):
 @pytest.mark.parametrize("name, kind", [(name, kind) for name in OWN for kind in kinds_of(name)])
 def test_at_the_edges_nothing_is_nan_and_zero_is_off(name, kind):
     part, finite = part_of(name), False
-    if name in ORACLES:  # as it is compiled above
+    if name in ORACLES:  # the program of a comparison above
         choices = ORACLES[name].finite
         finite = choices[kinds_of(name).index(kind) % len(choices)]
     for edge in (None, *cases.EDGES):

@@ -17,9 +17,13 @@ ORACLES = {
 OWN = [name for name in regularizers.names() if not name.startswith("tests_")]
 
 
-@functools.cache
 def part_of(name, options=()):
     """One object per regularizer and options, so that compiled programs are shared."""
+    return _built(name, tuple(options))
+
+
+@functools.cache
+def _built(name, options):
     return build(name, **dict(options))
 
 

@@ -13,8 +13,6 @@ from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
 from entrob.sweep.worker import Session
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 #: Environment steps of all runs of the tiny experiment.
 FRAMES = 640
 

@@ -23,8 +23,6 @@ from entrob.persistence.store import (
 from entrob.sweep import train
 from entrob.sweep.runner import run
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -13,7 +13,7 @@ from entrob.persistence.lock import locked
 from entrob.persistence.store import DRAWN, Damaged, Store, read_json, write_bytes, write_json
 from entrob.sweep.runner import run
 
-pytestmark = pytest.mark.usefixtures("compiled_once", "sketched")
+pytestmark = pytest.mark.usefixtures("sketched")
 
 
 def test_no_resume_removes_what_the_store_names_and_nothing_else(whole, tmp_path):

@@ -19,8 +19,6 @@ from entrob.sweep.experiment import Method
 from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture
 def four_wide(monkeypatch):

@@ -18,8 +18,6 @@ from entrob.persistence.store import Store, read_json, write_json
 from entrob.sweep import batches, runner, worker
 from entrob.sweep.groups import group_methods
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_a_batch_that_another_worker_has_is_waited_for_and_not_trained(
     tiny, whole, tmp_path, parts, trained, monkeypatch

@@ -70,7 +70,7 @@ def close(frequency, probability, n=N):
 # Not Pendulum: it is chaotic, and XLA rounds differently in two programs.
 IDS = [
     "minigrid/empty-8x8",
-    "CartPole-v1",
+    pytest.param("CartPole-v1", marks=pytest.mark.slow),  # nothing that the grid lacks
     "DeepSea-bsuite",  # has a step of its own
     "MetaMaze-misc",  # has a last_action of its own
 ]
