@@ -106,6 +106,11 @@ class Policy:
         """Functions of `weights`, without the temperature."""
         return make_model(self.task.env, self.network, gaussian=Gaussian(self.log_std))
 
+    @functools.cached_property
+    def _players(self) -> dict[tuple[bool, int], Callable[..., Any]]:
+        """What plays an episode, by whether the environment is without noise and by horizon."""
+        return {}
+
     def initial(self) -> Any:
         """What the policy remembers when an episode begins."""
         return self.model.initial()
@@ -145,7 +150,10 @@ class Policy:
         """
         env, params, key = instance_of(self.task, perturbations, instance, instances, seed)
         horizon = int(params.max_steps_in_episode)
-        play = jax.jit(lambda params, key: _played(env, self, params, key, horizon))
+        which = env is self.task.env, horizon
+        if which not in self._players:
+            self._players[which] = jax.jit(lambda p, key: _played(env, self, p, key, horizon))
+        play = self._players[which]
         states, observations, actions, rewards, flags = play(params, key)
         ended = np.asarray(flags["terminated"] | flags["truncated"])
         steps = int(np.argmax(ended)) + 1 if ended.any() else horizon

@@ -86,7 +86,8 @@ def test_several_arrays_are_refused_with_their_shapes():
 @pytest.mark.parametrize(("shape", "image"), [((4,), False), ((2, 9, 1), False), ((3, 3, 1), True)])
 def test_networks_of_images_see_images_only(shape, image):
     env = Seeing(shape)
-    params = make_model(env).init(jax.random.key(0), jnp.zeros((2, *shape)))
+    init = make_model(env).init
+    params = jax.eval_shape(init, jax.random.key(0), jnp.zeros((2, *shape)))
     assert ("PatchConv_0" in params["params"]) == image
     if not image:
         with pytest.raises(EntrobError, match=r"sees images \[H, W, C\], and observations have"):

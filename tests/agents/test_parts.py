@@ -85,7 +85,7 @@ def test_a_tempered_categorical_is_the_power_of_its_probabilities():
 def test_patches_are_a_convolution(size):
     x = jax.random.normal(jax.random.PRNGKey(0), (5, 7, 6, 3))
     layer, conv = PatchConv(4, size), nn.Conv(4, (size, size), padding="VALID")
-    params = layer.init(jax.random.PRNGKey(1), x)
+    params = jax.jit(layer.init)(jax.random.PRNGKey(1), x)
     dense = params["params"]["Dense_0"]
     kernel = dense["kernel"].reshape(size, size, 3, 4)
     same = {"params": {"kernel": kernel, "bias": dense["bias"]}}
@@ -102,8 +102,8 @@ def test_pooling_drops_nothing(shape):
 def test_the_papers_network_has_its_size():
     net = MiniGridNetwork(3)
     image = jnp.zeros((2, 7, 7, 3), jnp.uint8)
-    params = net.init(jax.random.PRNGKey(0), image)
-    logits, value = net.apply(params, image)
+    params = jax.eval_shape(net.init, jax.random.PRNGKey(0), image)
+    logits, value = jax.eval_shape(net.apply, params, image)
     assert logits.shape == (2, 3) and value.shape == (2,)
     layers = [(12, 16), (64, 32), (128, 64), (64, 64), (64, 3), (64, 64), (64, 1)]
     wanted = sum(i * o + o for i, o in layers)
@@ -112,7 +112,8 @@ def test_the_papers_network_has_its_size():
 
 def test_the_network_of_minatars_paper_has_its_size():
     net = MinAtarNetwork(5)
-    params = net.init(jax.random.PRNGKey(0), jnp.zeros((2, 10, 10, 6), bool))
+    image = jnp.zeros((2, 10, 10, 6), bool)
+    params = jax.eval_shape(net.init, jax.random.PRNGKey(0), image)
     layers = [(9 * 6, 16), (8 * 8 * 16, 128), (128, 5), (128, 1)]
     assert sum(x.size for x in jax.tree.leaves(params)) == sum(i * o + o for i, o in layers)
 
@@ -149,7 +150,7 @@ def test_all_that_varies_in_an_image_reaches_the_head_and_the_value(id):
     env, params = make(id)
     obs = seen(env, params)
     model = make_model(env)
-    policy = PolicyParams(model.init(jax.random.key(1), jnp.asarray(obs[:1])))
+    policy = PolicyParams(jax.jit(model.init)(jax.random.key(1), jnp.asarray(obs[:1])))
     out = jax.jit(lambda x: model.sequence(policy, (), x, None))
     # One cell and channel at a time as it is in other images; most of what varies is rare.
     varies = np.argwhere((obs != obs[0]).any(0))
@@ -170,10 +171,9 @@ def test_all_that_varies_in_an_image_reaches_the_head_and_the_value(id):
 def test_policies_begin_close_to_uniform_and_values_do_not():
     """But for MiniGrid's, whose layers begin as in the released code."""
     x = jax.random.normal(jax.random.key(0), (100, 4))
-    net = MLP(3)
-    head, value = net.apply(net.init(jax.random.key(1), x), x)
+    first = lambda net, x: jax.jit(lambda x: net.apply(net.init(jax.random.key(1), x), x))(x)
+    head, value = first(MLP(3), x)
     assert jnp.abs(head).max() < 0.05 and jnp.abs(value).max() > 0.1
     image = jax.random.bernoulli(jax.random.key(0), 0.3, (100, 10, 10, 4))
-    net = MinAtarNetwork(3)
-    head, value = net.apply(net.init(jax.random.key(1), image), image)
+    head, value = first(MinAtarNetwork(3), image)
     assert jnp.abs(head).max() < 0.05 and jnp.abs(value).max() > 0.1

@@ -143,8 +143,13 @@ def test_the_first_pass_of_the_learner_sees_the_behavior_policy():
                     minibatches=2, normalize=normalize)  # fmt: skip
         agent, hyper = make_agent(spec), Hyper(learning_rate=0.0, coefs={"probe": 1.0})
         params = env.default_params
-        state = agent.init(jax.random.PRNGKey(0), hyper, params)
-        _, curves = jax.jit(agent.train_chunk, static_argnums=3)(state, hyper, params, 5)
+
+        @jax.jit
+        def five(key, agent=agent, hyper=hyper, params=params):
+            state = agent.init(key, hyper, params)
+            return agent.train_chunk(state, hyper, params, 5)[1]
+
+        curves = five(jax.random.PRNGKey(0))
         np.testing.assert_allclose(curves["regularizer_loss"], 0.0, atol=1e-5)
 
 
@@ -153,11 +158,16 @@ def test_truncation_is_bootstrapped_with_the_memory_of_that_step():
     env, params = make("minigrid/empty-8x8")
     spec = Spec(env, chain(), "lstm", "ppo", num_envs=2, num_steps=6)
     agent, hyper = make_agent(spec), Hyper()
-    state = agent.init(jax.random.PRNGKey(0), hyper, params)
-    key, context = jax.random.PRNGKey(1), Context(0.0, 0.9)
-    _, rollout, next_value, *_ = collect(
-        agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key
-    )
+    context = Context(0.0, 0.9)
+
+    @jax.jit
+    def roll(key_init, key):
+        state = agent.init(key_init, hyper, params)
+        return collect(
+            agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key
+        )[1:3]
+
+    rollout, next_value = roll(jax.random.PRNGKey(0), jax.random.PRNGKey(1))
     # Within an episode the next value is the value at the next step.
     assert not (rollout.terminated | rollout.truncated)[:-1].any()
     np.testing.assert_allclose(next_value[:-1], rollout.value[1:], atol=1e-5)

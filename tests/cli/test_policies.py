@@ -25,7 +25,8 @@ number = 3
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, cache):
     env, params = make(ID)
-    policy = make_agent(Spec(env)).init(jax.random.PRNGKey(0), Hyper(), params).policy
+    init = jax.jit(make_agent(Spec(env)).init)
+    policy = init(jax.random.PRNGKey(0), Hyper(), params).policy
     folder = tmp_path_factory.mktemp("saved") / "policy"
     Policy(ID, policy).save(folder)
     return folder

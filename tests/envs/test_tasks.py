@@ -55,7 +55,11 @@ def played(id):
     return env, params, dict(zip(names, map(np.asarray, out), strict=True))
 
 
-@pytest.mark.parametrize("id", IDS)
+#: Of what takes long to compile more is asked in `test_pusher.py` and `test_ant.py`.
+PLAYED = [pytest.param(id, marks=pytest.mark.slow) if id.startswith("mujoco") else id for id in IDS]
+
+
+@pytest.mark.parametrize("id", PLAYED)
 def test_it_runs_and_begins_anew(id):
     env, params, out = played(id)
     space = env.observation_space(params)

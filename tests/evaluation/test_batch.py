@@ -127,7 +127,7 @@ def tested(tiny, tmp_path_factory):
     prog, store = program.program(experiment, group), Store(root)
     keys = jax.random.split(jax.random.key(0), 2)
     init = lambda key: prog.agent.init(key, None, prog.env_params).policy
-    write_tree(store.part("policies", batch.id, ".msgpack"), jax.vmap(init)(keys))
+    write_tree(store.part("policies", batch.id, ".msgpack"), jax.jit(jax.vmap(init))(keys))
     traces = {"evaluate": 0, "perturb": 0}
 
     def counted(name, function):

@@ -23,7 +23,7 @@ ID = "minigrid/empty-8x8"
 def policies(cache):
     env, params = make(ID)
     agent = make_agent(Spec(env))
-    init = lambda seed: agent.init(jax.random.PRNGKey(seed), Hyper(), params).policy
+    init = jax.jit(lambda seed: agent.init(jax.random.PRNGKey(seed), Hyper(), params).policy)
     return [Policy(ID, init(seed), provenance={"seed": seed}) for seed in range(2)]
 
 

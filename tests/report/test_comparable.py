@@ -45,7 +45,7 @@ def test_an_extended_board_ranks_over_what_all_have(board):
     assert list(ranks["rank"]) == list(wanted["rank"])
 
 
-def test_what_counts_for_no_rank_is_named_on_the_page(board, tmp_path):
+def test_what_counts_for_no_rank_is_named_on_the_page(board, tmp_path, sketched):
     old = without(board, "plain", "mass")
     boards.write_board(old, tmp_path)
     page = leaderboard.write_report(old, tmp_path).read_text()
@@ -68,7 +68,7 @@ def test_controls_and_adversaries_spoil_nothing(board):
     assert recovered_share.comparable(old) is old
 
 
-def test_a_method_of_which_no_run_is_left_has_a_dash_and_no_rank(board, tmp_path):
+def test_a_method_of_which_no_run_is_left_has_a_dash_and_no_rank(board, tmp_path, sketched):
     scores = board.scores[board.scores.method != "plain"]
     activity = board.activity.copy()
     activity.loc[activity.method == "plain", "status"] = "diverged"
@@ -83,7 +83,7 @@ def test_a_method_of_which_no_run_is_left_has_a_dash_and_no_rank(board, tmp_path
     assert line.startswith("| – [–, –] | plain | losses | – [–, –] |") and "nan" not in page
 
 
-def test_a_header_says_the_seeds_of_the_table(board, make_frames, tmp_path):
+def test_a_header_says_the_seeds_of_the_table(board, make_frames, tmp_path, sketched):
     rows = board.scores
     fewer = board._replace(scores=rows[(rows.method != "good") | (rows.seed < 6)])
     assert "Seeds: grid 8, pole 8." in leaderboard._head(board)

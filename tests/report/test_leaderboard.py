@@ -73,7 +73,7 @@ def test_a_board_of_two_seeds_is_written_and_says_what_it_cannot(tmp_path):
     assert (tmp_path / "figures" / "gains.png").stat().st_size > 5_000
 
 
-def test_nothing_kept_is_a_board_without_classes(tmp_path):
+def test_nothing_kept_is_a_board_without_classes(tmp_path, sketched):
     page = write_leaderboard(folder(tmp_path, loss=False)).read_text()
     assert "No method is ranked" in page and "Left out, none loses less than 0.1: t wall 1" in page
 

@@ -300,7 +300,8 @@ def test_report_without_evaluation(make_frames, tmp_path):
 
 
 def test_report_is_reproducible_and_shows_occupancy(make_frames, tmp_path):
-    frames = make_frames(perturbations={"wall": (0, 6)}, seeds=range(3))
+    rates = {"none": 0.1, "state_entropy": 0.8}
+    frames = make_frames(rates=rates, perturbations={"wall": (0, 6)}, seeds=range(3))
     occupancy = {"occupancies": {"none": np.ones((4, 4))}, "walls": np.zeros((4, 4), bool)}
     contents = []
     for folder in (tmp_path / "a", tmp_path / "b"):

@@ -248,11 +248,16 @@ def roll(agent, env):
     """A rollout of an untrained agent."""
     from entrob.agents.collect import collect
 
-    params, key, context = env.default_params, jax.random.key(0), Context(0.0, 0.9)
-    state = agent.init(jax.random.PRNGKey(0), Hyper(), params)
-    return collect(
-        agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key
-    )[1]
+    params, context = env.default_params, Context(0.0, 0.9)
+
+    @jax.jit
+    def rolled(key):
+        state = agent.init(jax.random.PRNGKey(0), Hyper(), params)
+        return collect(
+            agent.build, params, context, state.policy, lambda d: d, state.rollout_state, key
+        )[1]
+
+    return rolled(jax.random.key(0))
 
 
 def train(adversary, strength, network, env=None, updates=100):
