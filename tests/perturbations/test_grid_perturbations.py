@@ -225,8 +225,15 @@ def crowded(size):
     return jax.random.key_data(keys), jax.jit(jax.vmap(draw_one))(keys)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        # Routes take long to compile: the square one and the smallest.
+        pytest.param(name, size, marks=[pytest.mark.slow] * (slow(name) and size in SIZES[1:3]))
+        for name in NAMES
+        for size in SIZES
+    ],
+)
 def test_start_and_goal_stay_free_apart_and_inside(name, size):
     """On random layouts of any size, whatever came before."""
     nominal, count = empty_params(*size), count_of(name)

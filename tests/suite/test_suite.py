@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -44,9 +45,8 @@ def load(file, preset):
     return dataclasses.replace(suite, tasks=tasks)
 
 
-@pytest.fixture
-def world(monkeypatch):
-    """Nothing is trained, timed or compiled."""
+def stand_in(patch):
+    """A `World` in which nothing is trained, timed or compiled."""
     world = World()
 
     def tested_at(experiment, store, trained, hot):
@@ -57,18 +57,41 @@ def world(monkeypatch):
         return Records(pd.DataFrame(rows), pd.DataFrame(), pd.concat(frames, ignore_index=True))
 
     random = pd.DataFrame({"return_mean": [1.0]})
-    monkeypatch.setattr(desk.runner, "run", world.run)
-    monkeypatch.setattr(frontier, "tested_at", tested_at)
-    monkeypatch.setattr(Tester, "random_policy", lambda self, group: random)
-    monkeypatch.setattr(plan, "speed", lambda task: 1e4)
-    monkeypatch.setattr(work, "measure_overhead", lambda *args: None)
+    patch.setattr(desk.runner, "run", world.run)
+    patch.setattr(frontier, "tested_at", tested_at)
+    patch.setattr(Tester, "random_policy", lambda self, group: random)
+    patch.setattr(plan, "speed", lambda task: 1e4)
+    patch.setattr(work, "measure_overhead", lambda *args: None)
     return world
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return stand_in(monkeypatch)
 
 
 def play(suite, root):
     said = []
     work.run(suite, root, "entrob run", None, said.append)
     return said
+
+
+def finished(file, preset, root):
+    """A preset that was played to its end: its world, folder and what was said; to be read."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = stand_in(patch)
+        said = play(load(file, preset), root)
+    return SimpleNamespace(world=world, root=root, said=said)
+
+
+@pytest.fixture(scope="module")
+def smoke(file, tmp_path_factory):
+    return finished(file, "smoke", tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="module")
+def one(file, tmp_path_factory):
+    return finished(file, "one", tmp_path_factory.mktemp("one"))
 
 
 def tables(root):
@@ -110,28 +133,25 @@ def test_what_a_file_says_wrong_is_named(tmp_path, old, new, message):
         suites.load(str(path), "one")
 
 
-def test_every_stage_has_seeds_and_instances_of_its_own(file, tmp_path, world):
-    play(load(file, "smoke"), tmp_path)
+def test_every_stage_has_seeds_and_instances_of_its_own(smoke):
     firsts = {"calibration": FIRST_CALIBRATION_SEED, "references": FIRST_CALIBRATION_SEED}
     firsts |= {"pilot": FIRST_CALIBRATION_SEED, "tuning": FIRST_TUNING_SEED, "reported": 0}
-    for root, experiment in world.calls:
+    for root, experiment in smoke.world.calls:
         assert experiment.first_seed == firsts[root.name]
         if root.name != "pilot":  # it is not tested
             assert experiment.evaluation_seed == firsts[root.name]
 
 
-def test_a_task_is_finished_before_the_next_begins(file, tmp_path, world):
-    said = play(load(file, "smoke"), tmp_path)
+def test_a_task_is_finished_before_the_next_begins(smoke):
     stages = ["calibration", "references", "pilot", "tuning", "reported"]
-    assert world.stages() == [(t, s) for t in ("grid", "robot") for s in stages]
-    plans = [text for text in said if text.startswith("task ")]
+    assert smoke.world.stages() == [(t, s) for t in ("grid", "robot") for s in stages]
+    plans = [text for text in smoke.said if text.startswith("task ")]
     assert len(plans) == 2 and "expected" in plans[0] and "spent" in plans[1]
 
 
-def test_params_of_the_task_reach_every_run(file, tmp_path, world):
+def test_params_of_the_task_reach_every_run(file, smoke):
     """PointRobot was tuned on another task than it is reported on."""
-    play(load(file, "smoke"), tmp_path)
-    robots = [e for root, e in world.calls if root.parent.name == "robot"]
+    robots = [e for root, e in smoke.world.calls if root.parent.name == "robot"]
     assert robots and all(
         method.params == {"goal_spread": 0.0} for e in robots for method in e.methods
     )
@@ -140,9 +160,8 @@ def test_params_of_the_task_reach_every_run(file, tmp_path, world):
     assert all(method.params == {"goal_spread": 0.0} for method in new.methods)
 
 
-def test_the_tables_are_a_board(file, tmp_path, world):
-    play(load(file, "smoke"), tmp_path)
-    found = assemble(tmp_path)
+def test_the_tables_are_a_board(smoke):
+    found = assemble(smoke.root)
     assert found.tasks == ["grid", "robot"] and not found.manifest["calibrated"]
     assert {"policy_entropy", "placebo_loss", "pr_mdp", "none_tuned"} <= set(found.methods)
     counts = found.scores.groupby(["task", "method"]).seed.nunique()
@@ -170,44 +189,40 @@ def test_what_costs_all_or_nothing_is_tested_and_says_so(file, tmp_path, world):
     assert cells.why["slip"] == "none loses less than 0.1"
 
 
-def test_the_value_taken_keeps_ninety_seven_percent(file, tmp_path, world):
-    play(load(file, "smoke"), tmp_path)
-    tuning = pd.read_csv(tmp_path / "grid" / "tuning.csv")
+def test_the_value_taken_keeps_ninety_seven_percent(smoke):
+    tuning = pd.read_csv(smoke.root / "grid" / "tuning.csv")
     own = tuning[tuning.method == "policy_entropy"]
     assert own.groupby("coefficient").seed.nunique().eq(2).all() and len(own) == 6
     taken = own.taken.iloc[0]
     # The formula's price is 3 % at 0.2 + 0.285; the line between half decades cuts it short.
     assert 0.2 < taken < 0.7 and own.passed.all() and not own.open.any()
-    facts = json.loads((tmp_path / "manifest.json").read_text())["tasks"]["grid"]
+    facts = json.loads((smoke.root / "manifest.json").read_text())["tasks"]["grid"]
     assert facts["coefficients"]["policy_entropy"] == taken
-    reported = {m.name: m for m in world.calls_of("grid", "reported")[-1].methods}
+    reported = {m.name: m for m in smoke.world.calls_of("grid", "reported")[-1].methods}
     assert reported["policy_entropy"].coefficients == {"policy_entropy": taken}
     nearest = own[own.chosen].coefficient.unique()
     assert len(nearest) == 1
     assert own[["routes", "action noise"]].notna().all().all()  # the frontier is tested
 
 
-def test_a_pilot_centers_the_values_where_activity_is_a_tenth(file, tmp_path, world):
-    play(load(file, "smoke"), tmp_path)
-    tuning = pd.read_csv(tmp_path / "grid" / "tuning.csv")
+def test_a_pilot_centers_the_values_where_activity_is_a_tenth(smoke):
+    tuning = pd.read_csv(smoke.root / "grid" / "tuning.csv")
     middle = sorted(tuning[tuning.method == "policy_entropy"].coefficient.unique())[1]
     assert middle == pytest.approx(0.2, rel=0.01)  # activity is half the coefficient
 
 
-def test_what_is_identical_at_all_values_gets_no_reported_seeds(file, tmp_path, world):
-    play(load(file, "smoke"), tmp_path)
-    scores = pd.read_csv(tmp_path / "grid" / "scores.csv")
-    activity = pd.read_csv(tmp_path / "grid" / "activity.csv")
+def test_what_is_identical_at_all_values_gets_no_reported_seeds(smoke):
+    scores = pd.read_csv(smoke.root / "grid" / "scores.csv")
+    activity = pd.read_csv(smoke.root / "grid" / "activity.csv")
     assert "steer" not in set(scores.method)
     assert set(activity.status[activity.method == "steer"]) == {"identical"}
     assert activity.activity[activity.method == "placebo_loss"].isna().all()
 
 
-def test_controls_are_tuned_and_see_what_counts(file, tmp_path, world):
-    play(load(file, "smoke"), tmp_path)
-    reported = {m.name: m for m in world.calls_of("grid", "reported")[-1].methods}
+def test_controls_are_tuned_and_see_what_counts(smoke):
+    reported = {m.name: m for m in smoke.world.calls_of("grid", "reported")[-1].methods}
     assert reported["none_tuned"].temperature > 1 and reported["none_tuned"].hyper
-    cells = pd.read_csv(tmp_path / "grid" / "cells.csv")
+    cells = pd.read_csv(smoke.root / "grid" / "cells.csv")
     kept = {(c.perturbation, c.magnitude) for c in cells[cells.kept].itertuples()}
     mixture = reported["domain_randomization"].mixture
     assert {(name, m) for name, m, _ in mixture} == kept and {w for *_, w in mixture} == {1.0}
@@ -216,10 +231,8 @@ def test_controls_are_tuned_and_see_what_counts(file, tmp_path, world):
 
 
 @pytest.mark.parametrize("stop", [0, 2, 4, 6, 8])  # one in each stage
-def test_a_power_failure_in_any_stage_leaves_no_trace(file, tmp_path, world, stop):
+def test_a_power_failure_in_any_stage_leaves_no_trace(file, one, tmp_path, world, stop):
     suite = load(file, "one")
-    play(suite, tmp_path / "clean")
-    world.calls.clear()
     world.stop = stop
     with pytest.raises(KeyboardInterrupt):
         play(suite, tmp_path / "out")
@@ -227,19 +240,17 @@ def test_a_power_failure_in_any_stage_leaves_no_trace(file, tmp_path, world, sto
     assert world.stages()[-1][1] == list(work.STAGES)[stop // 2]
     world.stop = None
     play(suite, tmp_path / "out")
-    assert tables(tmp_path / "out") == tables(tmp_path / "clean")
+    assert tables(tmp_path / "out") == tables(one.root)
 
 
 @pytest.mark.parametrize("harm", ["", "{", '{"identity": "another"}'])
-def test_a_damaged_task_is_done_again_and_a_finished_one_not(file, tmp_path, world, harm):
-    suite = load(file, "one")
-    play(suite, tmp_path)
-    before, calls = tables(tmp_path), len(world.calls)
-    play(suite, tmp_path)
-    assert len(world.calls) == calls
-    (tmp_path / "grid" / "task.json").write_text(harm)
-    play(suite, tmp_path)
-    assert len(world.calls) > calls and tables(tmp_path) == before
+def test_a_damaged_task_is_done_again_and_a_finished_one_not(file, one, tmp_path, world, harm):
+    suite, root = load(file, "one"), shutil.copytree(one.root, tmp_path / "out")
+    play(suite, root)
+    assert not world.calls
+    (root / "grid" / "task.json").write_text(harm)
+    play(suite, root)
+    assert world.calls and tables(root) == tables(one.root)
 
 
 def test_a_broken_method_is_left_out_and_named(file, tmp_path, world):
