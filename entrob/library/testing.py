@@ -23,6 +23,8 @@ from entrob.perturbations.base import check_magnitude
 
 #: ``(key, carry, obs) -> (action, carry)``.
 Act = Callable[[jax.Array, Any, Any], tuple[Any, Any]]
+#: ``(name, function that makes a program) -> program``.
+Once = Callable[[str, Callable[[], Any]], Any]
 #: ``(perturbation, magnitude) -> a record per policy``.
 Test = Callable[[str, float], list[dict[str, Any]]]
 
@@ -136,12 +138,20 @@ def _of_policies(evaluator: Evaluator, task: Task, policies: list[Policy]) -> Te
 def _of_function(evaluator: Evaluator, task: Task, act: Act) -> Test:
     """As `_of_policies`, of one function."""
     initial = getattr(act, "initial", tuple)
-
     played = _traced if _traces(act, initial, task) else _stepped
+    made: dict[Any, Any] = {}
 
     def test(name: str, magnitude: float) -> list[dict[str, Any]]:
         condition = evaluator.condition(task, name, magnitude)
-        return evaluator.recorded(played(act, initial, condition), condition.horizon)
+        own = condition.env is task.env, condition.horizon
+
+        def once(what: str, make: Callable[[], Any]) -> Any:
+            """A program, made once for all conditions of an environment and a horizon."""
+            if (what, own) not in made:
+                made[what, own] = make()
+            return made[what, own]
+
+        return evaluator.recorded(played(act, initial, condition, once), condition.horizon)
 
     return test
 
@@ -156,28 +166,29 @@ def _traces(act: Act, initial: Callable[[], Any], task: Task) -> bool:
     return True
 
 
-def _traced(act: Act, initial: Callable[[], Any], condition: Condition) -> Outcome:
+def _traced(act: Act, initial: Callable[[], Any], condition: Condition, once: Once) -> Outcome:
     env, params, keys, horizon = condition
 
     def episode(params: Any, key: jax.Array) -> Any:
         chosen = lambda key, carry, state, obs: act(key, carry, obs)
         return play(env, chosen, initial(), params, key, horizon)
 
-    program = jax.jit(jax.vmap(episode), compiler_options=compiler_options())
+    program = once("play", lambda: jax.jit(jax.vmap(episode), compiler_options=compiler_options()))
     *found, _ = jax.tree.map(np.asarray, program(params, keys))
-    return _outcome(condition, *found)
+    return _outcome(condition, once, *found)
 
 
-def _stepped(act: Act, initial: Callable[[], Any], condition: Condition) -> Outcome:
+def _stepped(act: Act, initial: Callable[[], Any], condition: Condition, once: Once) -> Outcome:
     """As `entrob.evaluation.sampled.play` does, the function called once per episode and step."""
     env, params, keys, horizon = condition
     count = len(keys)
-    split = jax.jit(jax.vmap(lambda key: jax.random.split(key)))(keys)
-    obs, state = jax.jit(jax.vmap(env.reset_env))(split[:, 0], params)
-    step_keys = jax.jit(jax.vmap(lambda k: jax.random.split(k, horizon)))(split[:, 1])
 
-    @jax.jit
-    @jax.vmap
+    def begin(key: jax.Array, params: Any) -> tuple[Any, ...]:
+        key_reset, key_steps = jax.random.split(key)
+        obs, state = env.reset_env(key_reset, params)
+        pairs = jax.vmap(jax.random.split)(jax.random.split(key_steps, horizon))
+        return obs, state, pairs, env.goal_distance(state, params)
+
     def step(key: jax.Array, state: Any, action: jax.Array, params: Any) -> tuple[Any, ...]:
         obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
         ended = terminated | env.is_truncated(state, params)
@@ -185,34 +196,40 @@ def _stepped(act: Act, initial: Callable[[], Any], condition: Condition) -> Outc
         ended |= success & env.ends_at_success
         return obs, state, reward, ended, success, env.goal_distance(state, params)
 
+    compiled: Callable[[Callable[..., Any]], Any] = lambda f: once(
+        f.__name__, lambda: jax.jit(jax.vmap(f))
+    )
+    obs, state, pairs, distance = compiled(begin)(keys, params)
+    distance = np.array(distance)
     carries = [initial() for _ in range(count)]
     alive, steps = np.ones(count, bool), np.zeros(count, np.int32)
     returns = np.zeros(count, np.float32)
-    distance = np.asarray(jax.jit(jax.vmap(env.goal_distance))(state, params)).copy()
     for time in range(horizon):
         if not alive.any():
             break
-        pairs = jax.vmap(jax.random.split)(step_keys[:, time])
         seen, actions = jax.tree.map(np.asarray, obs), []
         for i in range(count):
             here = jax.tree.map(lambda x, i=i: x[i], seen)
-            action, carries[i] = act(pairs[i, 0], carries[i], here)
+            action, carries[i] = act(pairs[i, time, 0], carries[i], here)
             actions.append(np.asarray(action))
-        obs, state, *found = step(pairs[:, 1], state, jnp.asarray(np.stack(actions)), params)
+        key_steps, chosen = pairs[:, time, 1], jnp.asarray(np.stack(actions))
+        obs, state, *found = compiled(step)(key_steps, state, chosen, params)
         reward, ended, success, far = (np.asarray(x) for x in found)
         returns += np.where(alive, reward, 0)
         steps = np.where(alive & success & (steps == 0), time + 1, steps)
         distance = np.where(alive, far, distance)
         alive &= ~ended
-    return _outcome(condition, steps, returns, distance)
+    return _outcome(condition, once, steps, returns, distance)
 
 
-def _outcome(condition: Condition, steps: Any, returns: Any, distance: Any) -> Outcome:
+def _outcome(condition: Condition, once: Once, steps: Any, returns: Any, distance: Any) -> Outcome:
     """The outcome of one policy, whose success probabilities are unknown."""
     one: Callable[[Any], np.ndarray] = lambda x: np.asarray(x)[None]
     unknown = np.full((1, len(steps)), np.nan, np.float32)
-    optimum = np.full(len(steps), -1)
-    if condition.env.finite:
-        solve = jax.jit(jax.vmap(lambda p: optimal_steps(transitions(condition.env, p))))
+    optimum, env = np.full(len(steps), -1), condition.env
+    if env.finite:
+        solve = once(
+            "solve", lambda: jax.jit(jax.vmap(lambda p: optimal_steps(transitions(env, p))))
+        )
         optimum = np.asarray(solve(condition.params))
     return Outcome(one(steps), one(returns), one(distance), unknown, unknown[:, :0], None, optimum)

@@ -65,7 +65,14 @@ def smoke(env, params):
     return first, rest
 
 
-@pytest.mark.parametrize("id", GYMNAX)
+# Of those that are tasks of entrob's own, too, more is asked in test_tasks.py.
+@pytest.mark.parametrize(
+    "id",
+    [
+        pytest.param(id, marks=pytest.mark.slow) if f"gymnax:{id}" in environments.names() else id
+        for id in GYMNAX
+    ],
+)
 def test_every_gymnax_environment_runs(id):
     env, params = make(f"gymnax:{id}")
     assert isinstance(env, environment.Environment)
