@@ -39,6 +39,8 @@ begin = jax.jit(jax.vmap(lambda params: ENV.reset_env(KEY, params)[1]))
 #: The one program for all tests: a batch of episodes, of as many params.
 traced = chex.assert_max_traces(episode, n=1)
 episodes = jax.jit(jax.vmap(traced), compiler_options=OPTIONS)
+#: And one of a single step.
+step = jax.jit(ENV.step, compiler_options=OPTIONS)
 
 
 def played(*variants, change=lambda start: start, still=False):
@@ -94,7 +96,6 @@ def test_success_is_the_puck_near_the_goal():
 
 def test_truncation_after_the_limit_and_auto_reset():
     _, state = ENV.reset_env(KEY, NOMINAL)
-    step = jax.jit(ENV.step, compiler_options=OPTIONS)
     state = state.replace(time=jnp.int32(98), puck=state.puck + 0.1)
     _, state, _, terminated, truncated, _ = step(KEY, state, jnp.zeros(7), NOMINAL)
     assert not truncated and state.time == 99
@@ -188,15 +189,23 @@ def test_side_by_side_is_one_by_one():
     variants = jax.tree.map(lambda *x: jnp.stack(x), NOMINAL, WALLED)
     keys = jax.random.split(KEY, 3)
     random = variants.replace(fixed_start=jnp.zeros(2, bool))
+    actions = jnp.array([[1.0] * 7, [-1.0] * 7])
 
     def after_two(key, params):
         _, state = ENV.reset_env(key, params)
-        step = lambda state, a: ENV.step_env(key, state, a, params)[1::-1]
-        return jax.lax.scan(step, state, jnp.array([[1.0] * 7, [-1.0] * 7]))[1][-1]
+        move = lambda state, a: ENV.step_env(key, state, a, params)[1::-1]
+        return jax.lax.scan(move, state, actions)[1][-1]
 
     nested = jax.vmap(jax.vmap(after_two, (0, None)), (None, 0))
     together = jax.jit(nested, compiler_options=OPTIONS)(keys, random)
-    alone = jax.jit(after_two, compiler_options=OPTIONS)
+    reset = jax.jit(ENV.reset_env)
+
+    def alone(key, params):
+        _, state = reset(key, params)
+        for action in actions:
+            obs, state, *_ = step(key, state, action, params)
+        return obs
+
     for i in range(2):
         params = jax.tree.map(lambda x, i=i: x[i], random)
         for j in range(3):
