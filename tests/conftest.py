@@ -270,7 +270,7 @@ def equal_programs_are_built_once():
 
     def init(self, experiment):
         begin(self, experiment)
-        made, params = self.evaluator, experiment.task.params
+        made, params = self.evaluator, experiment.task.noisy_params
         names = [name for name in self.tested if name in perturbations]
         makers = tuple(perturbations.get(name, params).fn for name in names)
         key = *static(experiment), makers, made.instances, made.episodes, made.seed

@@ -51,7 +51,7 @@ class Size(NamedTuple):
 
 
 #: Where the fast tests see a median, the slow ones see what is rare.
-FAST, WHOLE = Size(12, 6, 36, 60), Size(18, 6, 108, 100)
+FAST, WHOLE = Size(18, 6, 30, 60), Size(18, 6, 108, 100)
 
 
 @pytest.fixture(scope="module", params=[FAST, pytest.param(WHOLE, marks=pytest.mark.slow)],
@@ -139,25 +139,30 @@ def play_in_gymnasium(env, qpos, qvel, actions):
     return [np.stack(x) for x in zip(*out)]
 
 
+def cut(size, qpos, qvel, actions):
+    """As many episodes of `WHOLE`, and as long, as a size has."""
+    return qpos[: size.all], qvel[: size.all], actions[: size.all, : size.steps]
+
+
 def starts(size, seed):
     """Gymnasium's random starts, and actions of which a third are held for half a second."""
-    rng, n = np.random.default_rng(seed), size.all
+    rng, n = np.random.default_rng(seed), WHOLE.all
     qpos = ENV.legged.host.qpos0 + rng.uniform(-0.1, 0.1, (n, 15))
-    actions = rng.uniform(-1, 1, (n, size.steps, 8))
+    actions = rng.uniform(-1, 1, (n, WHOLE.steps, 8))
     actions[::3] = np.repeat(actions[::3, ::10], 10, axis=1)
-    return qpos, 0.1 * rng.standard_normal((n, 14)), actions
+    return cut(size, qpos, 0.1 * rng.standard_normal((n, 14)), actions)
 
 
 def rush(size, seed):
     """Starts close before the wall, thrown at it from various heights and angles."""
-    qpos, qvel, actions = starts(size, seed)
-    rng, n = np.random.default_rng(seed), size.all
+    qpos, qvel, actions = starts(WHOLE, seed)
+    rng, n = np.random.default_rng(seed), WHOLE.all
     qpos[:, 0] = 3 - rng.uniform(0, 0.6, n)
     qpos[:, 2] = rng.uniform(0.4, 0.9, n)
     qpos[:, 3:7] += rng.normal(0, 0.3, (n, 4))
     qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
     qvel[:, 0] = rng.uniform(2, 6, n)
-    return qpos, qvel, actions
+    return cut(size, qpos, qvel, actions)
 
 
 def apart(ours, theirs):
@@ -331,7 +336,7 @@ def test_single_steps_on_the_floor(size, nominal):
     theirs = [x[:, :SOME] for x in theirs]
     errors = single_steps(size, NOMINAL, start, theirs)
     touching = theirs[4] > 0
-    assert touching.mean() > 0.25
+    assert touching.mean() > 0.15
     qpos, qvel, obs = (error[touching] for error in errors)
     print(f"{touching.sum()} steps that end with floor contact")
     for name, error in (("positions", qpos), ("velocities", qvel)):
