@@ -79,8 +79,9 @@ class Brax(Environment):
     Action: float32[a] in -1..1, the range that brax's own agents use.
     Reward, termination: brax's. Truncation: after 1000 steps, as in brax's training.
 
-    On a CPU, compile what steps one with ``compiler_options={"xla_cpu_use_fusion_emitters":
-    False}``: XLA is slow on long kinematic chains otherwise.
+    On a CPU, compile what steps one with
+    ``compiler_options=entrob.compiling.compiler_options()``: XLA is slow on long kinematic chains
+    otherwise.
 
     Args:
       name: as brax registers it, e.g. ``"ant"``; raises `EntrobError` if it does not.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnax.environments import environment, spaces
 
+from entrob.compiling import compiler_options
 from entrob.envs import adapters, environments, make
 from entrob.errors import EntrobError
 from entrob.perturbations import perturb
@@ -30,8 +31,7 @@ BRAX = [
 ]
 COPIES, STEPS = 3, 4
 # Quick to compile and slow to run, which suits a test.
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-QUICK = QUICK if jax.default_backend() == "cpu" else {}
+QUICK = compiler_options() | {"xla_backend_optimization_level": 0}
 
 
 def smoke(env, params):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entrob.compiling import compiler_options
 from entrob.envs import entropy_features, environments, make
 from entrob.perturbations import perturb
 
@@ -20,8 +21,7 @@ IDS = environments.names()
 GYMNAX = [id for id in IDS if id.startswith("gymnax:")]
 COPIES, STEPS, LIMIT = 3, 50, 20
 # Quick to compile and slow to run, which suits a test.
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-QUICK = QUICK if jax.default_backend() == "cpu" else {}
+QUICK = compiler_options() | {"xla_backend_optimization_level": 0}
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from entrob.compiling import compiler_options
 from entrob.envs import make
 from entrob.envs.wrappers import with_noise
 from entrob.errors import EntrobError
@@ -19,8 +20,7 @@ from entrob.perturbations import perturb
 
 N = 4000
 # Quick to compile and slow to run, which suits a test.
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-QUICK = QUICK if jax.default_backend() == "cpu" else {}
+QUICK = compiler_options() | {"xla_backend_optimization_level": 0}
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)

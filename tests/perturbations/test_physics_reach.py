@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entrob.compiling import compiler_options
 from entrob.envs import make
 from entrob.perturbations import perturb, perturbations
 
 # Quick to compile and slow to run, which suits a test.
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-QUICK = QUICK if jax.default_backend() == "cpu" else {}
+QUICK = compiler_options() | {"xla_backend_optimization_level": 0}
 PUSHER, ANT = "mujoco/pusher", "mujoco/ant"
 NAMES = [
     *((PUSHER, name) for name in ("wall", "goal_shift", "joint_damping", "joint_range")),

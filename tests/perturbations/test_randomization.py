@@ -12,6 +12,7 @@ from flax import struct
 from gymnax.environments import environment
 from scipy import stats
 
+from entrob.compiling import compiler_options
 from entrob.envs import entropy_features, make
 from entrob.envs.minigrid import MiniGrid
 from entrob.envs.wrappers import with_noise
@@ -21,8 +22,7 @@ from entrob.perturbations.randomization import Range
 
 ID = "minigrid/empty-8x8"
 # Quick to compile and slow to run, which suits a test.
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-QUICK = QUICK if jax.default_backend() == "cpu" else {}
+QUICK = compiler_options() | {"xla_backend_optimization_level": 0}
 
 
 quick_jit = functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entrob.compiling import compiler_options
 from entrob.envs import make
 from entrob.envs.minigrid import MiniGrid
 from entrob.envs.wrappers import Noise, NoisyEnvironment, with_noise
@@ -16,10 +17,9 @@ from entrob.perturbations import perturb
 
 N = 4000
 # Quick to compile and slow to run, which suits a test.
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-QUICK = QUICK if jax.default_backend() == "cpu" else {}
+QUICK = compiler_options() | {"xla_backend_optimization_level": 0}
 # As sweeps compile.
-USUAL = {**QUICK, "xla_backend_optimization_level": 3} if QUICK else {}
+USUAL = {**QUICK, "xla_backend_optimization_level": 3}
 
 
 def build(id):

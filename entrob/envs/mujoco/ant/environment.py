@@ -92,8 +92,8 @@ class Ant(Environment):
     Termination: never; success, the torso's center past the wall's far face, is for evaluation.
     Truncation: after `max_steps_in_episode` steps of 50 ms.
 
-    On a CPU, compile what steps one with ``compiler_options={"xla_cpu_use_fusion_emitters":
-    False}``.
+    On a CPU, compile what steps one with
+    ``compiler_options=entrob.compiling.compiler_options()``.
 
     Args:
       model: the model, as `physics.load` takes it, with the names of ours.

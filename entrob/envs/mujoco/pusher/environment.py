@@ -150,9 +150,8 @@ class Pusher(Environment):
     Truncation: after `max_steps_in_episode` steps.
 
     On a CPU this runs twice as fast, and compiles in half the time, in programs compiled with
-    ``compiler_options={"xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-    "xla_cpu_use_fusion_emitters": False}``: XLA otherwise splits small operations among threads. To
-    use several cores, give each a shard of the copies or a process.
+    ``compiler_options=entrob.compiling.compiler_options()``: XLA otherwise splits small operations
+    among threads. To use several cores, give each a shard of the copies or a process.
 
     Args:
       model: the model, as `physics.load` takes it, with the names of ours.
