@@ -259,7 +259,7 @@ def equal_programs_are_built_once():
 
     def static(experiment):
         settings = [getattr(experiment, name) for name in (*STATIC, *AGENT)]
-        return repr(settings), type(experiment.task.env)
+        return repr(settings), type(experiment.task.env), experiment.task.env.finite
 
     def compiled(experiment, prog, batch):
         makers = tuple(regularizers.get(name) for name in batch.group.regularizers)
