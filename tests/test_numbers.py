@@ -105,25 +105,39 @@ def test_what_minigrid_says_in_prose_is_exported():
     assert cost in page
 
 
-# The leaderboard of an earlier version, and the simulated coverage.
+# The leaderboard, and the simulated coverage.
 
 
-def test_what_is_said_of_the_old_leaderboard_is_in_its_tables():
-    page = text("results/leaderboard/README.md")
-    tables = RESULTS / "leaderboard" / "quick" / "tables"
-    gains = pd.read_csv(tables / "gains.csv").set_index("method")
-    board = pd.read_csv(tables / "leaderboard.csv").set_index("method")
-    far = gains.structured[["apt", "re3", "rise", "state_entropy"]]
-    assert f"gain {far.min():.2f} to {far.max():.2f}" in page
-    assert f"Tsallis entropy, {gains.structured['tsallis']:.2f}" in page
-    assert f"none scores {board.structured['none']:.2f}" in " ".join(page.split())
-    others = gains.structured.drop(["tsallis", *far.index])
-    assert others.max() < gains.structured["state_entropy"]
-    five = gains.loc[["tsallis", *far.index]]
-    assert (five.diffuse < 0).all() and (five.dynamics < 0).all()
-    assert f"more than {gains.diffuse.max():.2f} against diffuse" in page
-    both = board.join(gains.structured.rename("gain"))
-    assert f"correlates {both.robust.corr(both.gain):.2f} with" in page
+def test_what_is_said_of_lava_crossing_is_in_the_boards_tables():
+    page = " ".join(plain("results/leaderboard/README.md").split())
+    folder = RESULTS / "leaderboard" / "standard"
+    board = pd.read_csv(folder / "tables" / "leaderboard.csv").set_index("method")
+    classes = ["routes", "random walls", "shifts", "action noise", "observation noise"]
+    shown = {"KL": "kl", "policy entropy": "policy_entropy", "EPO": "epo"}
+    shown |= {"Tsallis entropy": "tsallis", "state entropy": "state_entropy", "APT": "apt"}
+    shown |= {"ORPO (KL)": "orpo_kl", "*domain randomization*": "domain_randomization"}
+    printed = (folder / "leaderboard.md").read_text("utf-8")
+    for name, method in {**shown, "*placebo reward*": "placebo_reward"}.items():
+        row = board.loc[method]
+        (line,) = (
+            x for x in printed.splitlines() if x.startswith("| ") and f" | {method} | " in x[:40]
+        )
+        cells = [cell.strip() for cell in line.split("|")[7:12]]
+        assert [cell.split()[0] for cell in cells] == [f"{row[c]:.2f}" for c in classes]
+        overall = f"{row.overall:.2f} [{row.overall_low:.2f}, {row.overall_high:.2f}]"
+        assert f"| {name} | {' | '.join(cells)} | {overall} |" in page
+    ranked = board[board["rank"].notna()]
+    assert ranked["rank"].idxmin() == "kl" and len(ranked) == 31
+    assert list(ranked.index[(ranked[classes] > 0.2).all(axis=1)]) == ["kl"]
+    placebos = board.overall[["placebo_reward", "placebo_loss"]]
+    assert "The placebos recover {:.2f} and {:.2f} overall".format(*placebos) in page
+    (undecided,) = re.findall(r"Undecided: (\d+ of \d+) comparisons", printed)
+    assert f"Undecided are {undecided} comparisons" in page
+    (task,) = json.loads((folder / "manifest.json").read_text())["tasks"].values()
+    tuned = task["open"]
+    assert f"Of {sum(tuned.values())} of the {len(tuned)} tuned methods" in page
+    for name in ("policy_entropy", "state_entropy"):
+        assert f"{name.replace('_', ' ')} at {task['coefficients'][name]}" in page
 
 
 def test_what_is_said_of_coverage_is_in_its_tables():
@@ -340,8 +354,8 @@ def test_the_theorys_speeds_are_those_measured():
 
 
 def test_overheads_are_those_measured():
-    page, board = text(SPEED), RESULTS / "leaderboard" / "quick" / "tables" / "leaderboard.csv"
-    grid = pd.read_csv(board).set_index("method").overhead
+    page = text(SPEED)
+    grid = pd.read_csv(RESULTS / "speed" / "overhead_grid.csv").set_index("method").overhead
     slow = {"lrpg": "LRPG", "value_gradient": "value gradient", "sr2l": "SR²L"}
     for name, said in slow.items():
         assert re.search(rf"{said} \({grid[name]:.1f}\)", page)

@@ -313,7 +313,7 @@ def test_an_experiment_is_used_in_a_browser(make_frames, make_traces, manifests,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "folder", ["minigrid/paper", "theory", "pusher/paper", "leaderboard/quick"]
+    "folder", ["minigrid/paper", "theory", "pusher/paper", "leaderboard/standard"]
 )
 def test_exports_become_pages(folder, tmp_path, browser):
     from pathlib import Path

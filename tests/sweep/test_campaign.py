@@ -268,10 +268,14 @@ def test_a_flipped_bit_in_every_kind_of_file_is_named_and_mended(campaign, clean
 
 
 def test_a_clock_that_is_set_back_changes_nothing(campaign, clean, tmp_path):
-    """All files are of tomorrow; half of them are gone."""
+    """All files are of tomorrow; half of them are gone.
+
+    But for earlier policies, which nobody misses once they were tested.
+    """
     command, wanted, _ = clean
     out = shutil.copytree(wanted, tmp_path / "out")
-    for i, path in enumerate(sorted((out / "parts").iterdir())):
+    parts = (path for path in (out / "parts").iterdir() if not path.name.startswith("snapshot-"))
+    for i, path in enumerate(sorted(parts)):
         os.utime(path, (2**31, 2**31))
         if i % 2:
             path.unlink()
