@@ -147,7 +147,7 @@ def load(name: str, preset: str) -> Suite:
     methods = tuple(chosen.pop("methods", ()))
     rules = _rules(path.name, data.get("rules", {}) | chosen.pop("rules", {}))
     given = chosen.pop("given", None)
-    given = None if given is None else _given(path.stem, preset, given)
+    given = None if given is None else _given(path.stem, preset, given, played)
     for control in data.get("controls", []):
         if control not in CONTROLS:
             raise unknown("control", control, CONTROLS)
@@ -173,11 +173,17 @@ def _rules(where: str, table: dict[str, Any]) -> Rules:
     return Rules(**check(f"{where}: rules.", table, Rules))
 
 
-def _given(suite: str, preset: str, name: str) -> Path:
-    """The folder of a committed board; raises `EntrobError` if there is none."""
+def _given(suite: str, preset: str, name: str, tasks: list[str]) -> Path:
+    """The folder of a committed board; raises `EntrobError` if there is none or it lacks tasks."""
     for root in (Path("results"), Path(entrob.__file__).parent.parent / "results"):
         folder = root / suite / name
         if (folder / "tables" / "tuning.csv").exists():
+            finished = read_json(folder / "manifest.json")["tasks"]
+            if lacking := [task for task in tasks if task not in finished]:
+                raise EntrobError(
+                    f"preset {preset!r} takes its coefficients from results/{suite}/{name}, which "
+                    f"has no task {', '.join(lacking)} yet: finish preset {name!r} first"
+                )
             return folder
     missing = Path("results") / suite / name / "tables" / "tuning.csv"
     raise EntrobError(

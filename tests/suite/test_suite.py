@@ -286,6 +286,11 @@ def test_quick_takes_its_cells_and_values_from_a_finished_board(file, tmp_path, 
     from entrob.statistics.board import write_board
 
     write_board(assemble(tmp_path / "runs"), folder)
+    manifest = json.loads((tmp_path / "runs" / "manifest.json").read_text())
+    del manifest["sha256"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "tasks": {}}))
+    with pytest.raises(EntrobError, match="has no task grid yet: finish preset 'smoke' first"):
+        suites.load(str(file), "quick")
     shutil.copy(tmp_path / "runs" / "manifest.json", folder)
     world.calls.clear()
     suite = load(file, "quick")
