@@ -104,6 +104,20 @@ def test_jobs_of_which_one_is_killed_and_one_runs_out_of_time(plan, alone, parts
     assert len(seen) == 2 and parts(folder) == parts(alone)
 
 
+@pytest.mark.slow
+def test_jobs_of_a_slurm_that_is_there_work_on_a_fresh_folder(plan, alone, parts):
+    """The jobs' logs reach it before any result does."""
+    pytest.importorskip("submitit")
+    if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
+        pytest.skip("no SLURM answers here")
+    folder = plan.parent / "fresh"
+    folder.mkdir()
+    shutil.copy(plan / "plan.json", folder)
+    on_slurm.work(folder, parallel=2, hours=1)
+    # One process had the runs planned one by one, as these have.
+    assert parts(folder) == parts(alone)
+
+
 def _jobs(folder) -> list[int]:
     """Numbers of submitit's processes for a folder."""
     pattern = f"submitit.core._submit {folder / 'slurm'}"
