@@ -11,9 +11,6 @@ the states at the end are compared bit by bit.
 import argparse
 import dataclasses
 import json
-import os
-import platform
-import time
 from typing import Any
 
 from entrob.cli import setup
@@ -24,36 +21,23 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from entrob import compiling  # noqa: E402
+from entrob.persistence.provenance import provenance  # noqa: E402
 from entrob.suite import declaration  # noqa: E402
-from entrob.sweep.groups import RunBatch, group_methods, runs_of  # noqa: E402
-from entrob.sweep.program import compiled, hypers, program  # noqa: E402
-
-
-def bits(tree: Any) -> list[bytes]:
-    """All that is in a pytree, keys included."""
-    data = lambda x: (
-        jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-    )
-    return [np.asarray(x).tobytes() for x in jax.tree.leaves(jax.tree.map(data, tree))]
+from entrob.sweep.program import timed_alone  # noqa: E402
 
 
 def measure(task: declaration.SuiteTask, name: str, runs: int) -> dict[str, Any]:
     """Compile what trains one method's runs side by side, and train two chunks of it twice."""
     experiment = dataclasses.replace(task.experiment, seeds=runs)
     method = next(m for m in experiment.methods if m.name == name)
-    (group,) = group_methods((method,))
-    prog = program(experiment, group)
-    batch = RunBatch("", group, runs_of(experiment, method))
-    trainer = compiled(experiment, prog, batch)
-    seeds, swept = hypers(experiment, batch, trainer.width)
+    trainer, begin, chunk = timed_alone(experiment, method)
     ends, seconds = [], []
     for _ in range(2):
-        state = trainer.init(seeds, swept, prog.env_params)
+        state = begin()
         for _ in range(2):
-            start = time.perf_counter()
-            state, _ = jax.block_until_ready(trainer.chunk(state, swept, prog.env_params))
-            seconds.append(time.perf_counter() - start)
-        ends.append(bits(state))
+            state, took = chunk(state)
+            seconds.append(took)
+        ends.append([np.asarray(x).tobytes() for x in jax.tree.leaves(state)])
     frames = experiment.chunk * experiment.num_envs * experiment.num_steps * runs
     return {
         "task": task.name,
@@ -96,14 +80,8 @@ def main() -> None:
                         flush=True,
                     )
     if options.out:
-        facts = {
-            "device": f"{jax.devices()[0].device_kind} × {len(jax.devices())}",
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        }
         with open(options.out, "w") as file:
-            json.dump({"machine": facts, "rows": rows}, file, indent=1)
+            json.dump({"machine": provenance(), "rows": rows}, file, indent=1)
 
 
 if __name__ == "__main__":

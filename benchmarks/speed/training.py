@@ -9,8 +9,6 @@ Every number of a table is taken in turn, round after round, in one process; med
 import argparse
 import functools
 import json
-import os
-import platform
 import statistics
 import time
 
@@ -25,6 +23,7 @@ from entrob.agents.actor_critic import make_agent  # noqa: E402
 from entrob.agents.collect import collect  # noqa: E402
 from entrob.agents.spec import Hyper, Spec, tabulate  # noqa: E402
 from entrob.compiling import padded, sharded  # noqa: E402
+from entrob.persistence.provenance import provenance  # noqa: E402
 from entrob.regularizers import chain, policy_entropy  # noqa: E402
 from entrob.rollout import Context  # noqa: E402
 from entrob.sweep.groups import group_methods  # noqa: E402
@@ -180,14 +179,7 @@ def main() -> None:
     for name, ms in shares.items():
         print(f"| {name} | {ms:.1f} | {ms / ends[-1]:.0%} |")
     if options.out:
-        facts = {
-            "device": f"{jax.devices()[0].device_kind} × {len(jax.devices())}",
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-            "rounds": options.rounds,
-            "experiment": experiment.name,
-        }
+        facts = provenance() | {"rounds": options.rounds, "experiment": experiment.name}
         with open(options.out, "w") as file:
             found = {"machine": facts, "curve": rows, "ablations": programs}
             found["parts"] = {"ms_per_update": shares, "agents": side}

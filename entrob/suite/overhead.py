@@ -1,10 +1,8 @@
 """What each regularizer costs per update, side by side with `none` in one process."""
 
 import dataclasses
-import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -12,8 +10,7 @@ from entrob.errors import BrokenMethod
 from entrob.naming import BASELINE
 from entrob.persistence.store import write_bytes
 from entrob.sweep.experiment import Experiment, Method
-from entrob.sweep.groups import RunBatch, group_methods, runs_of
-from entrob.sweep.program import compiled, hypers, program
+from entrob.sweep.program import timed_alone
 
 COLUMNS = ["method", "seconds", "ratio", "ratio_low", "ratio_high", "compile_s"]
 
@@ -44,7 +41,7 @@ def overhead(experiment: Experiment, repeats: int = 5, say=lambda text: None) ->
             chunk, compile_s = _chunk(experiment, method)
         except BrokenMethod:
             continue
-        seconds = np.array([(_time(base), _time(chunk)) for _ in range(repeats)])
+        seconds = np.array([(base(), chunk()) for _ in range(repeats)])
         low, middle, high = np.quantile(seconds[:, 1] / seconds[:, 0], [0.25, 0.5, 0.75])
         rows.append(
             {"method": method.name, "seconds": np.median(seconds[:, 1]) / per_run}
@@ -73,19 +70,9 @@ def measure_overhead(experiment: Experiment, path: Path, broken: set[str], say) 
 
 
 def _chunk(experiment: Experiment, method: Method):
-    """A function that trains a method's runs for one chunk, called once, and its compile time."""
-    (group,) = group_methods((method,))
-    prog = program(experiment, group)
-    batch = RunBatch("", group, runs_of(experiment, method))
-    trainer = compiled(experiment, prog, batch)
-    seeds, hyper = hypers(experiment, batch, trainer.width)
-    state = trainer.init(seeds, hyper, prog.env_params)
-    run = lambda: trainer.chunk(state, hyper, prog.env_params)
-    jax.block_until_ready(run())
-    return run, trainer.compile_s
-
-
-def _time(run) -> float:
-    started = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - started
+    """A function that says how long a method's first chunk takes, called once; its compile time."""
+    trainer, begin, chunk = timed_alone(experiment, method)
+    state = begin()
+    seconds = lambda: chunk(state)[1]
+    seconds()
+    return seconds, trainer.compile_s

@@ -1,16 +1,12 @@
 """What a suite will take: runs and frames of every task, and seconds at a measured speed."""
 
-import time
 from typing import Any, NamedTuple
-
-import jax
 
 from entrob.naming import BASELINE
 from entrob.perturbations import needs_noise
 from entrob.suite.declaration import TUNED, Suite, SuiteTask
 from entrob.suite.frontier import RATES
-from entrob.sweep.groups import RunBatch, group_methods, runs_of
-from entrob.sweep.program import compiled, hypers, program
+from entrob.sweep.program import timed_alone
 
 #: Time of a task over that of its frames at the speed of `none`, before any task of this run is
 #: finished: other methods' overhead, compiling and testing.
@@ -61,18 +57,11 @@ def speed(task: SuiteTask) -> float:
     """Frames per second at which `none` trains on a task; measured once in a process."""
     experiment = task.experiment
     if experiment.name not in _SPEEDS:
-        (group,) = group_methods((task.none,))
-        prog = program(experiment, group)
-        batch = RunBatch("", group, runs_of(experiment, task.none))
-        trainer = compiled(experiment, prog, batch)
-        seeds, swept = hypers(experiment, batch, trainer.width)
-        state = trainer.init(seeds, swept, prog.env_params)
-        chunk = lambda: jax.block_until_ready(trainer.chunk(state, swept, prog.env_params))
-        chunk()
-        started = time.perf_counter()
-        chunk()
+        trainer, begin, chunk = timed_alone(experiment, task.none)
+        state = begin()
+        chunk(state)
+        _, seconds = chunk(state)
         per_update = experiment.num_envs * experiment.num_steps * trainer.width
-        seconds = time.perf_counter() - started
         _SPEEDS[experiment.name] = experiment.chunk * per_update / seconds
     return _SPEEDS[experiment.name]
 

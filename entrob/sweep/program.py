@@ -1,5 +1,6 @@
 """From a group of methods to what trains it."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +16,8 @@ from entrob.envs import Task, task_of
 from entrob.envs.wrappers import with_disturbance
 from entrob.perturbations import needs_noise, perturb, with_mixture, with_randomization
 from entrob.regularizers import build, chain
-from entrob.sweep.experiment import Experiment
-from entrob.sweep.groups import Group, RunBatch
+from entrob.sweep.experiment import Experiment, Method
+from entrob.sweep.groups import Group, RunBatch, group_methods, runs_of
 
 
 class Program(NamedTuple):
@@ -111,3 +112,29 @@ def compiled(experiment: Experiment, prog: Program, batch: RunBatch) -> Trainer:
     width = padded(len(batch.runs))
     seeds, swept = hypers(experiment, batch, width)
     return compile_trainer(prog.agent, prog.env_params, seeds, swept, experiment.chunk)
+
+
+def timed_alone(
+    experiment: Experiment, method: Method
+) -> tuple[Trainer, Callable[[], Any], Callable[[Any], tuple[Any, float]]]:
+    """All runs of one method side by side, to be timed and not to be kept.
+
+    Returns:
+      ``(trainer, begin, chunk)``: what was compiled, ``begin() -> state``, and
+      ``chunk(state) -> (state, seconds)``.
+
+    Raises:
+      BrokenMethod: a regularizer does not fit.
+    """
+    (group,) = group_methods((method,))
+    prog = program(experiment, group)
+    batch = RunBatch("", group, runs_of(experiment, method))
+    trainer = compiled(experiment, prog, batch)
+    seeds, swept = hypers(experiment, batch, trainer.width)
+
+    def chunk(state: Any) -> tuple[Any, float]:
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(trainer.chunk(state, swept, prog.env_params))
+        return state, time.perf_counter() - started
+
+    return trainer, lambda: trainer.init(seeds, swept, prog.env_params), chunk
