@@ -53,14 +53,14 @@ class Evaluator:
     def __init__(self, instances: int, episodes: int = 1, seed: int = 0):
         self.instances, self.episodes, self.seed = instances, episodes, seed
         self.compile_s = 0.0
-        self._compiled: dict[Any, Callable] = {}
+        self._compiled: dict[Any, Any] = {}
 
     def condition(self, task: Task, name: str, magnitude: float) -> Condition:
         """The instances of a perturbation, or of `NOMINAL` at 0; several episodes repeat params."""
         # What perturbs the training is no part of the test.
         env, params = task.pair(noise=name != NOMINAL and needs_noise(name))
         key_episode = jax.random.split(jax.random.key(self.seed))[1]
-        draw = self._cached(("draw", name, type(env)), lambda: jax.jit(_draw(name)))
+        draw = self.once(("draw", name, type(env)), lambda: jax.jit(_draw(name)))
         keys = keys_of_instances(self.seed, name, params, self.instances)
         keys = keys[np.repeat(np.arange(self.instances), self.episodes)]
         drawn = draw(keys, params, jnp.float32(magnitude))
@@ -96,7 +96,7 @@ class Evaluator:
         same = distinct(params) if env.finite and not model.recurrent else None
         args = (_padded(policies, runs), params, keys, same)
         shapes = tuple(x.shape for x in jax.tree.leaves(args[0]))
-        play = self._cached(
+        play = self.once(
             ("play", type(env), horizon, len(keys), shapes, hot),
             lambda: self._compile(env, model, horizon, args),
         )
@@ -111,7 +111,7 @@ class Evaluator:
     def random(self, task: Task, name: str, magnitude: float) -> dict[str, Any]:
         """The record of the uniformly random policy under one condition."""
         env, params, keys, horizon = self.condition(task, name, magnitude)
-        play = self._cached(("random", type(env), horizon), lambda: _uniform(env, horizon))
+        play = self.once(("random", type(env), horizon), lambda: _uniform(env, horizon))
         (record,) = self.recorded(jax.tree.map(np.asarray, play(params, keys)), horizon)
         return record
 
@@ -131,7 +131,8 @@ class Evaluator:
 
         return run
 
-    def _cached(self, key: Any, make_it: Callable) -> Callable:
+    def once(self, key: Any, make_it: Callable[[], Any]) -> Any:
+        """What `make_it` makes, a program, made at the first call with a key only."""
         if key not in self._compiled:
             self._compiled[key] = make_it()
         return self._compiled[key]

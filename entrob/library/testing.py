@@ -139,18 +139,11 @@ def _of_function(evaluator: Evaluator, task: Task, act: Act) -> Test:
     """As `_of_policies`, of one function."""
     initial = getattr(act, "initial", tuple)
     played = _traced if _traces(act, initial, task) else _stepped
-    made: dict[Any, Any] = {}
 
     def test(name: str, magnitude: float) -> list[dict[str, Any]]:
         condition = evaluator.condition(task, name, magnitude)
         own = condition.env is task.env, condition.horizon
-
-        def once(what: str, make: Callable[[], Any]) -> Any:
-            """A program, made once for all conditions of an environment and a horizon."""
-            if (what, own) not in made:
-                made[what, own] = make()
-            return made[what, own]
-
+        once: Once = lambda what, make: evaluator.once((what, "of a function", *own), make)
         return evaluator.recorded(played(act, initial, condition, once), condition.horizon)
 
     return test
