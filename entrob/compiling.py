@@ -98,7 +98,7 @@ def padded(runs: int) -> int:
     """The number of runs rounded up to a multiple of the number of devices.
 
     On accelerators to one of `ABREAST` for each: a few more runs take no longer there than fewer,
-    and batches of several widths share a program, which takes minutes to compile.
+    and batches of several widths share a program, which takes some 20 s to compile.
     """
     multiple = len(jax.devices()) * (1 if jax.default_backend() == "cpu" else ABREAST)
     return -(-runs // multiple) * multiple

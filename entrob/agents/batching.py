@@ -37,10 +37,8 @@ def where_needed(f: Callable) -> Callable:
     @jax.custom_batching.custom_vmap
     def for_some(needed, otherwise, args):
         size = -(-len(needed) // SHARE)
-        count, (which,) = (
-            needed.sum(),
-            jnp.nonzero(needed, size=SHARE * size, fill_value=len(needed)),
-        )
+        (which,) = jnp.nonzero(needed, size=SHARE * size, fill_value=len(needed))
+        count = needed.sum()
 
         def more(carry):
             done, found = carry
@@ -54,8 +52,9 @@ def where_needed(f: Callable) -> Callable:
     @for_some.def_vmap
     def _(axis_size, batched, *given):
         flat = lambda x: x.reshape(-1, *x.shape[2:])
+        apart = lambda x: x.reshape(axis_size, -1, *x.shape[1:])
         found = for_some(*jax.tree.map(flat, _everywhere(axis_size, batched, given)))
-        return _split(axis_size, found)
+        return jax.tree.map(apart, found), jax.tree.map(lambda _: True, found)
 
     @jax.custom_batching.custom_vmap
     def for_one(needed, otherwise, args):
@@ -73,9 +72,3 @@ def _everywhere(size: int, batched: Any, given: Any) -> Any:
     """Arguments of a batching rule, leaves [size, ...] whether they were batched or not."""
     repeat = lambda x, own: x if own else jnp.broadcast_to(x, (size, *jnp.shape(x)))
     return jax.tree.map(repeat, tuple(given), tuple(batched))
-
-
-def _split(size: int, tree: Any) -> tuple[Any, Any]:
-    """Leaves [size * N, ...] as [size, N, ...], and that all of them are batched."""
-    apart = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), tree)
-    return apart, jax.tree.map(lambda _: True, apart)
