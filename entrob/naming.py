@@ -9,7 +9,7 @@ from typing import NamedTuple
 #: The method without any regularizer, which everything is compared with.
 BASELINE = "none"
 
-_PATTERN = re.compile(r"(?P<base>[^\[@]*)(\[(?P<variant>[^\]]*)\])?(@(?P<value>.*))?", re.DOTALL)
+_PATTERN = re.compile(r"(?P<base>[^\[@]+)(\[(?P<variant>[^\]]+)\])?(@(?P<value>.+))?", re.DOTALL)
 
 
 class Label(NamedTuple):
@@ -29,7 +29,7 @@ class Label(NamedTuple):
     def parse(cls, name: str) -> "Label":
         """The parts of a name; one that is formed otherwise is a base as a whole."""
         found = _PATTERN.fullmatch(name)
-        if not (found and found["base"]):
+        if not found:
             return cls(name)
         return cls(found["base"], found["variant"] or "", found["value"] or "")
 
