@@ -138,6 +138,10 @@ def test_what_is_said_of_lava_crossing_is_in_the_boards_tables():
     assert f"Of {sum(tuned.values())} of the {len(tuned)} tuned methods" in page
     for name in ("policy_entropy", "state_entropy"):
         assert f"{name.replace('_', ' ')} at {task['coefficients'][name]}" in page
+    tuning = pd.read_csv(folder / "tables" / "tuning.csv").query("method == 'none'").nominal
+    assert (tuning < 0.5).sum() == 1 and len(tuning) == 10
+    assert f"of a nominal score of {tuning.mean():.2f}" in page
+    assert f"may lose is {1 - 0.97 * tuning.mean():.0%}".replace("%", " %") in page
 
 
 def test_what_is_said_of_coverage_is_in_its_tables():
