@@ -1,12 +1,9 @@
 """Leases: one owner at a time, taken over from the dead and from nobody else."""
 
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-
-import pytest
 
 from entrob.persistence.leases import Leases
 
@@ -111,23 +108,23 @@ def test_a_damaged_lease_expires_as_any_other(tmp_path):
     heir.take("work").release()
 
 
-def _hold(folder):
-    Leases(folder, "victim", beat=0.02).take("work")
-    time.sleep(60)
+HOLD = """
+import pathlib, sys, time
+from entrob.persistence.leases import Leases
+lease = Leases(pathlib.Path(sys.argv[1]), "victim", beat=0.02).take("work")
+print("held", flush=True)
+time.sleep(60)
+"""
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that are killed")
 def test_a_process_that_is_killed_leaves_its_work_to_others(tmp_path):
-    victim = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path,))
-    victim.start()
-    path, heir = tmp_path / "work.0.lease", Leases(tmp_path, "heir", patience=1e6)
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    assert heir.take("work") is None
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.join()
+    heir = Leases(tmp_path, "heir", patience=1e6)
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as victim:
+        assert victim.stdout.readline() == "held\n"
+        time.sleep(0.3)
+        assert heir.take("work") is None
+        victim.kill()
     lease = heir.take("work")  # at once: it can be seen here that it is gone
     assert lease.owner == "heir"
     lease.release()
