@@ -53,6 +53,7 @@ class Rules:
       baseline: seeds of `none` that tuning is held against.
       seeds: of each candidate.
       candidates: values that are tried of each method.
+      further: values that are tried above those while even the largest keeps the price.
       keep: percentage of the nominal score of `none` that the chosen value keeps.
     """
 
@@ -63,6 +64,7 @@ class Rules:
     baseline: Annotated[int, SEEDS] = 10
     seeds: Annotated[int, SEEDS] = 2
     candidates: Annotated[int, COUNT] = 7
+    further: Annotated[int, COUNT] = 3
     keep: Annotated[int, PERCENT] = 97
 
     @property

@@ -15,7 +15,7 @@ from entrob.sweep.program import timed_alone
 COLUMNS = ["method", "seconds", "ratio", "ratio_low", "ratio_high", "compile_s"]
 
 
-def overhead(experiment: Experiment, repeats: int = 5, say=lambda text: None) -> pd.DataFrame:
+def overhead(experiment: Experiment, repeats: int = 3, say=lambda text: None) -> pd.DataFrame:
     """Seconds of a chunk of updates of every method over those of `none`.
 
     The programs are those that the experiment trains with. They run in turn, `none` before each

@@ -32,7 +32,10 @@ class Cost(NamedTuple):
 
 
 def runs_by_stage(task: SuiteTask) -> dict[str, float]:
-    """How many runs each stage of a task trains, a pilot counting as its share of one."""
+    """How many runs each stage of a task trains, a pilot counting as its share of one.
+
+    Without the values that are tried above grids that turn out to end too low.
+    """
     rules, experiment = task.rules, task.experiment
     methods, tuned = len(experiment.methods), len(task.knobs)
     reported = {"reported": float(methods * experiment.seeds)}

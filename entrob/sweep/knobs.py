@@ -99,14 +99,31 @@ def grid(knob: Knob, center: float, count: int, step: float = 0.5) -> tuple[floa
       step: decades between two.
     """
     places = knob.place(center) + step * (np.arange(count) - (count - 1) / 2)
+    return _acting(knob, places, (0.0,))
+
+
+def beyond(knob: Knob, values: Sequence[float], count: int, step: float = 0.5) -> tuple[float, ...]:
+    """Values that continue a grid upward, within the domain, none of which acts like one before.
+
+    Args:
+      knob: whose.
+      values: the grid, ascending, at least one.
+      count: how many before any are left out.
+      step: decades between two.
+    """
+    places = knob.place(values[-1]) + step * np.arange(1, count + 1)
+    return _acting(knob, places, (0.0, *values))
+
+
+def _acting(knob: Knob, places: np.ndarray, known: Sequence[float]) -> tuple[float, ...]:
+    """The values at places that are in the domain and act like no other and no known one."""
+    acts = knob.distinct or (lambda value: value)
     low, high = knob.domain
-    values = [value for value in map(knob.value, places) if low <= value < high and value > 0]
-    seen = {knob.distinct(0.0)} if knob.distinct else set()
+    seen = set(map(acts, known))
     kept = []
-    for value in values:
-        key = knob.distinct(value) if knob.distinct else value
-        if key not in seen:
-            seen.add(key)
+    for value in map(knob.value, places):
+        if low <= value < high and acts(value) not in seen:
+            seen.add(acts(value))
             kept.append(value)
     return tuple(kept)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from world import TOML, World, evaluation, score
+from world import TOML, World, evaluation, score, strength
 
 from entrob import cli
 from entrob.errors import EntrobError
@@ -203,6 +203,41 @@ def test_the_value_taken_keeps_ninety_seven_percent(smoke):
     nearest = own[own.chosen].coefficient.unique()
     assert len(nearest) == 1
     assert own[["routes", "action noise"]].notna().all().all()  # the frontier is tested
+
+
+@pytest.mark.parametrize(("free_until", "count", "open_"), [(1.0, 6, False), (1e9, 9, True)])
+def test_a_grid_goes_on_while_even_its_largest_keeps_the_price(
+    file, tmp_path, world, free_until, count, open_
+):
+    def value(method, name, magnitude, high, seed):
+        tuned = "policy_entropy" in method.coefficients
+        return 0.5 if tuned and strength(method) > free_until else 0.95
+
+    world.value = value
+    play(load(file, "one"), tmp_path)
+    table = pd.read_csv(tmp_path / "grid" / "tuning.csv")
+    own = table[table.method == "policy_entropy"]
+    tried = np.sort(own.coefficient.unique())
+    assert len(tried) == count and (own.open == open_).all() and own.passed.all()
+    np.testing.assert_allclose(np.diff(np.log10(tried)), 0.5, atol=0.01)
+    assert own.taken.iloc[0] <= free_until or open_
+    largest = [m.coefficients for m in world.calls_of("grid", "tuning")[-2].methods]
+    assert {"policy_entropy": tried[-1]} in largest  # none_tuned's come last
+
+
+def test_a_seed_of_none_that_did_not_learn_lowers_no_price(file, tmp_path, world):
+    def value(method, name, magnitude, high, seed):
+        failed = method.name == "none" and seed == FIRST_TUNING_SEED
+        return 0.0 if failed else score(method, name, magnitude, high, seed)
+
+    for name, patched in (("with", value), ("without", score)):
+        world.value = patched
+        play(load(file, "one"), tmp_path / name)
+    with_, without = (
+        pd.read_csv(tmp_path / name / "grid" / "tuning.csv").query("method == 'policy_entropy'")
+        for name in ("with", "without")
+    )
+    assert with_.taken.iloc[0] == pytest.approx(without.taken.iloc[0], rel=0.02)
 
 
 def test_a_pilot_centers_the_values_where_activity_is_a_tenth(smoke):

@@ -8,7 +8,7 @@ import pytest
 
 from entrob.regularizers import regularizers
 from entrob.sweep.experiment import Method
-from entrob.sweep.knobs import Knob, center, grid, knob_of, largest_keeping
+from entrob.sweep.knobs import Knob, beyond, center, grid, knob_of, largest_keeping
 
 FREE = Knob("coefficient", "policy_entropy", 0.01)
 SHARE = Knob("coefficient", "steer", 0.5, (0.0, 1.0))
@@ -70,6 +70,17 @@ def test_no_regularizer_is_tried_outside_its_domain_or_twice_alike(name, tiny):
 def test_what_acts_alike_is_tried_once_and_what_acts_like_none_never():
     counted = dataclasses.replace(FREE, distinct=lambda value: int(10 * value))
     assert grid(counted, 0.3, 7) == (0.3, 0.949, 3.0, 9.49)
+    assert beyond(counted, (0.3, 0.949), 2) == (3.0, 9.49)
+    counted = dataclasses.replace(FREE, distinct=lambda value: min(int(10 * value), 50))
+    assert beyond(counted, (0.3, 0.949), 5) == (3.0, 9.49)  # what is larger acts like the last
+
+
+def test_a_grid_goes_on_where_it_ended_and_stays_within():
+    values = grid(FREE, 0.01, 7)
+    np.testing.assert_allclose(values + beyond(FREE, values, 4), grid(FREE, 0.1, 11), rtol=0.01)
+    further = beyond(SHARE, grid(SHARE, 0.5, 7), 20)
+    assert 0.969 < further[0] < further[-1] < 1 and len(further) < 20
+    assert beyond(SHARE, further, 3) == ()
 
 
 def test_values_are_centered_where_activity_is_a_tenth():
