@@ -117,17 +117,19 @@ def main() -> None:
     parser.add_argument("--out")
     options = parser.parse_args()
     counts = tuple(int(n) for n in options.workers.split(","))
+    facts = provenance() | {"command": " ".join(["python", *sys.argv])}
+    found = {"machine": facts}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        found = {"per_batch": per_batch(folder, options.seeds)}
-        print(found["per_batch"], flush=True)
-        found["synthetic"] = synthetic(folder, options.batches)
-        print(found["synthetic"], flush=True)
-        found["suite"] = by_workers(folder, options.suite, counts)
-        print(found["suite"], flush=True)
-    if options.out:
-        facts = provenance() | {"command": " ".join(["python", *sys.argv])}
-        Path(options.out).write_text(json.dumps(found | {"machine": facts}, indent=1) + "\n")
+        parts = {
+            "per_batch": lambda: per_batch(Path(name), options.seeds),
+            "suite": lambda: by_workers(Path(name), options.suite, counts),
+            "synthetic": lambda: synthetic(Path(name), options.batches),
+        }
+        for part, measured in parts.items():
+            found[part] = measured()
+            print(part, found[part], flush=True)
+            if options.out:  # at once: all of it takes half an hour
+                Path(options.out).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
