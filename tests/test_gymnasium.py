@@ -18,7 +18,7 @@ from entrob.errors import EntrobError
 from entrob.gymnasium import Env, VectorEnv, gymnasium_id, register
 from entrob.gymnasium.stepping import advance_many, advance_one
 from entrob.perturbations import instance_keys, perturbations
-from entrob.sweep.measure import Tester
+from entrob.sweep import measure
 
 GRID, CARTPOLE, PENDULUM = "minigrid/empty-8x8", "gymnax:CartPole-v1", "gymnax:Pendulum-v1"
 LEFT, FORWARD = 0, 2
@@ -164,7 +164,7 @@ def test_an_instance_is_that_of_a_test(id, name, magnitude):
 
 def test_instances_are_those_that_an_experiment_tests(tiny):
     """The evaluator itself is asked; 4 instances, a seed of 0."""
-    theirs = Tester(tiny).evaluator.condition(tiny.task, "wall", 8.0)
+    theirs = measure.Tester(tiny).evaluator.condition(tiny.task, "wall", 8.0)
     envs = VectorEnv(tiny.environment, 4, {"wall": 8}, count=4)
     assert_same(envs.params, theirs.params)
 

@@ -48,6 +48,9 @@ COLUMNS = {
     "activity": ["task", "method", "seed", "activity", "status"],
 }
 
+REMARKS = {"cells": "why", "activity": "status"}
+"""Columns of words that may all be empty, which CSV cannot tell from numbers that are missing."""
+
 
 class Board(NamedTuple):
     """The tables, and what the suite's manifest says of methods and tasks."""
@@ -93,14 +96,13 @@ def read_board(folder: Path) -> Board:
         path = folder / "tables" / f"{name}.csv"
         if not path.exists():
             raise EntrobError(f"{path} is missing: a board is computed from it")
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        words = {REMARKS[name]: "str"} if name in REMARKS else {}
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words)
         if lacking := [column for column in columns if column not in frame]:
             raise EntrobError(f"{path} has no column {', '.join(lacking)}")
-        frames[name] = frame[columns]
+        frames[name] = frame[columns].fillna(dict.fromkeys(words, ""))
     frames["cells"] = frames["cells"].astype({"kept": bool})
     frames["tuning"] = frames["tuning"].astype({"chosen": bool})
-    for name, column in (("cells", "why"), ("activity", "status")):
-        frames[name][column] = frames[name][column].fillna("")
     manifest = read_json(folder / "manifest.json")
     return checked(Board(**frames, manifest=manifest))
 

@@ -1,6 +1,7 @@
 """The board from its tables: shares by hand, who is ranked, what is printed recomputed."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -252,3 +253,30 @@ def test_a_frontier_runs_along_the_coefficients(board):
     assert good.share.tolist() == pytest.approx([0.1, 0.4, 0.5])
     bare = board._replace(tuning=board.tuning.assign(**dict.fromkeys(boards.CLASSES, np.nan)))
     assert board_figures.frontier_figure(bare) is None
+
+
+def test_a_frontier_says_how_many_seeds_it_rests_on(board):
+    """Those of the values that were tried, of which `none`, as on the boards, has more."""
+    more = [board.tuning[board.tuning.method == "none"].assign(seed=2_000 + i) for i in range(8)]
+    tuning = pd.concat([board.tuning, *(rows.drop_duplicates("task") for rows in more)])
+    said = "tuning seeds: 2 of every value, 10 of none"
+    assert board_figures.tuning_seeds(tuning) == said
+    (legend,) = board_figures.frontier_figure(board._replace(tuning=tuning)).legends
+    assert said in legend.get_title().get_text()
+    lost = (tuning.coefficient == 10) & (tuning.seed == 1_000_000)
+    assert "1–2 of every value, 10 of none" in board_figures.tuning_seeds(tuning[~lost])
+
+
+def test_a_column_of_words_may_be_empty(board, tmp_path):
+    """A board without a remark is read without a warning, and written again with the same bytes."""
+    activity = board.activity.assign(status="")
+    boards.write_board(board._replace(activity=activity), tmp_path / "a")
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(board.manifest))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = boards.read_board(tmp_path / "a")
+    assert set(again.activity.status) == {""}
+    boards.write_board(again, tmp_path / "b")
+    for name in boards.COLUMNS:
+        wrote, rewrote = (tmp_path / x / "tables" / f"{name}.csv" for x in "ab")
+        assert wrote.read_bytes() == rewrote.read_bytes()

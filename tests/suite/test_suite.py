@@ -17,9 +17,9 @@ from entrob.suite import declaration as suites
 from entrob.suite import desk, frontier, plan, work
 from entrob.suite.assemble import assemble
 from entrob.suite.desk import Records
+from entrob.sweep import measure
 from entrob.sweep.experiment import FIRST_CALIBRATION_SEED, FIRST_TUNING_SEED
 from entrob.sweep.groups import Run, runs_of
-from entrob.sweep.measure import Tester
 from entrob.sweep.select import select_methods
 
 TABLES = ("cells", "tuning", "rates", "scores", "activity")
@@ -59,7 +59,7 @@ def stand_in(patch):
     random = pd.DataFrame({"return_mean": [1.0]})
     patch.setattr(desk.runner, "run", world.run)
     patch.setattr(frontier, "tested_at", tested_at)
-    patch.setattr(Tester, "random_policy", lambda self, group: random)
+    patch.setattr(measure.Tester, "random_policy", lambda self, group: random)
     patch.setattr(plan, "speed", lambda task: 1e4)
     patch.setattr(work, "measure_overhead", lambda *args: None)
     return world

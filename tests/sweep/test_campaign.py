@@ -17,8 +17,7 @@ import pytest
 
 from entrob.persistence import leases
 from entrob.persistence.store import DRAWN, RECORDS, Store
-from entrob.sweep import runner, worker
-from entrob.sweep.measure import Tester
+from entrob.sweep import measure, runner, worker
 
 pytestmark = pytest.mark.slow
 
@@ -205,7 +204,7 @@ def power(monkeypatch):
 
 def test_failures_of_power_leave_no_trace(tiny, whole, tmp_path, power, monkeypatch, parts, capsys):
     """At random writes of training, testing and gathering, in a row: whatever is half-written."""
-    trainers, tester = {}, Tester(tiny)
+    trainers, tester = {}, measure.Tester(tiny)
     monkeypatch.setattr(worker, "Tester", lambda experiment: tester)
     draw, out, failures, ends, steps = random.Random(18), tmp_path / "out", 0, 0, 60
     work = lambda: runner.run(tiny, Store(out), "again", trainers=trainers)

@@ -13,10 +13,9 @@ from entrob.persistence.store import Store, read_frame, write_frame
 from entrob.perturbations import perturbations
 from entrob.perturbations.base import Perturbation
 from entrob.regularizers import regularizers
-from entrob.sweep import groups, reading, sources, stored
+from entrob.sweep import groups, measure, reading, sources, stored
 from entrob.sweep.experiment import Method
 from entrob.sweep.groups import known_ids, run_id, run_of, runs_of
-from entrob.sweep.measure import Tester
 from entrob.sweep.sources import UNVERSIONED, code_of, digest_of
 
 #: Of the tiny experiment's methods, and of the first full-length run of Pusher.
@@ -143,7 +142,7 @@ def test_code_of_ones_own_is_found(tiny, monkeypatch):
         assert sources.code_of_test(tiny, "tests_shift") == own
         assert sources.code_of_test(tiny, "wall") == sources.code_of_test(tiny, "nominal") == ""
         tested = dataclasses.replace(tiny, perturbations={"tests_shift": (0.5,), "wall": (8.0,)})
-        tester, batch = Tester(tested), groups.RunBatch("0" * 16, None, ())
+        tester, batch = measure.Tester(tested), groups.RunBatch("0" * 16, None, ())
         assert tester.part(Store("x"), batch, "tests_shift").stem.endswith(f".{own}")
         assert "." not in tester.part(Store("x"), batch, "wall").stem
     finally:

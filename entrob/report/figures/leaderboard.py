@@ -234,12 +234,27 @@ def frontier_points(board: Board) -> pd.DataFrame:
     return per_task.groupby(["method", "step"], sort=False).mean().reset_index()[columns]
 
 
+def tuning_seeds(tuning: pd.DataFrame) -> str:
+    """How many seeds a frontier rests on: "tuning seeds: 2 of every value, 10 of none".
+
+    Args:
+      tuning: rows of `Board.tuning`; a span where tasks or values have different numbers.
+    """
+    own = tuning.method == BASELINE
+    key = ["task", "method", "coefficient"]
+    spans = []
+    for rows in (tuning[~own], tuning[own]):
+        low, high = rows.groupby(key).seed.nunique().agg(["min", "max"])
+        spans.append(f"{low}" if low == high else f"{low}–{high}")
+    return f"tuning seeds: {spans[0]} of every value, {spans[1]} of {BASELINE}"
+
+
 @matplotlib.rc_context(RC)
 def frontier_figure(board: Board) -> Figure | None:
-    """What two seeds show: price against recovered share along every method's coefficients.
+    """What tuning shows: price against recovered share along every method's coefficients.
 
     A panel per method; its line joins the coefficients from the smallest on, the filled point is
-    where most tasks chose; other methods in gray.  Without intervals, which two seeds cannot give.
+    where most tasks chose; other methods in gray.  No intervals, which so few seeds cannot give.
     None if tuning runs were not tested under perturbations.
     """
     points = frontier_points(board)
@@ -283,10 +298,6 @@ def frontier_figure(board: Board) -> Figure | None:
         Line2D([], [], ls="", color="k", marker="o", label="chosen"),
         Line2D([], [], color="0.4", ls=":", label="3 %, what tuning allows"),
     ]
-    seeds = board.tuning.groupby(["task", "method"]).seed.nunique().max()
-    fit_legend(
-        figure,
-        handles,
-        f"price is the share of the nominal score; what {seeds} tuning seeds show, no intervals",
-    )
+    note = f"price is the share of the nominal score; {tuning_seeds(board.tuning)}; no intervals"
+    fit_legend(figure, handles, note)
     return figure

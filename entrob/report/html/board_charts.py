@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from entrob.naming import BASELINE
-from entrob.report.figures.leaderboard import FAMILIES, family_order
+from entrob.report.figures.leaderboard import FAMILIES, family_order, tuning_seeds
 from entrob.report.html.charts import GRAY, data, hover, interval_text, spec, with_interval
 from entrob.report.html.page import Chart, Legend, library
 from entrob.report.markup import display
@@ -256,7 +256,8 @@ def frontier_chart(board: Board, method: str) -> Chart | None:
         **look,
     )
     found = spec(alt.layer(lines, points), height=230)
-    return Chart(found, "Frontier", "What the tuning seeds show; filled: nearest to what is taken.")
+    seeds = tuning_seeds(tuning[tuning.method.isin([method, BASELINE])])
+    return Chart(found, "Frontier", f"{seeds.capitalize()}; filled: nearest to what is taken.")
 
 
 def seeds_chart(pairs: pd.DataFrame, classes: pd.DataFrame, method: str) -> Chart | None:
