@@ -1,9 +1,7 @@
 """What `entrob report --html` makes a page of, and the policies that it shows at work."""
 
 import shlex
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +94,9 @@ def animations(folder: Path, board) -> dict[str, list[tuple[str, bytes]]]:
     Task, perturbation, magnitude and instance are the same for all methods: the largest magnitude
     of the task's first perturbation in `FIRST`, or of all, and instance 0.
     """
-    from entrob.library import Policy, load_policy
+    from entrob.sweep.progress import steps
 
     found: dict[str, list[tuple[str, bytes]]] = {}
-    started = time.perf_counter()
     for task in board.tasks:
         cells = board.cells[board.cells.task == task]
         first = cells[cells.category == FIRST] if (cells.category == FIRST).any() else cells
@@ -108,23 +105,31 @@ def animations(folder: Path, board) -> dict[str, list[tuple[str, bytes]]]:
         rows = board.scores[board.scores.task == task]
         seeds = rows.groupby("method", sort=False).seed.min()
         names = [m for m in seeds.index if m != BASELINE and m in board.manifest["methods"]]
-        for number, method in enumerate(names):
-            try:
-                policy = load_policy(f"{folder / task / 'reported'}:{method}:{seeds[method]}")
-            except EntrobError:
-                continue  # tested only, or its policies are gone
-            if not isinstance(policy, Policy) or policy.task.env.pictures is None:
-                break
-            films = [(f"{task}, nominal", _film(policy, {}))]
-            condition = f"{name} {at[name]:g}".replace("_", " ")
-            films += [(f"{task}, {condition}", _film(policy, at))]
-            found[method] = films
-            left = (time.perf_counter() - started) / (number + 1) * (len(names) - number - 1)
-            print(f"drawing policies: {number + 1} of {len(names)}, {left:,.0f} s left",
-                  file=sys.stderr, flush=True)  # fmt: skip
+        with steps("drawing policies", len(names)) as step:
+            for method in names:
+                films = _films(f"{folder / task / 'reported'}:{method}:{seeds[method]}", task, at)
+                if films is None:
+                    break
+                found |= {method: films} if films else {}
+                step()
         if found:
             break
     return found
+
+
+def _films(address: str, task: str, at: dict[str, float]) -> list[tuple[str, bytes]] | None:
+    """A policy's GIFs with their titles, none if it is gone; None if the task is never drawn."""
+    from entrob.library import Policy, load_policy
+
+    try:
+        policy = load_policy(address)
+    except EntrobError:
+        return []  # of a method that is only tested, or removed
+    if not isinstance(policy, Policy) or policy.task.env.pictures is None:
+        return None
+    perturbed = ", ".join(f"{name} {magnitude:g}" for name, magnitude in at.items())
+    titles = {"nominal": {}, perturbed.replace("_", " "): at}
+    return [(f"{task}, {title}", _film(policy, params)) for title, params in titles.items()]
 
 
 def _film(policy, perturbations: dict[str, float]) -> bytes:

@@ -87,11 +87,22 @@ def test_every_warning_is_found(board):
         "**Identical**, so not ranked: same.",
         "**Inactive**, so not ranked: idle.",
         "**Price broken**: beyond 5 % with 95 % confidence: dear.",
-        "keeps the price: good (grid, pole).",
+        "keeps the price: good (all tasks).",
         "the smallest was taken: dear (pole).",
         "**Left out**: grid, odd: no number.",
     ):
         assert wanted in text
+    alone = board._replace(
+        **{
+            name: frame[frame.task == "pole"]
+            for name, frame in board._asdict().items()
+            if name != "manifest"
+        },
+        manifest={**manifest, "tasks": {"pole": manifest["tasks"]["pole"]}},
+    )
+    text = "\n".join(leaderboard.warnings(alone, computed(alone)["leaderboard"]))
+    assert "**One task**: pole." in text and "One task in a class" not in text
+    assert "keeps the price: good." in text and "the smallest was taken: dear." in text
     fewer = board._replace(scores=board.scores[board.scores.seed < 3])
     assert "below 6 pairs" in leaderboard.warnings(fewer, computed(fewer)["leaderboard"])[0]
 

@@ -7,7 +7,15 @@ import pandas as pd
 
 from entrob.naming import BASELINE
 from entrob.report.figures.leaderboard import FAMILIES, family_order, tuning_seeds
-from entrob.report.html.charts import GRAY, data, hover, interval_text, spec, with_interval
+from entrob.report.html.charts import (
+    GRAY,
+    data,
+    hover,
+    interval_text,
+    interval_texts,
+    spec,
+    with_interval,
+)
 from entrob.report.html.page import Chart, Legend, library
 from entrob.report.markup import display
 from entrob.statistics import recovered_share
@@ -27,16 +35,25 @@ SHAPES = {
 """A family's sign in charts, and in the legend."""
 
 
+LINEAR = 0.005
+"""Prices well below this are drawn to a linear scale, well above to a logarithmic one."""
+
+TICKS = (-1, -0.3, -0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3, 1)
+"""Of that scale; 3 % is what tuning allows."""
+
+CELL_WIDTH = 22
+"""Of the heat map, in pixels."""
+
+
 def family_color(family: str) -> str:
     """That of the figures, legible on dark paper too."""
     return GRAY if family == "controls" else FAMILIES.get(family, FAMILIES["others"])[1]
 
 
-def family_legend(families: pd.Series) -> Legend:
-    """The families that occur."""
-    return Legend(
-        tuple((FAMILIES[f][0], family_color(f), SHAPES[f][1]) for f in family_order(families))
-    )
+def family_legend(families: pd.Series, sign: str = "") -> Legend:
+    """The families that occur, with a sign for all or each with its own."""
+    names = family_order(families)
+    return Legend(tuple((FAMILIES[f][0], family_color(f), sign or SHAPES[f][1]) for f in names))
 
 
 def coefficient_text(board: Board, method: str) -> str:
@@ -99,7 +116,8 @@ def gains_chart(gains: pd.DataFrame, ranks: pd.DataFrame, board: Board) -> Chart
     strip = alt.Chart(data(rows.drop_duplicates("method"))).mark_rect(cornerRadius=2)
     strip = strip.encode(y=y(labelLimit=170, domain=False, ticks=False), color=hue)
     parts = [strip.encode(tooltip=hover(family="N:family")).properties(width=7)]
-    scale = alt.Scale(domain=[-size, size], domainMid=0, clamp=True)
+    # By hue, which is the default, red would go through purple to a dark page's blueish gray.
+    scale = alt.Scale(domain=[-size, size], domainMid=0, clamp=True, interpolate="lab")
     bar = alt.Legend(title="gain in score over none", orient="bottom", gradientLength=220)
     tooltips = hover(
         **{"method": "N:method", "family": "N:family", "name": "N:perturbation"},
@@ -118,12 +136,18 @@ def gains_chart(gains: pd.DataFrame, ranks: pd.DataFrame, board: Board) -> Chart
             **place, color=alt.Color("gain:Q", scale=scale, legend=bar), tooltip=tooltips
         )
         marks = base.transform_filter("datum.differs").mark_text(text="•", fontSize=14, dy=1)
-        # A class of one perturbation is narrower than its name, which is set aslant.
-        head = alt.Title(str(title), angle=-50, anchor="start", fontSize=11, offset=4, dx=6)
-        layers = alt.layer(cells, marks.encode(**place, tooltip=tooltips))
-        parts.append(layers.properties(width=22 * len(names), title=head))
+        # A class of one perturbation is narrower than its name, which is set aslant: as a mark, for
+        # Vega moves a title that is turned by the length of its text.
+        width = CELL_WIDTH * len(names)
+        head = alt.Chart(alt.Data(values=[{"class": str(title)}])).encode(
+            x=alt.value(width / 2), y=alt.value(-6), text="class:N"
+        )
+        head = head.mark_text(angle=310, align="left", fontSize=11, fontWeight=600)
+        layers = alt.layer(cells, marks.encode(**place, tooltip=tooltips), head)
+        parts.append(layers.properties(width=width))
     strip, *panels = (part.properties(height=17 * len(order)) for part in parts)
-    chart = alt.hconcat(strip, alt.hconcat(*panels, spacing=5, bounds="flush"), spacing=5)
+    panels = alt.hconcat(*panels, spacing=5, bounds="flush")  # with one legend
+    chart = alt.hconcat(strip, panels, spacing=5, bounds="flush")
     chart = chart.resolve_scale(color="independent")
     note = (
         "Mean over tasks, seeds paired with none's. Point: the simultaneous 95 % interval over all "
@@ -162,19 +186,19 @@ def _price_chart(rows: pd.DataFrame) -> Any:
     rows = with_interval(rows, "low", "high")
     rows = with_interval(rows, "price_low", "price_high", "price_interval")
     rows = rows.assign(family=[f if f in FAMILIES else "others" for f in rows.family])
-    # Bars must not press the points into a corner: the axes are those of the points, with margins.
-    span = lambda x: (min(0.0, float(x.min())), max(0.0, float(x.max())))
-    axes = {}
-    for name in ("price", "share"):
-        low, high = span(rows[name])
-        margin = 0.12 * max(high - low, 0.02)
-        axes[name] = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
+    # A method that gives up nearly all must not press the others, around a hundredth, into a line.
+    wide = lambda x: np.sign(x) * np.log1p(np.abs(x) / LINEAR)
+    narrow = lambda x: np.sign(x) * LINEAR * np.expm1(np.abs(x))
+    ends = [float(narrow(end)) for end in _domain(wide(rows.price))]
+    cheap = alt.Scale(type="symlog", constant=LINEAR, domain=ends, nice=False)
+    more = (-0.003, 0.003) if ends[1] < 0.1 else ()  # there is room for them
+    ticks = [tick for tick in sorted((*TICKS, *more)) if ends[0] <= tick <= ends[1]]
+    share = alt.Scale(domain=_domain(rows.share), nice=False, zero=False)
     wanted = ["method", "family", "price", "price_low", "price_high", "share", "low", "high"]
     base = alt.Chart(data(rows[[*wanted, "interval", "price_interval", "status"]]))
-    x = lambda name: alt.X(
-        f"{name}:Q", title="price", scale=axes["price"], axis=alt.Axis(format="%", tickCount=5)
-    )
-    y = lambda name: alt.Y(f"{name}:Q", title="recovered share R", scale=axes["share"])
+    axis = alt.Axis(labelExpr="format(datum.value, '.1~%')", values=ticks)
+    x = lambda name: alt.X(f"{name}:Q", title="price", scale=cheap, axis=axis)
+    y = lambda name: alt.Y(f"{name}:Q", title="recovered share R", scale=share)
     families = family_order(rows.family)
     hue = alt.Color(
         "family:N",
@@ -212,6 +236,13 @@ def _price_chart(rows: pd.DataFrame) -> Any:
     )
 
 
+def _domain(values: pd.Series) -> tuple[float, float]:
+    """Of an axis with 0 and all points: without bars, which may be much longer, with margins."""
+    low, high = min(0.0, values.min()), max(0.0, values.max())
+    margin = 0.1 * max(high - low, 0.1)
+    return low - margin, high + margin
+
+
 def _front(rows: pd.DataFrame) -> pd.DataFrame:
     """The Pareto front without controls, from `none` on."""
     some = rows[~rows.family.isin(["controls"])][["price", "share"]]
@@ -240,7 +271,13 @@ def frontier_chart(board: Board, method: str) -> Chart | None:
         return None
     chart = alt.Chart(data(means.assign(chosen=means.chosen > 0.5)))
     look = {
-        "x": alt.X("price:Q", title="price", axis=alt.Axis(format="%", tickCount=5)),
+        # With 0, or a thousandth would look like a price.
+        "x": alt.X(
+            "price:Q",
+            title="price",
+            scale=alt.Scale(zero=True),
+            axis=alt.Axis(format="~%", tickCount=5),
+        ),
         "y": alt.Y("share:Q", title="recovered share R"),
         "color": alt.Color("task:N", sort=board.tasks, legend=alt.Legend(orient="bottom")),
     }
@@ -332,7 +369,7 @@ def cell_rows(board: Board) -> pd.DataFrame:
     found = found.merge(board.cells[[*key, "category", "kept", "why"]], on=key, how="left")
     found["class"] = found.category.fillna("nominal")
     found["family"] = [board.family(method) for method in found.method]
-    found["95 %"] = [interval_text(*pair) for pair in ends]
+    found["95 %"] = interval_texts(*map(pd.Series, ends.T))
     found["counts"] = np.select(
         [found.category.isna(), found.kept.eq(True)], ["nominal", "yes"], found.why
     )

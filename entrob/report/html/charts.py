@@ -92,6 +92,19 @@ def interval_text(low: float, high: float, digits: int = 2) -> str:
     return f"[{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
+def interval_texts(low: pd.Series, high: pd.Series, digits: int = 2) -> pd.Categorical:
+    """`interval_text` of every row, for tables: sorted by the lower ends."""
+    return ordered([interval_text(*ends, digits) for ends in zip(low, high, strict=True)], low)
+
+
+def ordered(texts: Sequence[str], numbers: Iterable[float]) -> pd.Categorical:
+    """Texts that a table sorts as the numbers that they show; NaN comes first."""
+    numbers = np.nan_to_num(np.asarray(list(numbers), float), nan=-np.inf)
+    order = sorted(zip(numbers, texts, strict=True))
+    names = list(dict.fromkeys(text for _, text in order))
+    return pd.Categorical(texts, names, ordered=True)
+
+
 def with_interval(frame: pd.DataFrame, low: str, high: str, name: str = "interval") -> pd.DataFrame:
     """The frame with `interval_text` of two of its columns, for hover."""
     texts = [interval_text(a, b) for a, b in zip(frame[low], frame[high], strict=True)]

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from entrob.report.html import board_charts as charts
+from entrob.report.html.charts import interval_texts, ordered
 from entrob.report.html.page import (
     Card,
     Group,
@@ -63,14 +64,15 @@ def leaderboard_page(board: Board, command: str, animations: Animations | None =
     first.append(Card("Class by class", ("and what else the numbers rest on",), (said,)))
     sections = [Section("What can be said", tuple(first))]
     if len(gains):
-        sections.append(
-            Section("Gain under every perturbation", (charts.gains_chart(gains, ranks, board),))
-        )
+        key = charts.family_legend(ranks.family, "▮")
+        heat_map = charts.gains_chart(gains, ranks, board)
+        sections.append(Section("Gain under every perturbation", (key, heat_map)))
     if prices := charts.price_charts(ranks, classes):
         note = (
             "Price: share of none's nominal score that is given up. R: share of the damage that is "
             "recovered. Bars: 95 % bootstrap-t intervals, each for itself. Line: Pareto front "
-            "without controls; ★ is none."
+            "without controls; ★ is none. Prices stand on a logarithmic scale that is linear "
+            "around 0."
         )
         note_text = Text(paragraphs([note]))
         legend = charts.family_legend(ranks.family)
@@ -135,7 +137,10 @@ def warnings(board: Board, ranks: pd.DataFrame) -> list[str]:
         said.append("**Not calibrated**: cells and weights come from the reported runs of none.")
     kept = board.cells[board.cells.kept].groupby("category", sort=False).task
     alone = [f"{name} ({tasks.iloc[0]})" for name, tasks in kept if tasks.nunique() == 1]
-    said += [f"**One task in a class**: {listed(alone)}."] if alone else []
+    if len(board.tasks) == 1:
+        said += [f"**One task**: {board.tasks[0]}. What holds on it need not hold on another."]
+    elif alone:
+        said += [f"**One task in a class**: {listed(alone)}."]
     for text in ("identical", "inactive"):
         if names := list(ranks.method[ranks.status.str.contains(text)]):
             said.append(f"**{text.capitalize()}**, so not ranked: {_named(names)}.")
@@ -150,12 +155,19 @@ def warnings(board: Board, ranks: pd.DataFrame) -> list[str]:
             for name, value in facts.get(key, {}).items():
                 if value is wanted:
                     where.setdefault(name, []).append(task)
-        names = [f"{display(name)} ({', '.join(tasks)})" for name, tasks in where.items()]
+        names = [display(name) + _on(tasks, board) for name, tasks in where.items()]
         said += [f"{text}: {listed(names)}."] if names else []
     for task, facts in board.manifest["tasks"].items():
         broken = facts.get("broken", {})
         said += [f"**Left out**: {task}, {name}: {why}." for name, why in broken.items() if why]
     return said
+
+
+def _on(tasks: Sequence[str], board: Board) -> str:
+    """On which of a board's tasks, " (a, b)"; nothing if it has no other."""
+    if len(board.tasks) == 1:
+        return ""
+    return f" ({'all tasks' if set(tasks) >= set(board.tasks) else ', '.join(tasks)})"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -167,15 +179,15 @@ def _ranking(ranks: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     marked = shown(ranks, classes)
     found = pd.DataFrame({"rank": ranks["rank"].astype("Float64").astype(float)})
     ends = [ranks[f"rank_{end}"].astype("Float64").astype(float) for end in ("low", "high")]
-    found["ranks"] = [charts.interval_text(a, b, 0) for a, b in zip(*ends, strict=True)]
+    found["ranks"] = interval_texts(*ends, 0)
     found["rank"] = [int(rank) if rank == rank else None for rank in found["rank"]]
     found["rank"] = found["rank"].astype("Int64")
     found["method"], found["family"] = ranks.method, ranks.family
     found["overall R"] = ranks.overall
-    found["95 %"] = list(map(charts.interval_text, ranks.overall_low, ranks.overall_high))
-    for name in classes["class"].unique():
-        found[name] = marked[name]
+    found["95 %"] = interval_texts(ranks.overall_low, ranks.overall_high)
     found["price"] = ranks.price
+    for name in classes["class"].unique():
+        found[name] = ordered(marked[name], ranks[name])
     found["solved"] = ranks.solved
     found["pareto"] = ["yes" if value else "" for value in ranks.pareto]
     found["status"] = ranks.status

@@ -239,7 +239,8 @@ def table(
     """A frame as a table that can be sorted and searched.
 
     Args:
-      frame: numbers stay numbers, so that they are sorted as such; NaN is an empty cell.
+      frame: numbers stay numbers, so that they are sorted as such, and categories stay in their
+        order; NaN is an empty cell.
       name: unique in the page.
       filters: columns whose values can be chosen from a list.
       title, note: above and below.
@@ -254,6 +255,8 @@ def table(
             # Magnitudes and ranks are whole numbers, whatever they are stored as.
             whole = values.notna().any() and (values.dropna() % 1 == 0).all()
             shown[column] = values.astype("Int64") if whole else values
+        elif isinstance(shown[column].dtype, pd.CategoricalDtype):
+            continue  # sorted in the order of its categories
         elif not pd.api.types.is_numeric_dtype(shown[column]):
             shown[column] = shown[column].astype(object).where(shown[column].notna(), "–")
     lists = [columns.index(column) for column in filters]
