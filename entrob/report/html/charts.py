@@ -4,6 +4,7 @@ Colors that depend on light or dark (text, lines, the middle of a diverging scal
 and stand in ``page.js``; those of methods and families are legible on both.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -122,6 +123,21 @@ def hover(**titles: str) -> list[Any]:
     return found
 
 
+def hover_nearest(**titles: str) -> Any:
+    """`hover` of marks with a selection of the nearest point.
+
+    There the pointer is over a cell around the mark, and Vega-Lite looks for numbers in the mark
+    but for words in the cell, where they are undefined.
+    """
+    parts = []
+    for column, text in titles.items():
+        kind, _, title = text.partition(":")
+        value = f"(datum.datum || datum)[{json.dumps(column)}]"
+        shown = f"isValid({value}) ? format({value}, '.3~f') : '–'" if kind == "Q" else value
+        parts.append(f"{json.dumps(title)}: {shown}")
+    return library("altair").value({"expr": f"{{{', '.join(parts)}}}"})
+
+
 def spec(chart: Any, *, height: int | None = 220) -> dict[str, Any]:
     """A chart as wide as its place and so high, as Vega-Lite.
 
@@ -159,7 +175,8 @@ def curves(
     rows = with_interval(rows, "low", "high")
     base = alt.Chart(data(rows))
     domain = {"scale": alt.Scale(domain=list(bounds))} if bounds else {}
-    axis_x = alt.X(f"{x[0]}:Q", title=x[1], scale=alt.Scale(nice=False, zero=False))
+    scale = alt.Scale(nice=False, zero=False)
+    axis_x = alt.X(f"{x[0]}:Q", title=x[1], scale=scale, axis=alt.Axis(tickCount=5))
     axis_y = alt.Y("mean:Q", title=y[1], **domain)
     look = {"x": axis_x, "color": color(methods)}
     bands = []
@@ -182,7 +199,7 @@ def curves(
         y=axis_y,
         opacity=alt.condition(near, alt.value(1), alt.value(0.55 if points else 0)),
         size=alt.condition(near, alt.value(70), alt.value(22)),
-        tooltip=hover(**titles),
+        tooltip=hover_nearest(**titles),
         **look,
     )
     return alt.layer(*bands, line, dots.add_params(near), *more)

@@ -330,7 +330,7 @@ def path_charts(
                 continue
             frame = pd.concat(parts)
             base = alt.Chart(charts.data(frame))
-            x = alt.X("x:Q", title=f"{axes[0]} (m)", scale=within[0])
+            x = alt.X("x:Q", title=f"{axes[0]} (m)", scale=within[0], axis=alt.Axis(tickCount=4))
             y = alt.Y("y:Q", title=f"{axes[1]} (m)", scale=within[1])
             hue = charts.colors(methods)[method]
             near = alt.selection_point(
@@ -345,7 +345,9 @@ def path_charts(
                 strokeWidth=alt.condition(near, alt.value(2.5), alt.value(1)),
             )
             dots = base.mark_circle(opacity=0, size=30, clip=True).encode(
-                x=x, y=y, tooltip=charts.hover(episode="N:episode", step="N:step", x="Q:x", y="Q:y")
+                x=x,
+                y=y,
+                tooltip=charts.hover_nearest(episode="N:episode", step="N:step", x="Q:x", y="Q:y"),
             )
             last = frame.groupby("episode").tail(1)
             ends = alt.Chart(charts.data(last)).mark_circle(color=hue, size=22, clip=True)
