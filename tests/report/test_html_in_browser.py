@@ -83,7 +83,8 @@ def asked():
 
 def opened(browser, path, scheme="light", width=1280):
     """The page in a tab that is offline, with all its charts drawn."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    window = {"viewport": {"width": width, "height": 900}, "reduced_motion": "reduce"}
+    context = browser.new_context(**window, color_scheme=scheme)
     context.set_offline(True)
     context.set_default_timeout(180_000)  # a busy machine takes its time
     tab = context.new_page()
@@ -93,17 +94,24 @@ def opened(browser, path, scheme="light", width=1280):
     tab.on("pageerror", lambda error: tab.wrong.append(str(error)))
     tab.on("console", lambda m: tab.wrong.append(m.text) if m.type == "error" else None)
     tab.goto(path.as_uri())
-    for chart in tab.locator("main .chart:visible").all():
-        chart.scroll_into_view_if_needed()
-    drawn(tab)
+    drawn(tab.locator("main"))
     return tab
 
 
-def drawn(tab):
-    """Wait until every chart that can be seen is drawn."""
-    tab.wait_for_function(
-        "[...document.querySelectorAll('.chart')].every(x => x.dataset.drawn || !x.offsetParent)"
-    )
+def drawn(place):
+    """Scroll to every chart that is not folded away, as they are drawn when they come into view."""
+    for chart in place.locator(".chart:visible").all():
+        chart.scroll_into_view_if_needed()
+        chart.and_(place.page.locator("[data-drawn]")).wait_for()
+
+
+def until(tab, so, tries=200):
+    """Wait until something is so: tables are drawn a moment after a click."""
+    for _ in range(tries):
+        if so():
+            return
+        tab.wait_for_timeout(100)
+    assert so()
 
 
 def used_alike(browser, path):
@@ -179,7 +187,7 @@ def test_a_leaderboard_is_used(board, tmp_path, browser):
     # A card opens, draws its charts, says what the method is, and shows its policy twice.
     card = tab.locator("details.card#good")
     card.locator("summary").first.click()
-    drawn(tab)
+    drawn(card)
     assert card.locator(".chart[data-drawn]").count() == 2 and card.locator("img").count() == 2
     inside = card.inner_text()
     for word in ("What it does.", "Source: A paper.", "Label: paper.", "Evidence: not graded"):
@@ -209,24 +217,25 @@ def test_tables_are_filtered_searched_and_sorted(board, tmp_path, browser):
     ):
         # The list at the head of a column; its choice is taken back at the end.
         head(cells, name).locator(".dtcc-button").last.click()
-        choice = tab.locator(".dtcc-dropdown .dtcc-list-button").get_by_text(value, exact=True)
+        choice = tab.locator(f".dtcc-list-buttons button[aria-label='{value}']")
         choice.click()
-        assert set(column(cells, name)) == {value} and info.inner_text() != whole
+        until(tab, lambda x=name, y=value: set(column(cells, x)) == {y})
+        assert info.inner_text() != whole
         choice.click()
         tab.keyboard.press("Escape")
-        assert info.inner_text() == whole
+        until(tab, lambda: info.inner_text() == whole)
     tab.locator("#table-cells_wrapper input[type=search]").first.fill("gravity")
-    assert set(column(cells, "perturbation")) == {"gravity"}
+    until(tab, lambda: set(column(cells, "perturbation")) == {"gravity"})
     # Numbers are sorted as numbers, also those with a mark behind them, and intervals.
     ranking = tab.locator("#table-ranking")
     for name in ("price", "overall R", "routes", "dynamics", "95 %", "ranks"):
         found = [number(text) for text in column(ranking, name)]
         assert len(set(found)) > 2
-        button = head(ranking, name).locator(".dtcc-button").first
-        button.click()
-        assert [number(text) for text in column(ranking, name)] == sorted(found)
-        button.click()
-        assert [number(text) for text in column(ranking, name)] == sorted(found, reverse=True)
+        for order in ("descending", "ascending"):
+            head(ranking, name).locator(".dtcc-button").first.click()
+            wanted = sorted(found, reverse=order == "descending")
+            until(tab, lambda x=name, y=wanted: [number(z) for z in column(ranking, x)] == y)
+            assert head(ranking, name).get_attribute("aria-sort") == order
     assert any("•" in text for text in column(ranking, "routes"))
 
 
@@ -278,7 +287,7 @@ def test_class_names_stand_over_their_columns(board, columns, tmp_path, browser)
             assert boxes.x.nunique() == columns
             assert left <= title["x"] + 5 <= right, (name, width)
             above = boxes.y.min() - (title["y"] + title["height"])
-            assert 0 <= above <= 12, (name, width)
+            assert -3 <= above <= 12, (name, width)
         tab.context.close()
 
 
@@ -295,8 +304,8 @@ def test_a_page_reaches_nothing(tmp_path, browser, asked):
     assert kinds <= set(paths)
     paths.clear()
     tab.goto(path.as_uri())
-    found = tab.evaluate(ASKING, base)
-    assert {one["status"] for one in found} == {"rejected"} and paths == []
+    fetched, requested, *_ = tab.evaluate(ASKING, base)
+    assert fetched["status"] == requested["status"] == "rejected" and paths == []
     tab.close()
 
 
@@ -363,7 +372,7 @@ def test_an_experiment_is_used(make_frames, make_traces, manifests, tmp_path, br
         (f"{figure} .chart", ("method ", "horizon (steps) ", "success ", "interval [", "seeds 6")),
         ("figure.slid .chart", ("method ", "wall length (cells) ", "interval [")),
         ("#training .chart", ("method ", "frames (millions) ", "success rate 0.", "interval [")),
-        ("#occupancy .mark-rect path", ("share of steps 0.05",)),
+        ("#occupancy .mark-rect path", ("share of steps 0.04",)),
         ("#trajectories .chart", ("episode ", "step ", "x 0.", "y ")),
     ):
         text = hovered(tab, tab.locator(place).first)
