@@ -1,15 +1,18 @@
 """Trackers between chunks: what they are told is what the curves say."""
 
+import contextlib
+import json
+import sqlite3
 import struct
 import sys
-from pathlib import Path
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
 
-from entrob.cli import headline, tracking
+from entrob.cli import headline, main, tracking
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store
 from entrob.sweep import runner
@@ -74,27 +77,86 @@ def logged(name, tmp_path):
             watch(experiment, batch, frames, {"return_mean": values})
 
 
+#: What the two runs were told: (run, frames, values); of the second, whose mean is NaN, nothing.
+TOLD = {
+    ("none abcdef", 100, 200.0),
+    ("none abcdef", 200, 400.0),
+    ("se abcdef", 100, None),
+    ("se abcdef", 200, None),
+}
+
+
+def events(data):
+    """Payloads of a file of TensorBoard's events: length, its checksum, payload, its checksum."""
+    at = 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        yield data[at + 12 : at + 12 + length]
+        at += length + 16
+
+
+def blocks(data):
+    """Payloads of LevelDB's log format, which wandb's files have after seven bytes of their own."""
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        left = 32_768 - at % 32_768
+        if left < 7:
+            at += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        whole, at = whole + data[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield whole
+            whole = b""
+
+
+def scalars(folder):
+    """(tag, frames, value) of every scalar in a folder of TensorBoard's."""
+    from tensorboardX.proto import event_pb2
+
+    for path in folder.glob("events*"):
+        for payload in events(path.read_bytes()):
+            event = event_pb2.Event.FromString(payload)
+            for value in event.summary.value:
+                yield value.tag, event.step, value.simple_value
+
+
 @pytest.mark.slow
 def test_tensorboard_offline(tmp_path):
     pytest.importorskip("tensorboardX")
     logged("tensorboard", tmp_path)
-    files = list(tmp_path.glob("tensorboard/tiny/none abcdef/events*"))
-    assert len(files) == 1
-    data = files[0].read_bytes()
-    # The mean over the method's two runs, as little-endian floats of the event's record.
-    assert b"return_mean" in data
-    assert struct.pack("<f", 200.0) in data and struct.pack("<f", 400.0) in data
+    found = set(scalars(tmp_path / "tensorboard" / "tiny" / "none abcdef"))
+    assert found == {("return_mean", 100, 200.0), ("return_mean", 200, 400.0)}
+    assert set(scalars(tmp_path / "tensorboard" / "tiny" / "se abcdef")) == set()
 
 
 @pytest.mark.slow
 def test_wandb_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     logged("wandb", tmp_path)
-    stored = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
-    assert len(stored) == 2
-    assert any(b"return_mean" in path.read_bytes() for path in stored)
+    read = lambda path: [
+        wandb_internal_pb2.Record.FromString(block) for block in blocks(path.read_bytes())
+    ]
+    paths, found = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb")), set()
+    for path in paths:
+        # Its service writes the end of the file a moment after the run is finished.
+        for _ in range(600):
+            records = read(path)
+            if records and records[-1].HasField("exit"):
+                break
+            time.sleep(0.1)
+        (run,) = {r.run.display_name for r in records if r.HasField("run")}
+        assert {r.run.run_group for r in records if r.HasField("run")} == {"tiny"}
+        for record in records:
+            items = {"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
+            if items:
+                value = json.loads(items.get("return_mean", "null"))
+                found.add((run, json.loads(items["_step"]), value))
+    assert found == TOLD
 
 
 @pytest.mark.slow
@@ -103,7 +165,28 @@ def test_trackio_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     pytest.importorskip("trackio")
     logged("trackio", tmp_path)
-    assert any(path.stat().st_size for path in Path(tmp_path).rglob("*.db"))
+    (path,) = tmp_path.rglob("*.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
+    found = {(run, step, json.loads(values).get("return_mean")) for run, step, values in rows}
+    assert found == {(f"tiny {run}", step, value) for run, step, value in TOLD}
+
+
+@pytest.mark.slow
+def test_a_run_is_tracked_from_the_command_line(tmp_path):
+    """What a tracker holds are the means of the curves that the run keeps."""
+    pytest.importorskip("tensorboardX")
+    out = tmp_path / "out"
+    command = ["run", tiny.write(tmp_path), "--preset", "smoke", "--out", str(out)]
+    main([*command, "--track", "tensorboard"])
+    curves = Store(out).gather("curves")
+    for method, own in curves.groupby("method"):
+        (folder,) = out.glob(f"tensorboard/tiny/{method} *")
+        found = [(step, value) for tag, step, value in scalars(folder) if tag == "policy_entropy"]
+        # A value per chunk of five updates with 2 × 8 frames each.
+        assert [step for step, _ in found] == [80, 160, 240] and own.frames.max() == 240
+        mean = np.mean([value for _, value in found])
+        assert mean == pytest.approx(own.policy_entropy.mean(), rel=1e-4)
 
 
 def test_steps_say_how_long_is_left(capsys):

@@ -1,12 +1,15 @@
 """A suite that is really trained: two tiny tasks, from the command line to the page (slow)."""
 
+import io
 import json
 
 import pandas as pd
 import pytest
+from PIL import Image
 from world import TOML
 
 from entrob import cli
+from entrob.cli import pages
 from entrob.statistics.board import read_board
 from entrob.suite.assemble import assemble
 from entrob.sweep import train
@@ -88,6 +91,19 @@ def test_the_tables_hold_every_method(root):
     assert facts["costs"]["tuning"]["frames"] > 0 and facts["git_commit"]
     overhead = pd.read_csv(root / "overhead.csv")
     assert {"policy_entropy", "suite_idea"} <= set(overhead.method)
+
+
+def test_policies_are_shown_at_work(root):
+    """For a page's cards: every trained method on one task and instance, nominal and perturbed."""
+    board = read_board(root)
+    found = pages.animations(root, board)
+    assert {"policy_entropy", "suite_idea"} <= set(found) <= set(board.methods)
+    titles = {tuple(title for title, _ in films) for films in found.values()}
+    assert len(titles) == 1 and [t.endswith(", nominal") for t in titles.pop()] == [True, False]
+    for films in found.values():
+        moving = [Image.open(io.BytesIO(data)) for _, data in films]
+        assert all(image.format == "GIF" and image.n_frames > 1 for image in moving)
+        assert films[0][1] != films[1][1]
 
 
 def test_status_and_report_know_a_suite(root, tmp_path, capsys):

@@ -23,12 +23,16 @@
     };
   };
 
+  // What is not known is a dash, as in the tables.
+  const said = (value) =>
+    String(value) === "null" ? "–" : String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;");
+
   const draw = async (div) => {
     const options = {
       config: config(),
       renderer: "svg",
       actions: { export: true, source: false, compiled: false, editor: false },
-      tooltip: { theme: scheme.matches ? "dark" : "light" },
+      tooltip: { theme: scheme.matches ? "dark" : "light", sanitize: said },
     };
     const { view } = await vegaEmbed(div, specs[div.dataset.chart], options);
     views.get(div)?.finalize();
