@@ -155,8 +155,8 @@ def shown_table(frame: pd.DataFrame, name: str, caption: str, title: str = "") -
             values.map(lambda x: "yes" if x else "no") if values.dtype == bool else values
         )
         if spread_of(frame, column) == "interval":
-            ends = frame[f"{column}_low"], frame[f"{column}_high"]
-            found[f"{heading}, 95 %"] = charts.interval_texts(*ends, 3)
+            low, high = frame[f"{column}_low"], frame[f"{column}_high"]
+            found[f"{heading}, 95 %"] = charts.interval_texts(low, high, 3)
         elif spread_of(frame, column) == "std":
             found[f"{heading}, s"] = frame[f"{column}_std"]
     shown = pd.DataFrame(found)

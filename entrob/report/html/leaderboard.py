@@ -178,8 +178,8 @@ def _ranking(ranks: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """The ranking as a table whose numbers are sorted as numbers, intervals beside them."""
     marked = shown(ranks, classes)
     found = pd.DataFrame({"rank": ranks["rank"].astype("Float64").astype(float)})
-    ends = [ranks[f"rank_{end}"].astype("Float64").astype(float) for end in ("low", "high")]
-    found["ranks"] = interval_texts(*ends, 0)
+    low, high = (ranks[f"rank_{end}"].astype("Float64").astype(float) for end in ("low", "high"))
+    found["ranks"] = interval_texts(low, high, 0)
     found["rank"] = [int(rank) if rank == rank else None for rank in found["rank"]]
     found["rank"] = found["rank"].astype("Int64")
     found["method"], found["family"] = ranks.method, ranks.family
