@@ -213,6 +213,16 @@ def parts():
 
 
 @pytest.fixture
+def four_wide(monkeypatch):
+    """Batches are padded to four runs, so that one compiled program serves several tests."""
+    from entrob.evaluation import evaluator
+    from entrob.sweep import program, worker
+
+    for module in (program, worker, evaluator):
+        monkeypatch.setattr(module, "padded", lambda runs: -(-runs // 4) * 4)
+
+
+@pytest.fixture
 def trained(monkeypatch):
     """The ids of the runs that are trained during a test, and the chunks it took."""
     from entrob.sweep import worker

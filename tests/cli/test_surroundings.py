@@ -42,7 +42,7 @@ def python(cache, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("platform", ["cuda", "abacus"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("abacus", marks=pytest.mark.slow)])
 def test_a_platform_that_is_not_there_is_one_line(python, platform):
     done = python(["-m", "entrob", "list", "environments"], JAX_PLATFORMS=platform)
     error = done.stderr.decode()

@@ -14,17 +14,10 @@ import pytest
 
 from entrob.evaluation import evaluator
 from entrob.persistence.store import Store, read_frame
-from entrob.sweep import program, reading, train, worker
+from entrob.sweep import reading, train
 from entrob.sweep.experiment import Method
 from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
-
-
-@pytest.fixture
-def four_wide(monkeypatch):
-    """Batches are padded to four runs, so that one compiled program serves several tests."""
-    for module in (program, worker, evaluator):
-        monkeypatch.setattr(module, "padded", lambda runs: -(-runs // 4) * 4)
 
 
 def test_finished_work_is_skipped(tiny, whole, tmp_path, parts, trained):
