@@ -421,13 +421,15 @@ def test_a_policy_of_all_of_it_survives_saving(tmp_path):
                             statistics="environment", num_envs=2, **settings))  # fmt: skip
     obs, model = jax.random.normal(jax.random.key(0), (2, 3)), agent.model
     tested = PerEnvironment.begin(obs).see(2 * obs, jnp.ones(2, bool)).tested
-    weights = PolicyParams(model.init(jax.random.key(1), obs), tested)
+    weights = PolicyParams(jax.jit(model.init)(jax.random.key(1), obs), tested)
     policy = entrob.Policy("gymnax:Pendulum-v1", weights, **settings)
     policy.save(tmp_path)
     again = read_policy(tmp_path)
     assert again.log_std == "tanh" and type(again.weights.moments) is type(tested)
     dists = [
-        one.model.step(one.weights, one.model.init_carry(2), 30.0 * obs, jnp.ones(2, bool))[0]
+        jax.jit(one.model.step)(
+            one.weights, one.model.init_carry(2), 30.0 * obs, jnp.ones(2, bool)
+        )[0]
         for one in (policy, again)
     ]
     np.testing.assert_array_equal(dists[0].log_std, dists[1].log_std)
