@@ -70,7 +70,7 @@ def test_ctrl_c_while_testing_trains_nothing_again(
 def test_kill_9_and_the_same_command_again(tiny_file, tmp_path, parts, cache, trained):
     """A real process, killed as soon as its first checkpoint is there."""
     long = tmp_path / "tiny.toml"
-    long.write_text(tiny_file.read_text().replace("frames = 160", "frames = 1_600"))
+    long.write_text(tiny_file.read_text().replace("frames = 160", "frames = 800"))
     experiment = reading.load(str(long), "quick")
     killed, clean = tmp_path / "killed", tmp_path / "clean"
     command = [sys.executable, "-m", "entrob", "run", str(long), "--out", str(killed)]
