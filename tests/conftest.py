@@ -5,6 +5,7 @@ And the tiny experiment that tests of the sweep and of the command line share.
 
 import contextlib
 import ctypes
+import functools
 import gc
 import itertools
 import os
@@ -15,11 +16,22 @@ import jax
 import matplotlib.figure
 import pytest
 
-# As sweeps do on a CPU; most of the tests' time is compiling. Later versions of XLA lack the choice
-# and end the process at a flag that they do not know.
+#: What empties the caches of this process.
+FORGET = [jax.clear_caches]
+
+# As sweeps do on a CPU; most of the tests' time is compiling. And each program in one piece: in
+# parts for several threads a small one takes a quarter longer, and the other core is busy. Later
+# versions of XLA lack the choice and end the process at a flag that they do not know.
 if jax.__version_info__ < (0, 11):
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+
+    # One context for all that is lowered: JAX loads the dialects of MLIR for every program anew, a
+    # tenth of the time of a small one.
+    from jax._src.interpreters import mlir
+
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+    FORGET.append(mlir.make_ir_context.cache_clear)
 
 jax.config.update("jax_num_cpu_devices", 2)  # before entrob: gymnax starts JAX's backend
 
@@ -35,6 +47,16 @@ def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         jax.config.update("jax_disable_most_optimizations", True)
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "True"
+
+
+def pytest_collection_finish():
+    """What is there stays: the garbage of tracing is looked for rarely, and not among that.
+
+    Looking among all the modules and tests, at every few hundred objects, takes 5 % of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture
@@ -108,7 +130,8 @@ def forget(much):
     if mappings() > MANY_MAPPINGS or memory() > _floor + much:
         _trainers.clear()
         _evaluators.clear()
-        jax.clear_caches()
+        for empty in FORGET:
+            empty()
         gc.collect()
         give_back()
         _floor = memory()
@@ -199,6 +222,16 @@ def parts():
         return {path.name: path.read_bytes() for path in paths if path.suffix != ".json"}
 
     return read
+
+
+@pytest.fixture
+def four_wide(monkeypatch):
+    """Batches are padded to four runs, so that one compiled program serves several tests."""
+    from entrob.evaluation import evaluator
+    from entrob.sweep import program, worker
+
+    for module in (program, worker, evaluator):
+        monkeypatch.setattr(module, "padded", lambda runs: -(-runs // 4) * 4)
 
 
 @pytest.fixture

@@ -13,16 +13,17 @@ from entrob.regularizers import regularizers
 
 def test_new_regularizer_writes_files_whose_test_passes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    cli.main(["new-regularizer", "fresh_idea"])
-    assert capsys.readouterr().out.split() == ["fresh_idea.py", "test_fresh_idea.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+    for name in ("fresh_idea", "wrong_idea"):
+        cli.main(["new-regularizer", name])
+        assert capsys.readouterr().out.split() == [f"{name}.py", f"test_{name}.py"]
     # The test fails when the function is wrong.
-    text = (tmp_path / "fresh_idea.py").read_text()
-    (tmp_path / "fresh_idea.py").write_text(text.replace("logits**2", "logits**4"))
+    text = (tmp_path / "wrong_idea.py").read_text()
+    (tmp_path / "wrong_idea.py").write_text(text.replace("logits**2", "logits**4"))
+    command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "2 failed" in done.stdout, done.stdout
+    assert done.returncode == 1 and "2 failed, 2 passed" in done.stdout, done.stdout
+    for outcome, name in (("PASSED", "fresh_idea"), ("FAILED", "wrong_idea")):
+        assert done.stdout.count(f"{outcome} test_{name}.py") == 2, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,13 @@ def test_ci_runs_the_readmes_commands_in_order():
         assert tool in commands[1]
 
 
-def test_the_library_example_runs(tmp_path, monkeypatch, cache):
+@pytest.mark.parametrize("frames", ["3_200", pytest.param("100_000", marks=pytest.mark.slow)])
+def test_the_library_example_runs(tmp_path, monkeypatch, cache, frames):
+    """As it stands in slow tests, with less training in fast ones."""
     monkeypatch.chdir(tmp_path)
-    found = {}
-    exec(block("library example"), found)
+    example, found = block("library example"), {}
+    assert example.count("frames=100_000") == 1
+    exec(example.replace("100_000", frames), found)
     assert len(found["run"].policies) == 4
     conditions = found["table"][["perturbation", "magnitude"]].drop_duplicates()
     assert conditions.to_numpy().tolist() == [["nominal", 0.0], ["wall", 3.0], ["wall", 6.0]]

@@ -145,7 +145,17 @@ def images():
             yield id
 
 
-@pytest.mark.parametrize("id", [*images(), "gymnax:Breakout-MinAtar"])
+#: Has the network of the other games and the most cells that vary.
+MANY = "gymnax:Asterix-MinAtar"
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        pytest.param(id, marks=pytest.mark.slow) if id == MANY else id
+        for id in (*images(), "gymnax:Breakout-MinAtar")
+    ],
+)
 def test_all_that_varies_in_an_image_reaches_the_head_and_the_value(id):
     env, params = make(id)
     obs = seen(env, params)

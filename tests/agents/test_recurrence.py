@@ -81,7 +81,7 @@ def test_an_episode_that_begins_takes_no_gradient_into_the_one_before():
     start = np.zeros((9, 4), bool)
     start[5, 2] = True
     last = lambda a: recurrence(*a, start)[1][5:].sum()
-    _, dgates, dmemory = jax.grad(last)(arguments)
+    _, dgates, dmemory = jax.tree.map(np.asarray, jax.jit(jax.grad(last))(arguments))
     assert not np.abs(dgates[:5, 2]).any() and not any(np.abs(d[2]).any() for d in dmemory)
     assert np.abs(dgates[:5, [0, 1, 3]]).any(-1).all() and np.abs(dgates[5:, 2]).any(-1).all()
 
@@ -144,7 +144,7 @@ def pusher():
     obs = jax.random.normal(jax.random.PRNGKey(1), (20, 4, 23))
     start = jax.random.bernoulli(jax.random.PRNGKey(2), 0.1, (20, 4))
     inputs = nets["lstm"].init_carry(4), obs, start
-    return nets, nets["lstm"].init(jax.random.PRNGKey(0), *inputs), inputs
+    return nets, jax.jit(nets["lstm"].init)(jax.random.PRNGKey(0), *inputs), inputs
 
 
 def test_the_network_is_the_one_it_was(pusher):
@@ -156,25 +156,29 @@ def test_the_network_is_the_one_it_was(pusher):
         shapes[f"Dense_{i}"] = {"kernel": shape, "bias": shape[1:]}
     assert jax.tree.map(jnp.shape, params["params"]) == shapes
     sums = {
-        name: float(jnp.abs(jax.tree.leaves(leaf)[-1]).sum())
+        name: np.abs(np.asarray(jax.tree.leaves(leaf)[-1], np.float64)).sum()
         for name, leaf in params["params"].items()
     }
     for name, total in INITIAL.items():
         assert sums[name] == pytest.approx(total, rel=1e-3)
 
-    weights = params["params"]
-    dense = lambda i, x: x @ weights[f"Dense_{i}"]["kernel"] + weights[f"Dense_{i}"]["bias"]
-    gates = dense(2, nn.relu(dense(1, nn.relu(dense(0, obs))))).at[..., 256:512].add(1.0)
-    cs, hs = plain(weights["recurrent"], gates, carry, start)
-    expected = dense(4, nn.relu(dense(3, hs))), dense(6, nn.relu(dense(5, hs)))[..., 0], (cs, hs)
-    assert_close(nets["lstm"].apply(params, carry, obs, start), expected, 1e-5)
+    @jax.jit
+    def expected(weights):
+        dense = lambda i, x: x @ weights[f"Dense_{i}"]["kernel"] + weights[f"Dense_{i}"]["bias"]
+        gates = dense(2, nn.relu(dense(1, nn.relu(dense(0, obs))))).at[..., 256:512].add(1.0)
+        cs, hs = plain(weights["recurrent"], gates, carry, start)
+        return dense(4, nn.relu(dense(3, hs))), dense(6, nn.relu(dense(5, hs)))[..., 0], (cs, hs)
+
+    got = jax.jit(nets["lstm"].apply)(params, carry, obs, start)
+    assert_close(got, expected(params["params"]), 1e-5)
 
 
 def test_bfloat16_products_are_an_option_with_a_bounded_error(pusher):
     nets, params, inputs = pusher
     half = make_model(make("mujoco/pusher")[0], "lstm-bf16")
     assert half.recurrent
-    at = lambda name, params: nets[name].apply(params, *inputs)
+    applied = {name: jax.jit(net.apply) for name, net in nets.items()}
+    at = lambda name, params: applied[name](params, *inputs)
 
     def slope(name):
         def loss(params):
@@ -183,10 +187,10 @@ def test_bfloat16_products_are_an_option_with_a_bounded_error(pusher):
 
         return jax.jit(jax.grad(loss))(params)
 
-    assert jax.tree.map(jnp.shape, slope("lstm")) == jax.tree.map(jnp.shape, params)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(at("lstm-bf16", params)))
     assert_close(at("lstm-bf16", params), at("lstm", params), 0.05)
-    norm = lambda tree: jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
-    exact, rounded = slope("lstm"), slope("lstm-bf16")
+    norm = lambda tree: np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(tree)))
+    exact, rounded = (jax.tree.map(np.asarray, slope(name)) for name in ("lstm", "lstm-bf16"))
+    assert jax.tree.map(jnp.shape, exact) == jax.tree.map(jnp.shape, params)
     error = norm(jax.tree.map(lambda a, b: a - b, rounded, exact)) / norm(exact)
     assert 0 < error < 0.06

@@ -1,5 +1,7 @@
 """The LSTM and recurrent PPO: exact equivalences, and a task that cannot be done without memory."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,10 +86,15 @@ def test_only_a_memory_solves_what_needs_one():
 
 @pytest.fixture(scope="module")
 def lstm():
+    """A compiled one, its first weights, and observations."""
     model = make_model(Recall(), LSTM(2, width=8))
+    compiled = SimpleNamespace(
+        step=jax.jit(model.step), sequence=jax.jit(model.sequence), init_carry=model.init_carry
+    )
     obs = jax.random.normal(jax.random.PRNGKey(1), (12, 3, 2))
     start = jax.random.bernoulli(jax.random.PRNGKey(2), 0.3, (12, 3))
-    return model, PolicyParams(model.init(jax.random.PRNGKey(0), obs[0])), obs, start
+    weights = jax.jit(model.init)(jax.random.PRNGKey(0), obs[0])
+    return compiled, PolicyParams(weights), obs, start
 
 
 def test_a_sequence_is_its_steps(lstm):

@@ -339,15 +339,15 @@ def of_code(*parts, **settings):
     )  # fmt: skip
 
 
-def trained(agent, hypers, updates=2):
-    """Final states and curves of runs side by side, by their hypers."""
+def trained(agent, hypers):
+    """States after an update and curves of runs side by side, by their hypers."""
     runs = jax.tree.map(lambda *x: jnp.stack(jnp.float32(x)), *hypers)
 
     @jax.jit
     def all_of(hypers):
         def one(hyper):
             state = agent.init(jax.random.PRNGKey(0), hyper, PARAMS)
-            return agent.train_chunk(state, hyper, PARAMS, updates)
+            return agent.train_chunk(state, hyper, PARAMS, 1)
 
         return jax.vmap(one)(hypers)
 
@@ -365,16 +365,28 @@ NORMAL = Regularizer(
 NAMES = ("policy_entropy", "state_entropy", "spread", "normal")
 
 
-def test_all_of_it_trains_and_each_part_acts():
+def difference(off, bare):
+    """The largest one of networks after an update with parts of coefficient 0 and without parts."""
+    none, _ = trained(bare, [Hyper(learning_rate=1e-3, total_updates=2, coefs={})])
+    gaps = jax.tree.map(lambda a, b: float(np.abs(a - b[0]).max()), off, none.network)
+    return max(jax.tree.leaves(gaps))
+
+
+def without_parts(agent):
+    return make_agent(agent.spec._replace(regularizer=chain()))
+
+
+def test_all_of_it_trains_and_each_part_acts_and_none_at_0():
     agent = of_code(SPREAD, NORMAL)
     still = {name: {**dict.fromkeys(NAMES, 0.0), name: 1.0} for name in NAMES}
     cases = [Hyper(learning_rate=0.0, total_updates=2, coefs=coefs) for coefs in still.values()]
     coefs = {**dict.fromkeys(NAMES, 0.0), "policy_entropy": 0.1, "state_entropy": 0.5}
     cases.append(Hyper(learning_rate=1e-3, total_updates=2, coefs=coefs))
+    cases.append(Hyper(learning_rate=1e-3, total_updates=2, coefs=dict.fromkeys(NAMES, 0.0)))
     state, curves = trained(agent, cases)
     assert all(np.isfinite(curves[name]).all() for name in curves if name != "activity")
     assert (state.diverged_at == -1).all()
-    entropy, bonus, spread, normal, learned = range(5)
+    entropy, bonus, spread, normal, learned, off = range(6)
     loss = curves["regularizer_loss"]
     # Standardized by the sample's deviation; the curve and the bonus count the normal's entropy.
     np.testing.assert_allclose(loss[spread], 1.0, rtol=1e-5)
@@ -384,25 +396,11 @@ def test_all_of_it_trains_and_each_part_acts():
     # Without steps the learner meets the policy that acted: the same observations and memories.
     np.testing.assert_allclose(curves["kl"][:learned], 0.0, atol=1e-6)
     assert (curves["kl"][learned] > 0).all()
+    assert difference(jax.tree.map(lambda x: x[off], state.network), without_parts(agent)) < 1e-6
     # Nothing of an episode is bootstrapped, and statistics are each environment's.
-    assert state.normalizer.discounted.count.shape == (5, 4)
+    assert state.normalizer.discounted.count.shape == (6, 4)
     moved = jax.tree.map(lambda x: np.abs(x[learned] - x[spread]).max(), state.network)
     assert all(change > 0 for change in jax.tree.leaves(moved["params"]["Dense_7"]))
-
-
-def difference(**settings):
-    """The largest one of networks after an update without parts and with parts of coefficient 0."""
-    one = lambda coefs: [Hyper(learning_rate=1e-3, total_updates=2, coefs=coefs)]
-    agent = of_code(**settings)
-    bare = make_agent(agent.spec._replace(regularizer=chain()))
-    off, _ = trained(agent, one(dict.fromkeys(NAMES[:2], 0.0)), updates=1)
-    none, _ = trained(bare, one({}), updates=1)
-    gaps = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), off.network, none.network)
-    return max(jax.tree.leaves(gaps))
-
-
-def test_coefficients_of_0_are_none_with_all_of_it():
-    assert difference() < 1e-6
 
 
 @pytest.mark.slow  # two programs each
@@ -410,7 +408,11 @@ def test_coefficients_of_0_are_none_with_all_of_it():
 def test_coefficients_of_0_are_none_under_each_setting(name):
     usual = {**{k: words[0] for k, words in CHOICES.items()}, "network": "mlp"}
     own = {name: ReferenceLSTM(2, width=8) if name == "network" else REFERENCE[name]}
-    assert difference(**{**usual, **own}) < 1e-6
+    agent = of_code(**{**usual, **own})
+    hyper = Hyper(learning_rate=1e-3, total_updates=2, coefs=dict.fromkeys(NAMES[:2], 0.0))
+    off, _ = trained(agent, [hyper])
+    off = jax.tree.map(lambda x: x[0], off.network)
+    assert difference(off, without_parts(agent)) < 1e-6
 
 
 def test_a_policy_of_all_of_it_survives_saving(tmp_path):
@@ -419,13 +421,15 @@ def test_a_policy_of_all_of_it_survives_saving(tmp_path):
                             statistics="environment", num_envs=2, **settings))  # fmt: skip
     obs, model = jax.random.normal(jax.random.key(0), (2, 3)), agent.model
     tested = PerEnvironment.begin(obs).see(2 * obs, jnp.ones(2, bool)).tested
-    weights = PolicyParams(model.init(jax.random.key(1), obs), tested)
+    weights = PolicyParams(jax.jit(model.init)(jax.random.key(1), obs), tested)
     policy = entrob.Policy("gymnax:Pendulum-v1", weights, **settings)
     policy.save(tmp_path)
     again = read_policy(tmp_path)
     assert again.log_std == "tanh" and type(again.weights.moments) is type(tested)
     dists = [
-        one.model.step(one.weights, one.model.init_carry(2), 30.0 * obs, jnp.ones(2, bool))[0]
+        jax.jit(one.model.step)(
+            one.weights, one.model.init_carry(2), 30.0 * obs, jnp.ones(2, bool)
+        )[0]
         for one in (policy, again)
     ]
     np.testing.assert_array_equal(dists[0].log_std, dists[1].log_std)

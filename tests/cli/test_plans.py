@@ -22,7 +22,7 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_plan_work_and_gather_are_run(tiny_file, whole, tmp_path, capsys, parts):
+def test_plan_work_and_gather_are_run(tiny_file, tmp_path, capsys, four_wide):
     out = tmp_path / "out"
     facts = plan(tiny_file, out)
     shown = capsys.readouterr().out

@@ -8,6 +8,7 @@ import sys
 import jax
 import pytest
 
+from entrob import cli
 from entrob.persistence.store import Store, write_json
 
 #: Figures are built and not drawn, which takes seconds; they are no part of what is asked here.
@@ -42,7 +43,7 @@ def python(cache, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("platform", ["cuda", "abacus"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("abacus", marks=pytest.mark.slow)])
 def test_a_platform_that_is_not_there_is_one_line(python, platform):
     done = python(["-m", "entrob", "list", "environments"], JAX_PLATFORMS=platform)
     error = done.stderr.decode()
@@ -67,6 +68,16 @@ assert one[0].equals(two[0]) and one[1].equals(two[1]) and one[2] == two[2]
     assert done.returncode == 0, done.stderr.decode()
 
 
+def test_commands_compute_in_32_bits():
+    jax.config.update("jax_enable_x64", True)
+    try:
+        cli.main(["list", "environments"])
+        assert not jax.config.jax_enable_x64
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.slow  # all that a command may choose is above
 def test_64_bits_change_nothing_on_the_command_line(tiny_file, whole, tmp_path, python, parts):
     out = tmp_path / "out"
     program = SKETCHED + "import sys; from entrob import cli; cli.main(sys.argv[1:])"

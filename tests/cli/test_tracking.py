@@ -10,14 +10,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
 
 from entrob.cli import headline, main, tracking
 from entrob.errors import EntrobError
 from entrob.persistence.store import Store
 from entrob.sweep import runner
 from entrob.sweep.progress import steps
-from entrob.sweep.reading import load
 
 
 def told(experiment, root):
@@ -45,12 +43,11 @@ def test_nothing_is_told_unless_asked(tmp_path):
         assert watch is None
 
 
-def test_means_of_a_chunk_are_those_of_the_curves(tmp_path):
-    experiment = load(tiny.write(tmp_path), "smoke")
-    heard = told(experiment, tmp_path / "out")
-    assert len(heard) == experiment.chunks * len(Store(tmp_path / "out").parts("runs"))
+def test_means_of_a_chunk_are_those_of_the_curves(tiny, tmp_path):
+    heard = told(tiny, tmp_path / "out")
+    assert len(heard) == tiny.chunks * len(Store(tmp_path / "out").parts("runs"))
     frames = [f for f, *_ in heard]
-    assert max(frames) == experiment.updates * experiment.num_envs * experiment.num_steps
+    assert max(frames) == tiny.updates * tiny.num_envs * tiny.num_steps
     curves = Store(tmp_path / "out").gather("curves")
     whole = curves.groupby("method").policy_entropy.mean()
     for method in whole.index:

@@ -26,8 +26,6 @@ gymnasium = pytest.importorskip("gymnasium")
 ENV, NOMINAL = make("mujoco/ant")
 WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))
 OPTIONS = compiler_options()
-#: Steps that are also compared one by one.
-SOME = 30
 
 
 class Size(NamedTuple):
@@ -38,12 +36,14 @@ class Size(NamedTuple):
       relaxed: of these with joints that stay within their ranges.
       floor: on the floor, or over the wall.
       steps: of the longest episodes.
+      some: steps that are also compared one by one.
     """
 
     free: int
     relaxed: int
     floor: int
     steps: int
+    some: int
 
     @property
     def all(self):
@@ -51,7 +51,7 @@ class Size(NamedTuple):
 
 
 #: Where the fast tests see a median, the slow ones see what is rare.
-FAST, WHOLE = Size(18, 6, 30, 60), Size(18, 6, 108, 100)
+FAST, WHOLE = Size(18, 6, 30, 50, 20), Size(18, 6, 108, 100, 30)
 
 
 @pytest.fixture(scope="module", params=[FAST, pytest.param(WHOLE, marks=pytest.mark.slow)],
@@ -333,7 +333,7 @@ def test_no_more_contacts_at_once_than_are_kept(nominal, walled):
 
 def test_single_steps_on_the_floor(size, nominal):
     start, _, theirs = nominal
-    theirs = [x[:, :SOME] for x in theirs]
+    theirs = [x[:, : size.some] for x in theirs]
     errors = single_steps(size, NOMINAL, start, theirs)
     touching = theirs[4] > 0
     assert touching.mean() > 0.15
@@ -372,7 +372,7 @@ def test_episodes_on_the_floor_come_to_the_same(size, nominal, gym):
 
 def test_single_steps_against_the_wall(size, walled):
     start, _, theirs = walled
-    theirs = [x[:, :SOME] for x in theirs]
+    theirs = [x[:, : size.some] for x in theirs]
     errors = single_steps(size, WALLED, start, theirs)
     touching = theirs[5] > 0
     assert touching.mean() > 0.075

@@ -111,11 +111,12 @@ def test_the_start_is_observed_as_in_gymnasium():
     env = gymnasium_pusher(GYMNASIUM)
     env.reset(seed=0)
     env.set_state(np.r_[np.zeros(7), -0.3, 0.2, 0, 0], np.zeros(11))
-    obs, _ = ENV.reset_env(jax.random.key(0), GYMNASIUM)
+    obs, _ = jax.jit(ENV.reset_env)(jax.random.key(0), GYMNASIUM)
     np.testing.assert_allclose(obs, env._get_obs(), atol=1e-6)
-    drawn = jax.vmap(ENV.reset_env, (0, None))(
+    drawn = jax.jit(jax.vmap(ENV.reset_env, (0, None)))(
         jax.random.split(jax.random.key(1), 64), GYMNASIUM.replace(fixed_start=jnp.bool_(False))
     )[1]
+    drawn = jax.tree.map(np.asarray, drawn)
     for qpos, qvel, tip, puck in zip(drawn.qpos, drawn.qvel, drawn.tip, drawn.puck):
         env.set_state(np.r_[qpos, 0, 0], np.r_[qvel, 0, 0])
         np.testing.assert_allclose(env._get_obs()[14:20], [*tip, *puck], atol=1e-6)

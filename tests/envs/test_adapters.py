@@ -65,11 +65,29 @@ def smoke(env, params):
     return first, rest
 
 
+#: Take long to compile: in fast tests they are traced.
+LONG = ("Freeway-MinAtar", "Seaquest-MinAtar")
+
+
+@pytest.mark.parametrize("id", LONG)
+def test_what_takes_long_to_compile_is_traced(id):
+    env, params = make(f"gymnax:{id}")
+    key, space = jax.random.key(0), env.observation_space(params)
+    observation, state = jax.eval_shape(env.reset_env, key, params)
+    step = jax.eval_shape(env.step_env, key, state, env.action_space(params).sample(key), params)
+    assert observation.shape == step[0].shape == space.shape
+    assert observation.dtype == step[0].dtype
+    shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)
+    assert shapes(step[1]) == shapes(state) and step[2].shape == step[3].shape == ()
+
+
 # Of those that are tasks of entrob's own, too, more is asked in test_tasks.py.
 @pytest.mark.parametrize(
     "id",
     [
-        pytest.param(id, marks=pytest.mark.slow) if f"gymnax:{id}" in environments.names() else id
+        pytest.param(id, marks=pytest.mark.slow)
+        if id in LONG or f"gymnax:{id}" in environments.names()
+        else id
         for id in GYMNAX
     ],
 )

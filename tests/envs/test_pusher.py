@@ -184,6 +184,7 @@ def test_random_starts_are_gymnasiums_and_clear_of_the_blocks():
     assert not fixed.qvel.any() and np.ptp(fixed.qpos, axis=0).max() == 0
 
 
+@pytest.mark.slow  # two programs; in conformance/test_pusher.py copies side by side are C MuJoCo's
 def test_side_by_side_is_one_by_one():
     """Nested vmap, and with params mapped or not, gives each copy what it gets alone."""
     variants = jax.tree.map(lambda *x: jnp.stack(x), NOMINAL, WALLED)

@@ -15,6 +15,9 @@ COUNT, HORIZON = 8, 60
 PHYSICS = ("mujoco/pusher", "mujoco/ant")
 #: Other packages may add to the registry.
 CHEAP = [id for id in environments.names() if "MinAtar" not in id and id not in PHYSICS]
+GRIDS = [id for id in CHEAP if id.startswith("minigrid")]
+#: Grids differ in their params: one of them, and one of each other kind.
+KINDS = [pytest.param(id, marks=pytest.mark.slow) if id in GRIDS[1:] else id for id in CHEAP]
 
 
 def short(id, noise=False):
@@ -59,7 +62,7 @@ def by_hand(id):
     return jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), COUNT))
 
 
-@pytest.mark.parametrize("id", CHEAP)
+@pytest.mark.parametrize("id", KINDS)
 def test_the_return_of_a_test_is_that_of_training(id):
     """A sum over the whole episode, also after the first success."""
     returns, first = by_hand(id)
@@ -68,7 +71,7 @@ def test_the_return_of_a_test_is_that_of_training(id):
     np.testing.assert_array_equal(episodes.steps_to_success, first)
 
 
-@pytest.mark.parametrize("id", CHEAP)
+@pytest.mark.parametrize("id", KINDS)
 def test_the_nominal_is_the_same_with_and_without_what_adds_noise(id):
     """It is tested once, without."""
     bare, noisy = played(id, False), played(id, True)

@@ -127,6 +127,10 @@ def test_what_it_lacks_is_said(corridor):
     lacks = {"goal_distance", "entropy_features", "observation_spread", "disturbance", "trace"}
     assert set(found.lacking) == lacks | {"scene", "pictures", "cell", "network", "check_params"}
     assert "of the flat observation" in str(found)
+
+
+@pytest.mark.slow  # plays it; what is lacking is found as above
+def test_what_a_physical_task_lacks_is_said():
     whole = entrob.check_environment("mujoco/pusher")
     assert set(whole.lacking) == {"finite", "cell", "network", "observation_spread"}
 

@@ -114,6 +114,7 @@ def test_a_saved_policy_is_the_same(run, tmp_path):
     assert carry == again.initial()  # it has no memory
 
 
+@pytest.mark.slow  # trains it; agents/test_reference.py saves one of first weights
 def test_a_normalized_recurrent_policy_survives_saving(tmp_path):
     trained = entrob.train(
         "gymnax:CartPole-v1", frames=64, chunk=1, num_envs=2, num_steps=8, network="lstm",

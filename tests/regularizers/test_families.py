@@ -1,6 +1,8 @@
 """All regularizers of a family train side by side, each does something, and zero is none.
 
-The larger families take minutes to compile: in fast tests they are traced, in slow ones trained.
+They take long to compile: in fast tests they are traced, in slow ones trained. That zero is none
+is seen of each member in `test_zoo.py`, and of programs that train in `test_gates.py` and
+`test_protocol.py`.
 """
 
 import jax
@@ -12,8 +14,6 @@ from zoo import ORACLES, OWN, kinds_of, part_of
 from entrob.regularizers import family
 
 FAMILIES = sorted({family(name) for name in OWN})
-#: Families that are trained in fast tests.
-TRAINED = ("temperature",)
 ENTROPIES = {"policy_entropy": 0.01, "state_entropy": 0.01}
 SETTINGS = {"algorithm": "ppo", "epochs": 2, "minibatches": 2}
 
@@ -28,7 +28,7 @@ def parts_of(names):
     return [part_of(name, options.get(name, ())) for name in names]
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in TRAINED])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_fits_the_agent(traced, name):
     """Every hook of every member, as an update calls it."""
     before, after, curves = traced(parts_of([*ENTROPIES, *members_of(name)]), **SETTINGS)
@@ -36,9 +36,8 @@ def test_a_family_fits_the_agent(traced, name):
     assert all(x.shape == (1, 2) for x in curves.values())
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in TRAINED else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_trains_in_one_program_and_zero_is_none(train, name):
     """All members beside policy and state entropy: none on, then one at a time."""
     members = members_of(name)

@@ -52,7 +52,8 @@ def same_bits(tree, i, j):
     return all(x[i].tobytes() == x[j].tobytes() for x in leaves)
 
 
-@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+# In A2C that zero is none to the last bit: `test_protocol.py`.
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 def test_switched_off_is_bit_identical_to_doing_nothing(train, algorithm):
     # One program; the states say to do nothing, to meddle in earnest, and to spoil everything.
     state, curves = train(
@@ -272,6 +273,7 @@ def test_the_first_minibatchs_fault_is_the_one_that_is_named(train):
     assert faults(("late", "root"))[state.cause[0] - 2] == "root: gradient"
 
 
+@pytest.mark.slow  # what is blamed is the same
 def test_weights_that_overflow_are_no_regularizers_fault(train):
     """In PPO; in A2C: `agents/test_actor_critic.py`."""
     hyper, coefs = {"learning_rate": jnp.inf}, {"policy_entropy": [0.1]}

@@ -264,7 +264,7 @@ def test_no_facts_are_no_facts(make_frames):
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {"diverged": [("none", 0)]},
+        {"diverged": [("none", 0)], "perturbations": {"wall": (0, 6)}},
         {"rates": {"state_entropy": 0.7}, "perturbations": {"slip": (0.3,)}},
         {"seeds": [4], "perturbations": {"wall": (6,)}},
         {"diverged": [(method, seed) for method in METHODS for seed in range(8)]},

@@ -90,32 +90,29 @@ def test_a_damaged_tree_is_noticed(tmp_path, harm):
         read_tree(path, tree)
 
 
+#: Every kind and every harm once, and what else there is.
+FAULTS = [("runs", truncate), ("curves", flip), ("policies", os.unlink)]
+FAULTS += [("evaluation", flip_in_footer)]
+OTHERS = [("runs", flip_in_footer), ("policies", flip), ("policies", truncate)]
+OTHERS += [("evaluation", truncate)]
+
+
 @pytest.mark.parametrize(
-    ("kind", "harm", "retrained"),
-    [
-        ("runs", truncate, 4),
-        ("runs", flip_in_footer, 4),
-        ("curves", flip, 4),
-        ("policies", flip, 4),
-        ("policies", truncate, 4),
-        ("policies", os.unlink, 4),
-        ("evaluation", truncate, 0),
-        ("evaluation", flip_in_footer, 0),
-    ],
+    ("kind", "harm"), [*FAULTS, *(pytest.param(*fault, marks=pytest.mark.slow) for fault in OTHERS)]
 )
 def test_a_damaged_part_is_named_and_redone(
-    tiny, whole, tmp_path, capsys, parts, trained, kind, harm, retrained
+    tiny, whole, tmp_path, capsys, parts, trained, kind, harm
 ):
     root = shutil.copytree(whole, tmp_path / "out")
     path = min(root.glob(f"parts/{kind}-*"))
     harm(path)
     run(tiny, Store(root), "again")
     assert str(path) in capsys.readouterr().err
-    assert len(trained.runs) == retrained
+    assert len(trained.runs) == (0 if kind == "evaluation" else 4)
     assert parts(root) == parts(whole)
 
 
-@pytest.mark.parametrize("harm", [truncate, flip])
+@pytest.mark.parametrize("harm", [flip, pytest.param(truncate, marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_named_and_its_batch_redone(
     tiny, whole, tmp_path, capsys, parts, monkeypatch, trained, interrupt_at, harm
 ):

@@ -14,17 +14,10 @@ import pytest
 
 from entrob.evaluation import evaluator
 from entrob.persistence.store import Store, read_frame
-from entrob.sweep import program, reading, train, worker
+from entrob.sweep import reading, train
 from entrob.sweep.experiment import Method
 from entrob.sweep.progress import Progress
 from entrob.sweep.runner import run
-
-
-@pytest.fixture
-def four_wide(monkeypatch):
-    """Batches are padded to four runs, so that one compiled program serves several tests."""
-    for module in (program, worker, evaluator):
-        monkeypatch.setattr(module, "padded", lambda runs: -(-runs // 4) * 4)
 
 
 def test_finished_work_is_skipped(tiny, whole, tmp_path, parts, trained):
@@ -77,7 +70,7 @@ def test_ctrl_c_while_testing_trains_nothing_again(
 def test_kill_9_and_the_same_command_again(tiny_file, tmp_path, parts, cache, trained):
     """A real process, killed as soon as its first checkpoint is there."""
     long = tmp_path / "tiny.toml"
-    long.write_text(tiny_file.read_text().replace("frames = 160", "frames = 1_600"))
+    long.write_text(tiny_file.read_text().replace("frames = 160", "frames = 800"))
     experiment = reading.load(str(long), "quick")
     killed, clean = tmp_path / "killed", tmp_path / "clean"
     command = [sys.executable, "-m", "entrob", "run", str(long), "--out", str(killed)]

@@ -43,13 +43,23 @@ def test_runs_of_methods_without_the_new_fields_keep_their_names(tiny):
 
 @pytest.fixture(scope="module")
 def root(tiny, tmp_path_factory):
-    """Runs of `none`, alone and with learning rates of its own, and specialists."""
+    """Runs of `none`, alone and with learning rates of its own."""
     hyper = {**tiny.hyper, "learning_rate": 1e-3}
-    methods = (Method("none"), SAME, RATE, WALL, SLIP)
+    methods = (Method("none"), SAME, RATE)
     experiment = dataclasses.replace(tiny, hyper=hyper, methods=methods, seeds=1)
     root = tmp_path_factory.mktemp("swept") / "out"
     run(experiment, Store(root), "command")
     return experiment, root
+
+
+@pytest.mark.slow  # perturbations/test_randomization.py draws from mixtures without training
+def test_specialists_train_side_by_side(tiny, tmp_path):
+    experiment = dataclasses.replace(tiny, methods=(WALL, SLIP), seeds=1)
+    run(experiment, Store(tmp_path), "command")
+    runs = read_frame(tmp_path / "runs.parquet").set_index("method")
+    assert dict(runs.status) == {"wall": "finished", "slip": "finished"}
+    curves = read_frame(tmp_path / "curves.parquet").set_index("method")
+    assert (curves.loc["wall"].policy_entropy != curves.loc["slip"].policy_entropy).any()
 
 
 def test_a_learning_rate_of_its_own_is_what_it_says(root):

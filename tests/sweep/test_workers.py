@@ -47,7 +47,9 @@ def test_a_batch_that_another_worker_has_is_waited_for_and_not_trained(
     assert trained.runs == [] and parts(root) == parts(whole)
 
 
-def test_two_workers_at_once_train_every_batch_once(tiny, tmp_path, trained, monkeypatch):
+def test_two_workers_at_once_train_every_batch_once(
+    tiny, tmp_path, trained, monkeypatch, four_wide
+):
     """Threads stand for processes; two batches of one width, so that one program does for both."""
     monkeypatch.setattr(worker, "POLL", 0.05)
     root = tmp_path / "out"
