@@ -12,6 +12,7 @@ from entrob.library.policy import DESCRIPTION, Policy, read_policy
 from entrob.library.testing import Act
 from entrob.persistence.store import Store
 from entrob.registry import imported
+from entrob.suite import declaration
 from entrob.sweep.experiment import Experiment, Method
 from entrob.sweep.groups import group_methods
 from entrob.sweep.measure import read_policies
@@ -99,7 +100,10 @@ def _read(manifest: dict[str, Any], path: Path, rows: Any, place: int) -> Policy
 def _experiment_of(manifest: dict[str, Any]) -> Experiment:
     """What a folder was made by; raises `EntrobError` if that is not to be found."""
     name, preset = manifest["experiment"], manifest["preset"]
+    suite, _, task = name.rpartition("-")[0].partition("-")
     try:
+        if task:  # "SUITE-TASK-STAGE", as a suite names what it trains
+            return declaration.load(suite, preset).tasks[task].experiment
         return load(name, preset)
     except EntrobError as error:
         raise EntrobError(
