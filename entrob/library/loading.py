@@ -10,7 +10,7 @@ from entrob.agents.adversarial.play import player
 from entrob.errors import EntrobError, unknown
 from entrob.library.policy import DESCRIPTION, Policy, read_policy
 from entrob.library.testing import Act
-from entrob.persistence.store import Store
+from entrob.persistence.store import Store, read_json
 from entrob.registry import imported
 from entrob.suite import declaration
 from entrob.sweep.experiment import Experiment, Method
@@ -71,7 +71,7 @@ def _of_run(folder: Path, method: str, seed: int) -> Policy:
 
 
 def _read(manifest: dict[str, Any], path: Path, rows: Any, place: int) -> Policy:
-    experiment = _experiment_of(manifest)
+    experiment = _experiment_of(path.parents[1], manifest)
     name = rows.method.iloc[place]
     method = next((m for m in experiment.methods if m.name == name), Method(name))
     (group,) = group_methods((method,))
@@ -97,14 +97,15 @@ def _read(manifest: dict[str, Any], path: Path, rows: Any, place: int) -> Policy
     )
 
 
-def _experiment_of(manifest: dict[str, Any]) -> Experiment:
+def _experiment_of(root: Path, manifest: dict[str, Any]) -> Experiment:
     """What a folder was made by; raises `EntrobError` if that is not to be found."""
     name, preset = manifest["experiment"], manifest["preset"]
-    suite, _, task = name.rpartition("-")[0].partition("-")
+    root = root.resolve()
+    above = root.parents[1] / "manifest.json"  # of a suite: it has a folder by task and stage
+    suite = read_json(above).get("suite") if above.exists() else None
     try:
-        if task:  # "SUITE-TASK-STAGE", as a suite names what it trains
-            return declaration.load(suite, preset).tasks[task].experiment
-        return load(name, preset)
+        task = declaration.load(suite, preset).tasks.get(root.parent.name) if suite else None
+        return task.experiment if task else load(name, preset)
     except EntrobError as error:
         raise EntrobError(
             f"the file of the experiment {name!r} is not to be found, so that its policies cannot "

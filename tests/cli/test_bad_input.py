@@ -236,12 +236,13 @@ def module(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "hook", "arguments", "value", "words"),
     [
-        (
+        pytest.param(  # trains the others; regularizers/test_protocol.py has the same words
             "bad_loss",
             "loss",
             "policy",
             "policy.logits",
             "loss must return shape [], got shape [16, 3]",
+            marks=pytest.mark.slow,
         ),
         (
             "raises",

@@ -51,6 +51,7 @@ def test_a_platform_that_is_not_there_is_one_line(python, platform):
     assert error.startswith(f"entrob: JAX does not start on {platform} (JAX_PLATFORMS): ")
 
 
+@pytest.mark.slow  # test_compiling.py asks of all that is wrapped
 def test_64_bits_change_nothing_for_the_library(python):
     program = """
 import jax, numpy as np, entrob

@@ -25,7 +25,11 @@ gymnasium = pytest.importorskip("gymnasium")
 
 ENV, NOMINAL = make("mujoco/ant")
 WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))
-OPTIONS = compiler_options()
+#: Episodes take longer to play than their program takes to compile.
+OPTIONS = compiler_options() | {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+}
 
 
 class Size(NamedTuple):
