@@ -413,6 +413,7 @@ def test_physics_has_options_distances_and_pictures():
         pusher(contact="mujoco3")
 
 
+@pytest.mark.slow  # conformance/ plays the physics
 def test_physics_steps():
     env = pusher(render_mode="rgb_array")
     with warnings.catch_warnings():

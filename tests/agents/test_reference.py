@@ -376,6 +376,7 @@ def without_parts(agent):
     return make_agent(agent.spec._replace(regularizer=chain()))
 
 
+@pytest.mark.slow  # each part is shown by itself above
 def test_all_of_it_trains_and_each_part_acts():
     agent = of_code(SPREAD, NORMAL)
     still = {name: {**dict.fromkeys(NAMES, 0.0), name: 1.0} for name in NAMES}

@@ -277,6 +277,7 @@ def test_a_module_that_raises(fails, tiny_file, tmp_path, monkeypatch):
     assert "does not import (ZeroDivisionError: division by zero)" in error
 
 
+@pytest.mark.slow  # regularizers/test_gates.py names the hook
 def test_a_regularizer_that_returns_nan(module, tiny_file, tmp_path, capsys):
     """Its runs are frozen and labeled; the others are finished, kept and reported."""
     reference = module(

@@ -280,6 +280,7 @@ def test_inertia_and_forces_are_mujocos():
         np.testing.assert_allclose(torque[..., i].ravel(), data.qfrc_actuator[6:], rtol=1e-6)
 
 
+@pytest.mark.slow  # steps with and without contacts are compared below
 def test_accelerations_are_mujocos_however_the_body_lies():
     """On its feet, its back or its side; the torso's ball touches the floor once."""
     host = ENV.world(NOMINAL)

@@ -187,6 +187,7 @@ def test_the_noise_of_entrob_acts_on_brax_environments():
     np.testing.assert_allclose(speeds, [0, 0, 0.02], atol=1e-7)
 
 
+@pytest.mark.slow  # a process of its own; no module of ours but envs/adapters.py names brax
 def test_everything_else_works_without_brax():
     code = f"""
 import sys

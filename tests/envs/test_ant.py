@@ -79,6 +79,7 @@ def test_reset_noise():
     np.testing.assert_allclose(states.qvel.std(0), 0.1, rtol=0.15)
 
 
+@pytest.mark.slow  # conformance/test_ant.py has rewards
 def test_reward_is_the_torso_velocity_along_x_and_episodes_end_in_time_only():
     before = start(qvel=[3.0])
     weights = [NOMINAL.replace(forward_weight=jnp.float32(w)) for w in (1, 2)]

@@ -67,6 +67,7 @@ def test_ctrl_c_while_testing_trains_nothing_again(
     assert parts(tmp_path) == parts(whole)
 
 
+@pytest.mark.slow  # interrupted within the process above, without power in test_faults.py
 def test_kill_9_and_the_same_command_again(tiny_file, tmp_path, parts, cache, trained):
     """A real process, killed as soon as its first checkpoint is there."""
     long = tmp_path / "tiny.toml"
