@@ -114,6 +114,7 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 1600
 
 
+@pytest.mark.slow  # a process of its own
 def test_experiments_are_found_from_anywhere(tmp_path):
     """As installed, and not only beside the repository's benchmarks."""
     command = [sys.executable, "-m", "entrob", "list", "experiments"]

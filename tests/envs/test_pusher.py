@@ -280,6 +280,7 @@ def test_models_that_do_not_fit_are_refused(model, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow  # a process of its own
 def test_mujoco_is_imported_only_when_needed():
     code = (
         "import sys, entrob\n"

@@ -202,6 +202,7 @@ def test_a_long_track_is_not_drawn_to_scale(frames, make_traces, pusher):
     assert draw(frames, long, pusher, {}).axes[0].get_aspect() == "auto"
 
 
+@pytest.mark.slow  # its parts are drawn above, whole reports in test_report.py
 def test_the_report_of_a_continuous_task(make_frames, make_traces, manifests, tmp_path, recwarn):
     few = {"wall": (0, 1)}
     runs, curves, evaluation = make_frames(perturbations=few, exact=False, seeds=range(2))

@@ -223,6 +223,7 @@ def test_traces_and_scenes_reach_the_report(tmp_path, traced, cache):
         store.gather("traces")
 
 
+@pytest.mark.slow  # trains; what is kept of traces is above
 def test_the_seeds_share_out_the_traces(tmp_path, traced, cache, monkeypatch):
     monkeypatch.setattr(measure, "TRACED", 4)
     experiment = dataclasses.replace(load(tmp_path), perturbations={"wall": (6.0,)})

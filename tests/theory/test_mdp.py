@@ -99,6 +99,7 @@ def test_tracing_in_32_bits_is_refused(mdp, policy):
         jax.jit(lambda p: theory.occupancy(mdp, p))(jnp.asarray(policy))
 
 
+@pytest.mark.slow  # a process of its own
 def test_importing_and_calling_leave_float32_as_it_was():
     program = """
 import jax, jax.numpy as jnp, numpy as np

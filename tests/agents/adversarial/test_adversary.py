@@ -276,7 +276,7 @@ def train(adversary, strength, network, env=None, updates=100):
     [
         ("nr_mdp", MLP(2, hidden=(16,)), None),
         pytest.param("pr_mdp", LSTM(2, width=16), None, marks=pytest.mark.slow),
-        ("pr_mdp", MLP(2, hidden=(16,)), 2),
+        pytest.param("pr_mdp", MLP(2, hidden=(16,)), 2, marks=pytest.mark.slow),
     ],
 )
 def test_both_players_get_what_they_want(kind, network, actions):
