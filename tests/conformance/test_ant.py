@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from optimized import OPTIMIZED
 from scipy import stats
 
 from entrob.compiling import compiler_options
@@ -26,10 +27,7 @@ gymnasium = pytest.importorskip("gymnasium")
 ENV, NOMINAL = make("mujoco/ant")
 WALLED = NOMINAL.replace(wall_height=jnp.float32(0.3))
 #: Episodes take longer to play than their program takes to compile.
-OPTIONS = compiler_options() | {
-    "xla_backend_optimization_level": 3,
-    "xla_llvm_disable_expensive_passes": False,
-}
+OPTIONS = compiler_options() | OPTIMIZED
 
 
 class Size(NamedTuple):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import record_pushes
 import scipy.stats
+from optimized import OPTIMIZED
 
 from entrob.agents.actor_critic import make_agent
 from entrob.agents.spec import Hyper, Spec
@@ -42,7 +43,6 @@ ACTIONS = np.float32(PUSHES["actions"]) / record_pushes.ROUND
 
 #: Episodes and steps of the one program for all tests, which runs longer than it compiles.
 EPISODES, STEPS = 50, ACTIONS.shape[1]
-OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
 
 @functools.partial(jax.jit, compiler_options=OPTIONS | OPTIMIZED)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from optimized import OPTIMIZED
 from scipy import stats
 
 from entrob.envs import make
@@ -35,12 +36,11 @@ def count_of(name):
 @functools.cache
 def program(name, in_axes):
     """``(keys, params, magnitude) -> params``; optimized if it runs longer than it compiles."""
-    options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
     def one(key, params, magnitude):
         return perturb(jax.random.wrap_key_data(key), params, name, magnitude)
 
-    return jax.jit(jax.vmap(one, in_axes), compiler_options=options if slow(name) else {})
+    return jax.jit(jax.vmap(one, in_axes), compiler_options=OPTIMIZED if slow(name) else {})
 
 
 def draw_all(keys, params, name, magnitude):
