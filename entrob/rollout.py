@@ -18,14 +18,20 @@ class Finite(NamedTuple):
     """Tables of an environment with few states, S of them, time apart.
 
     Attributes:
-      observations: [S, ...].
+      observations: [U, ...], what states look like; those that look the same may share one.
+      view: int32[S], which of the observations a state gives.
       features: float32[S, q], entropy features.
       neighbors: sorted distances between the features.
     """
 
     observations: jax.Array
+    view: jax.Array
     features: jax.Array
     neighbors: Neighbors
+
+    def of_states(self, table: Any, index: Any) -> Any:
+        """What a table over the observations, leaves [U, ...], says of states int32[...]."""
+        return jax.tree.map(lambda x: x[self.view[index]], table)
 
 
 class Context(struct.PyTreeNode):

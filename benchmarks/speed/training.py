@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 
 from entrob.agents.actor_critic import make_agent  # noqa: E402
 from entrob.agents.collect import collect  # noqa: E402
-from entrob.agents.spec import Hyper, Spec, tabulate  # noqa: E402
+from entrob.agents.spec import Hyper, Spec, tabulated  # noqa: E402
 from entrob.compiling import padded, sharded  # noqa: E402
 from entrob.persistence.provenance import provenance  # noqa: E402
 from entrob.regularizers import chain, policy_entropy  # noqa: E402
@@ -82,9 +82,7 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
             network=network, rollout_state=rollout_state, regularizers=states
         ), still
 
-    def some(state, hyper, params):
-        finite = tabulate(spec, agent.model, params)
-
+    def some(state, hyper, params, finite):
         def update(state, key):
             if part == "environment":
                 return steps(state, key, params)
@@ -92,19 +90,22 @@ def prepare(spec: Spec, env_params, numbers: dict, agents: int, updates: int, pa
 
         return jax.lax.scan(update, state, jax.random.split(jax.random.PRNGKey(0), updates))
 
-    def chunk(state, hyper, params):
-        one = functools.partial(agent.train_chunk, updates=updates) if part == "all" else some
-        return jax.vmap(one, (0, 0, None))(state, hyper, params)
+    def whole(state, hyper, params, finite):
+        return agent.train_chunk(state, hyper, params, updates, finite)
+
+    def chunk(state, hyper, params, finite):
+        one = whole if part == "all" else some
+        return jax.vmap(one, (0, 0, None, None))(state, hyper, params, finite)
 
     over = (True, True, False)
     state = sharded(init, over)(np.arange(width, dtype=np.uint32), hyper, env_params)
-    start = time.perf_counter()
-    compiled = sharded(chunk, over).lower(state, hyper, env_params).compile()
+    start, finite = time.perf_counter(), agent.tables(env_params)
+    compiled = sharded(chunk, (*over, False)).lower(state, hyper, env_params, finite).compile()
     seconds = time.perf_counter() - start
     carried = [state]
 
     def call():
-        carried[0], _ = compiled(carried[0], hyper, env_params)
+        carried[0], _ = compiled(carried[0], hyper, env_params, finite)
         jax.block_until_ready(carried[0])
 
     call()
@@ -159,7 +160,7 @@ def main() -> None:
         name: compiled(spec._replace(regularizer=reg), agents=side) for name, reg in plain.items()
     }
     ablations["policy + state entropy"] = compiled(spec, agents=side)
-    if tabulate(spec, agent.model, env_params):
+    if tabulated(spec, agent.model):
         every = spec._replace(tabulate=False)
         ablations["policy + state entropy, network on every frame"] = compiled(every, agents=side)
     seconds = measure(ablations, options.rounds)

@@ -1,8 +1,8 @@
 """A2C and PPO: one actor-critic loop with two losses.
 
 An agent is three pure functions of one run; the sweep vmaps them. Where an environment is finite,
-the network is evaluated once per distinct state and update instead of once per frame, and steps
-look the result up. That changes the order of additions, nothing else.
+the network is evaluated once per distinct observation and update instead of once per frame, and
+steps look the result up. That changes the order of additions, nothing else.
 """
 
 import dataclasses
@@ -17,12 +17,13 @@ from entrob.agents.activity import activity
 from entrob.agents.adversarial import curriculum as curricula
 from entrob.agents.adversarial import play
 from entrob.agents.adversarial.response import respond, take_turns
+from entrob.agents.batching import differing
 from entrob.agents.collect import RolloutState, begin, collect
 from entrob.agents.estimate import estimate
 from entrob.agents.learn import Learner, learn, make_optimizer
 from entrob.agents.model import Model, PolicyParams, make_model
 from entrob.agents.normalizer import BOUND, Normalizer, PerEnvironment
-from entrob.agents.spec import CHOICES, Build, Hyper, Spec, tabulate
+from entrob.agents.spec import CHOICES, Build, Hyper, Spec, tabulate, tabulated
 from entrob.envs import adopted
 from entrob.errors import EntrobError
 from entrob.ranges import check
@@ -76,15 +77,19 @@ class Agent(NamedTuple):
       actor: the same as functions of `AgentState.policy`, which may hold an adversary's too.
       adversary: its static part, or None.
       init: ``(key, hyper, env_params) -> AgentState``.
-      train_chunk: ``(state, hyper, env_params, updates) -> (state, curves)``; curves are
-        float32[updates] each. ``updates`` is static. ``activity`` (see `activity`) is measured in
-        the last of these updates and NaN in the others, and in all of them with an adversary.
+      tables: ``env_params -> Finite | None``, not to be traced: what `train_chunk` may be given, so
+        that the network is evaluated once for states that look the same.
+      train_chunk: ``(state, hyper, env_params, updates, finite=None) -> (state, curves)``; curves
+        are float32[updates] each. ``updates`` is static. ``activity`` (see `activity`) is measured
+        in the last of these updates and NaN in the others, and in all of them with an adversary.
+        Without tables it makes its own, in which every state has an observation.
     """
 
     build: Build
     actor: Model
     adversary: play.AdversaryBuild | None
     init: Callable
+    tables: Callable
     train_chunk: Callable
 
     @property
@@ -132,8 +137,7 @@ def make_agent(spec: Spec) -> Agent:
     def init(key: jax.Array, hyper: Hyper, env_params: Any) -> AgentState:
         """The state before training; hyper is not used but fixes the signature of `vmap`."""
         key, key_net, key_env, key_reg = jax.random.split(key, 4)
-        finite = tabulate(spec, model, env_params)
-        rollout_state, obs = begin(build, env_params, finite, key_env, adversary)
+        rollout_state, obs = begin(build, env_params, key_env, adversary)
         network = model.init(key_net, obs)
         states = regularizers.init(key_reg, spec, network)
         opt_state = optimizer.init(network)
@@ -162,9 +166,24 @@ def make_agent(spec: Spec) -> Agent:
             curriculum=curriculum,
         )
 
-    def train_chunk(state: AgentState, hyper: Hyper, env_params: Any, updates: int):
+    def tables(env_params: Any) -> Finite | None:
+        """The tables of finite environments, in which an observation occurs once."""
+        if not tabulated(spec, model):
+            return None
+        finite = jax.jit(lambda params: tabulate(spec, params))(env_params)
+        first, index = differing(finite.observations)
+        return finite._replace(observations=finite.observations[first], view=jnp.asarray(index))
+
+    def train_chunk(
+        state: AgentState,
+        hyper: Hyper,
+        env_params: Any,
+        updates: int,
+        finite: Finite | None = None,
+    ):
         """Train for a number of updates: ``(state, curves)``."""
-        finite = tabulate(spec, model, env_params)
+        if finite is None and tabulated(spec, model):
+            finite = tabulate(spec, env_params)
 
         def body(state, measure):
             return _update(build, adversary, env_params, finite, hyper, state, measure)
@@ -173,7 +192,7 @@ def make_agent(spec: Spec) -> Agent:
         last = jnp.arange(updates) == updates - 1
         return jax.lax.scan(body, state, last)
 
-    return Agent(build, actor, adversary, init, train_chunk)
+    return Agent(build, actor, adversary, init, tables, train_chunk)
 
 
 def _update(

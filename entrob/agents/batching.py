@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 #: Of a batch, the share that `where_needed` works on at a time.
 SHARE = 16
@@ -19,6 +20,25 @@ def one_at_a_time(f: Callable) -> Callable:
     if jax.default_backend() != "cpu":
         return f
     return jax.custom_batching.sequential_vmap(f)
+
+
+def differing(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Which elements of a batch differ, by their bits; not to be traced.
+
+    Args:
+      batch: leaves [N, ...].
+
+    Returns:
+      ``(first, index)``: where each of the U different ones comes first, ascending int[U], and
+      which of them each element is, int32[N].
+    """
+    leaves = [np.asarray(x) for x in jax.tree.leaves(batch)]
+    rows = [np.ascontiguousarray(x).reshape(len(x), -1).view(np.uint8) for x in leaves if x.size]
+    row = np.concatenate(rows, 1)
+    whole = row.view(np.dtype((np.void, row.shape[1]))).ravel()
+    _, first, index = np.unique(whole, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[index].astype(np.int32)
 
 
 def where_needed(f: Callable) -> Callable:

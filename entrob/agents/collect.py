@@ -10,7 +10,7 @@ from entrob.agents.adversarial import play
 from entrob.agents.batching import one_at_a_time, where_needed
 from entrob.agents.model import Model, PolicyParams
 from entrob.agents.normalizer import PerEnvironment
-from entrob.agents.spec import Build
+from entrob.agents.spec import Build, tabulated
 from entrob.envs import entropy_features
 from entrob.rollout import Context, Finite, Rollout
 
@@ -38,14 +38,13 @@ class RolloutState(NamedTuple):
 def begin(
     build: Build,
     env_params: Any,
-    finite: Finite | None,
     key: jax.Array,
     adversary: play.AdversaryBuild | None = None,
 ):
     """N environments at the start of an episode: ``(RolloutState, observations[N, ...])``."""
     env, n, model = build.spec.env, build.spec.num_envs, build.model
     obs, env_state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, n), env_params)
-    stored = jax.vmap(env.state_index)(env_state) if finite else obs
+    stored = jax.vmap(env.state_index)(env_state) if tabulated(build.spec, model) else obs
     standing = play.begin(adversary, n, key) if adversary else ()
     time = jnp.zeros(n, jnp.int32)
     return RolloutState(env_state, stored, model.init_carry(n), jnp.zeros(n), time, standing), obs
@@ -165,7 +164,7 @@ def collect(
         moves = moves._replace(carry=None, next_value=next_moves)
 
     if finite is not None:
-        features, image = finite.features[obs], finite.observations[obs]
+        features, image = finite.features[obs], finite.of_states(finite.observations, obs)
     else:
         per_env = lambda s, o: entropy_features(env, s, o, env_params)
         features, image = jax.vmap(jax.vmap(per_env))(env_state, obs), obs if seen is None else seen
@@ -226,4 +225,4 @@ def _heads(model: Model, finite: Finite | None, policy: PolicyParams):
         return lambda carry, obs, is_first: model.step(policy, carry, obs, is_first)
     everywhere = lambda policy, obs: model.sequence(policy, (), obs, None)
     table = one_at_a_time(everywhere)(policy, finite.observations)
-    return lambda carry, index, is_first: (*jax.tree.map(lambda x: x[index], table), carry)
+    return lambda carry, index, is_first: (*finite.of_states(table, index), carry)

@@ -152,7 +152,7 @@ def _objective(build: Build, hyper: Hyper, states: States, moments, context: Con
             dist, value = at(network, batch.obs)
         else:
             table = at(network, context.finite.observations)
-            dist, value = jax.tree.map(lambda x: x[batch.index], table)
+            dist, value = context.finite.of_states(table, batch.index)
         policy = PolicyOutput(dist, value, network, at)
         probed = {name: state._replace(probe=probes[name]) for name, state in states.items()}
         return _loss(build, hyper, probed, policy, batch, key)

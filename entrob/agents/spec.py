@@ -5,6 +5,7 @@ from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -156,17 +157,20 @@ class Hyper:
     coefs: Mapping[str, jax.Array | float] = struct.field(default_factory=dict)
 
 
-def tabulate(spec: Spec, model: Model, params: Any) -> Finite | None:
-    """The tables of a finite environment, or None where it is not (or need not be) finite.
+def tabulated(spec: Spec, model: Model) -> bool:
+    """Whether the policy is evaluated once per state instead of once per frame.
 
     A policy with a memory cannot be tabulated, nor one that sees a state otherwise at every step.
 
     A finite environment says ``finite = True`` and has ``states(params)`` and
     ``state_index(state)``; its observations depend on nothing but the index and the params.
     """
-    if model.recurrent or spec.per_environment or not (spec.tabulate and spec.env.finite):
-        return None
+    return spec.tabulate and spec.env.finite and not (model.recurrent or spec.per_environment)
+
+
+def tabulate(spec: Spec, params: Any) -> Finite:
+    """The tables of a finite environment, with an observation for each state."""
     states = spec.env.states(params)
     observations = jax.vmap(lambda s: spec.env.get_obs(s, params))(states)
     features = jax.vmap(lambda s, o: entropy_features(spec.env, s, o, params))(states, observations)
-    return Finite(observations, features, neighbors(features))
+    return Finite(observations, jnp.arange(len(features)), features, neighbors(features))

@@ -3,6 +3,7 @@
 import contextlib
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,13 +35,15 @@ class Trainer(NamedTuple):
       width: runs side by side.
       init: ``(seeds, swept, env_params) -> state``.
       chunk: ``(state, swept, env_params) -> (state, curves)``.
+      curves: names of the curves.
       bytes: device memory that a chunk takes.
       compile_s: seconds that compiling took.
     """
 
     width: int
-    init: jax.stages.Compiled
-    chunk: jax.stages.Compiled
+    init: Callable
+    chunk: Callable
+    curves: tuple[str, ...]
     bytes: int
     compile_s: float
 
@@ -66,20 +69,24 @@ def compile_trainer(
         one = lambda key, own: agent.init(key, own.hyper, _mixed(env_params, own.weights))
         return jax.vmap(one)(jax.vmap(jax.random.PRNGKey)(seeds), swept)
 
-    def chunk(state, swept, env_params):
+    def chunk(state, swept, env_params, finite):
         def one(state, own):
             mixed = _mixed(env_params, own.weights)
-            return agent.train_chunk(state, own.hyper, mixed, updates=updates)
+            return agent.train_chunk(state, own.hyper, mixed, updates, finite)
 
         return jax.vmap(one)(state, swept)
 
     with _user_code():
+        finite = agent.tables(env_params)
         begun = sharded(init, (True, True, False)).lower(seeds, swept, env_params)
-        lowered = sharded(chunk, (True, True, False)).lower(begun.out_info, swept, env_params)
+        over = (True, True, False, False)
+        lowered = sharded(chunk, over).lower(begun.out_info, swept, env_params, finite)
     begin, compiled = begun.compile(), lowered.compile()
+    train = lambda state, swept, env_params: compiled(state, swept, env_params, finite)
     memory: Any = compiled.memory_analysis()
     size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return Trainer(len(seeds), begin, compiled, size, time.perf_counter() - start)
+    curves = tuple(lowered.out_info[1])
+    return Trainer(len(seeds), begin, train, curves, size, time.perf_counter() - start)
 
 
 def _mixed(env_params: Any, weights: jax.Array | np.ndarray | tuple[()]) -> Any:

@@ -25,6 +25,8 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
     Attributes:
       finite: whether it has few states, time apart: then it has `states` and `state_index`, and its
         observations depend on nothing but the index and the params. It is evaluated exactly.
+      few_views: whether it is like that but for random transitions, and observations that may read
+        as zeros.
       network: name of the network that acts on its observations, see
         `entrob.agents.model.NETWORKS`; None: MinAtar's for images [H, W, C], else a perceptron.
       ends_at_success: whether a test episode ends with the first success though training goes on
@@ -47,6 +49,7 @@ class Environment(environment.Environment):  # type: ignore[misc]  # gymnax has 
     """
 
     finite: ClassVar[bool] = False
+    few_views: ClassVar[bool] = False
     network: ClassVar[str | None] = None
     ends_at_success: ClassVar[bool] = False
     draws: ClassVar[bool] = False

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from entrob.agents.batching import differing
 from entrob.agents.model import Model
 from entrob.evaluation.exact import (
     occupancy,
@@ -70,33 +71,58 @@ def _over_first(f: Callable, xs: Any, count: Any, at_once: int) -> Any:
 
 
 class Distinct(NamedTuple):
-    """Which of I instances are the same.
+    """Which of I elements are the same.
 
     Attributes:
-      instances: the different ones in the order in which they come first, then anything; [I, ...].
+      elements: the different ones in the order in which they come first, then anything; [I, ...].
       number: int32[], how many are different.
       index: int32[I], where each one is among them.
     """
 
-    instances: Any
+    elements: Any
     number: Any
     index: Any
 
 
-def distinct(instances: Any) -> Distinct:
-    """Find the instances that are different, by their bits; not to be traced."""
-    leaves = [np.asarray(x) for x in jax.tree.leaves(instances)]
-    size = len(leaves[0])
-    rows = [np.ascontiguousarray(x).reshape(size, -1).view(np.uint8) for x in leaves if x.size]
-    _, first, inverse = np.unique(
-        np.concatenate([row.reshape(size, -1) for row in rows], 1),
-        axis=0, return_index=True, return_inverse=True,
-    )  # fmt: skip
-    order = np.argsort(first)  # by where they come first
-    place = np.argsort(order)
-    chosen = np.resize(first[order], size)
-    own = jax.tree.map(lambda x: jnp.asarray(x)[chosen], instances)
-    return Distinct(own, np.int32(len(first)), place[inverse.ravel()].astype(np.int32))
+class Same(NamedTuple):
+    """What I instances have in common, so that it is computed once.
+
+    Attributes:
+      instances: `Distinct` of their params.
+      views: `Distinct` of what there is to see in each, see `views`.
+    """
+
+    instances: Distinct
+    views: Distinct
+
+
+def distinct(batch: Any) -> Distinct:
+    """Find the elements that are different, by their bits; not to be traced."""
+    first, index = differing(batch)
+    chosen = np.resize(first, len(index))
+    own = jax.tree.map(lambda x: jnp.asarray(x)[chosen], batch)
+    return Distinct(own, np.int32(len(first)), index)
+
+
+def views(env: Any, params: Any) -> Any:
+    """All observations that there can be: of each state and, where some are dropped, of nothing.
+
+    Returns:
+      [V, ...], V = S where the environment is finite, S + 1 where it has `few_views`.
+    """
+    seen = jax.vmap(lambda state: env.get_obs(state, params))(env.states(params))
+    if env.finite:
+        return seen
+    return jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x[:1])]), seen)
+
+
+def _view(env: Any, state: Any, obs: Any) -> jax.Array:
+    """Which of `views` an observation is: int32[]."""
+    index = env.state_index(state)
+    if env.finite:
+        return index
+    nothing = jnp.all(jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(obs)]))
+    return jnp.where(nothing, -1, index)
 
 
 def evaluate(
@@ -106,7 +132,7 @@ def evaluate(
     params: Any,
     instances: Any,
     keys: Any,
-    same: Distinct | None = None,
+    same: Same | None = None,
 ):
     """Play every policy on every instance; where the environment is finite, also solve it.
 
@@ -117,42 +143,51 @@ def evaluate(
       params: `PolicyParams`, leaves [R, ...].
       instances: `EnvParams`, leaves [I, ...].
       keys: PRNG keys of the episodes [I], the same for every policy.
-      same: which instances are the same, each of which is solved once; by default all differ.
+      same: what the instances have in common; by default nothing.
 
     Returns:
       `Outcome`.
     """
-    if model.recurrent or not env.finite:
+    if model.recurrent or not (env.finite or env.few_views):
         return _sampled_only(env, model, horizon, params, instances, keys)
 
     size = len(keys)
-    same = same or Distinct(instances, size, jnp.arange(size))
-    tables = jax.vmap(lambda p: transitions(env, p))(same.instances)
-    observe = jax.vmap(lambda p: jax.vmap(lambda s: env.get_obs(s, p))(env.states(p)))
-    observations = observe(same.instances)
+    if same is None:
+        all_differ = lambda elements: Distinct(elements, size, jnp.arange(size))
+        seen = jax.vmap(lambda p: views(env, p))(instances)
+        same = Same(all_differ(instances), all_differ(seen))
+    # Which of the views each of the different instances has.
+    shown = jnp.zeros(size, jnp.int32).at[same.instances.index].set(same.views.index)
+    tables: Any = ()
+    if env.finite:
+        tables = jax.vmap(lambda p: transitions(env, p))(same.instances.elements)
 
     def run(policy):
-        def solve(args):
-            observation, table = args
-            dist, _ = model.sequence(policy, (), observation, None)
-            return dist, success_by_horizon(table, dist.probs, horizon)[-1]
+        look = lambda seen: model.sequence(policy, (), seen, None)[0]
+        dist = _over_first(look, same.views.elements, same.views.number, at_once=200)
 
-        def sample(dist, env_params, key):
+        def sample(which, env_params, key):
             def look_up(key, carry, state, obs):
-                here = jax.tree.map(lambda x: x[env.state_index(state)], dist)
+                here = jax.tree.map(lambda x: x[which, _view(env, state, obs)], dist)
                 return here.execute(here.sample(key)), carry
 
             return play(env, look_up, (), env_params, key, horizon)
 
-        solved = _over_first(solve, (observations, tables), same.number, at_once=200)
-        first, first_dist = jax.tree.map(lambda x: x[0], (tables, solved[0]))
-        visits = occupancy(first, first_dist.probs, horizon)
-        dist, exact = jax.tree.map(lambda x: x[same.index], solved)
-        *sampled, trace = jax.vmap(sample)(dist, instances, keys)
-        return *sampled, exact, visits, _first(trace)
+        *sampled, trace = jax.vmap(sample)(same.views.index, instances, keys)
+        if not env.finite:
+            return sampled, _first(trace), ()
+        probs = lambda which: jax.tree.map(lambda x: x[which], dist).probs
+        solve = lambda args: success_by_horizon(args[0], probs(args[1]), horizon)[-1]
+        exact = _over_first(solve, (tables, shown), same.instances.number, at_once=200)
+        first = jax.tree.map(lambda x: x[0], tables)
+        visits = occupancy(first, probs(shown[0]), horizon)
+        return sampled, _first(trace), (exact[same.instances.index], visits)
 
-    optimum = jax.vmap(optimal_steps)(tables)[same.index]
-    return Outcome._make([*_in_turn(run, params, at_once=8), optimum])
+    sampled, trace, solved = _in_turn(run, params, at_once=8)
+    if not env.finite:
+        return _sampled_outcome(sampled, trace)
+    optimum = jax.vmap(optimal_steps)(tables)[same.instances.index]
+    return Outcome._make([*sampled, *solved, trace, optimum])
 
 
 def _sampled_only(env, model, horizon, params, instances, keys):
@@ -164,9 +199,13 @@ def _sampled_only(env, model, horizon, params, instances, keys):
             return play(env, act, model.initial(), env_params, key, horizon)
 
         *sampled, trace = jax.vmap(instance)(instances, keys)
-        return *sampled, _first(trace)
+        return sampled, _first(trace)
 
-    *sampled, trace = _in_turn(run, params, at_once=8)
+    return _sampled_outcome(*_in_turn(run, params, at_once=8))
+
+
+def _sampled_outcome(sampled, trace):
+    """Where nothing is solved."""
     unknown = jnp.full(sampled[0].shape, jnp.nan)
     optimum = jnp.full(unknown.shape[1], -1)
     return Outcome._make([*sampled, unknown, unknown[:, :0], trace, optimum])

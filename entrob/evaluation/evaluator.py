@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from entrob.agents.model import Model, tempered
 from entrob.compiling import compiler_options, padded, sharded
 from entrob.envs import Environment, Task
 from entrob.errors import EntrobError
-from entrob.evaluation.batch import Outcome, distinct, evaluate
+from entrob.evaluation.batch import Outcome, Same, distinct, evaluate, views
 from entrob.evaluation.records import records
 from entrob.evaluation.uniform import uniform_model
 from entrob.perturbations import NOMINAL, instance_keys, needs_noise, perturb, perturbations
@@ -93,7 +94,10 @@ class Evaluator:
         hot = temperature is not None and bool((temperature != 1).any())
         if hot:
             policies, model = (policies, temperature), tempered(model)
-        same = distinct(params) if env.finite and not model.recurrent else None
+        same = None
+        if (env.finite or env.few_views) and not model.recurrent:
+            look = self.once(("views", type(env)), lambda: jax.jit(jax.vmap(partial(views, env))))
+            same = Same(distinct(params), distinct(look(params)))
         args = (_padded(policies, runs), params, keys, same)
         shapes = tuple(x.shape for x in jax.tree.leaves(args[0]))
         play = self.once(

@@ -43,26 +43,29 @@ def play(
       horizon: static bound on the number of steps, at least the params' own limit.
     """
     key_reset, key_steps = jax.random.split(key)
+    keys = jax.random.split(key_steps, horizon)
     obs, state = env.reset_env(key_reset, params)
     trace = env.trace
 
-    def step(loop, key):
-        obs, state, carry, done, time, steps, ret, distance = loop
-        key_act, key_env = jax.random.split(key)
+    def step(loop):
+        (obs, state, carry), done, time, (steps, ret, _, path) = loop
+        key_act, key_env = jax.random.split(keys[time])
         action, carry = act(key_act, carry, state, obs)
         obs, state, reward, terminated, _ = env.step_env(key_env, state, action, params)
-        success = ~done & env.is_success(state, params)
-        first = success & (steps == 0)
-        steps = jnp.where(first, time + 1, steps)
-        ret = ret + jnp.where(done, 0.0, reward)
-        distance = jnp.where(done, distance, env.goal_distance(state, params))
-        here = jnp.where(done, jnp.nan, trace(state)) if trace else None
-        done = done | terminated | (success & env.ends_at_success) | env.is_truncated(state, params)
-        return (obs, state, carry, done, time + 1, steps, ret, distance), here
+        time += 1
+        success = env.is_success(state, params)
+        steps = jnp.where(success & (steps == 0), time, steps)
+        path = path.at[time].set(trace(state)) if trace else None
+        done = terminated | (success & env.ends_at_success) | env.is_truncated(state, params)
+        found = Episodes(steps, ret + reward, env.goal_distance(state, params), path)
+        return (obs, state, carry), done, time, found
 
-    zeros = jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.float32(0)
-    begin = (obs, state, carry, *zeros, env.goal_distance(state, params))
-    end, path = jax.lax.scan(step, begin, jax.random.split(key_steps, horizon))
+    # Under `vmap` the longest episode sets how many steps are computed.
+    goes_on = lambda loop: ~loop[1] & (loop[2] < horizon)
+    path = None
     if trace:
-        path = jnp.concatenate([trace(state)[None], path])
-    return Episodes(*end[-3:], path)
+        first = jnp.asarray(trace(state))
+        path = jnp.full((horizon + 1, *first.shape), jnp.nan, first.dtype).at[0].set(first)
+    nothing = Episodes(jnp.int32(0), jnp.float32(0), env.goal_distance(state, params), path)
+    begin = (obs, state, carry), jnp.bool_(False), jnp.int32(0), nothing
+    return jax.lax.while_loop(goes_on, step, begin)[-1]

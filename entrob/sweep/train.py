@@ -76,7 +76,7 @@ def train(
     state = trainer.init(seeds, hyper, prog.env_params)
     shardings = jax.tree.map(lambda x: x.sharding, state)
     blank = np.full((trainer.width, experiment.updates), np.nan, np.float32)
-    curves = {name: blank.copy() for name in trainer.chunk.out_info[1]}
+    curves = {name: blank.copy() for name in trainer.curves}
     path, done, spent = store.part("checkpoint", batch.id, ".msgpack"), 0, 0.0
     if path.exists():
         try:

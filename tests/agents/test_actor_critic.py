@@ -200,24 +200,24 @@ def minigrid(regularizer, **options):
     return make_agent(Spec(env, regularizer, **options)), params
 
 
-def batch_of(agent, params, seeds, coefs, updates, **hyper):
+def batch_of(agent, params, seeds, coefs, updates, tables=None, **hyper):
     """Train runs side by side: (state, curves)."""
     width = len(seeds)
     hyper = Hyper(**hyper, coefs={k: jnp.asarray(v, jnp.float32) for k, v in coefs.items()})
     fill = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.float32), (width,))
     hyper = jax.tree.map(fill, hyper)
-    return compiled(agent, updates)(jnp.asarray(seeds), hyper, params)
+    return compiled(agent, updates)(jnp.asarray(seeds), hyper, params, tables)
 
 
 @functools.cache
 def compiled(agent, updates):
     """The training program of an agent, kept between calls."""
 
-    def one(seed, hyper, params):
+    def one(seed, hyper, params, tables):
         state = agent.init(jax.random.PRNGKey(seed), hyper, params)
-        return agent.train_chunk(state, hyper, params, updates)
+        return agent.train_chunk(state, hyper, params, updates, tables)
 
-    return jax.jit(jax.vmap(one, (0, 0, None)))
+    return jax.jit(jax.vmap(one, (0, 0, None, None)))
 
 
 @pytest.mark.slow
@@ -245,22 +245,38 @@ SMALL = MLP(3, hidden=(16,), axes=3)
 
 def test_tables_change_nothing_but_the_order_of_additions():
     results = []
-    for tabulate in (True, False):
+    for tabulate in (False, True):
         agent, params = minigrid(ENTROPIES, network=SMALL, tabulate=tabulate)
         coefs = {"policy_entropy": [0.01], "state_entropy": [0.05]}
         results.append(batch_of(agent, params, [3], coefs, updates=1))
-    (a, x), (b, y) = results
-    chex.assert_trees_all_close(a.network, b.network, atol=2e-5)
-    for name in x:
-        np.testing.assert_allclose(x[name], y[name], rtol=2e-4, atol=2e-5, err_msg=name)
+    tables = agent.tables(params)
+    assert len(tables.observations) < len(tables.view)
+    results.append(batch_of(agent, params, [3], coefs, updates=1, tables=tables))
+    (every, x), *others = results
+    for found, y in others:
+        chex.assert_trees_all_close(found.network, every.network, atol=2e-5)
+        for name in x:
+            np.testing.assert_allclose(x[name], y[name], rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("task", ["empty-8x8", "two-paths", "four-rooms"])
+def test_tables_hold_each_observation_once_and_what_every_state_looks_like(task):
+    env, params = make(f"minigrid/{task}")
+    tables = make_agent(Spec(env, network=SMALL)).tables(params)
+    look = jax.jit(jax.vmap(lambda state: env.get_obs(state, params)))
+    np.testing.assert_array_equal(tables.observations[tables.view], look(env.states(params)))
+    shown = {x.tobytes() for x in np.asarray(tables.observations)}
+    assert len(shown) == len(tables.observations) < len(tables.view)
 
 
 def test_coefficients_and_seeds_share_one_compilation():
     agent, params = minigrid(ENTROPIES, network=SMALL, tabulate=True)
+    tables, sizes = agent.tables(params), []
     for seed, value in enumerate([0.0, 0.01, 1.0]):
         coefs = {"policy_entropy": [value], "state_entropy": [value]}
-        batch_of(agent, params, [seed], coefs, updates=1)
-    assert compiled(agent, 1)._cache_size() == 1
+        batch_of(agent, params, [seed], coefs, updates=1, tables=tables)
+        sizes.append(compiled(agent, 1)._cache_size())
+    assert len({*sizes}) == 1
 
 
 #: Coefficients of `SPOILER` of which one turns the loss NaN, the other the reward.

@@ -12,7 +12,7 @@ from entrob.agents.model import Model
 from entrob.distributions import Categorical
 from entrob.envs import make
 from entrob.evaluation import evaluator
-from entrob.evaluation.batch import distinct, evaluate
+from entrob.evaluation.batch import Same, distinct, evaluate, views
 from entrob.persistence.store import Store, write_tree
 from entrob.perturbations import perturb
 from entrob.statistics.nominal import with_nominal
@@ -195,13 +195,44 @@ def test_instances_that_are_the_same_are_solved_once(minigrid, name, most):
     """With the same bits as if each were solved for itself."""
     env, params = minigrid
     instances = layouts(params, name, 6)
-    found = distinct(instances)
+    found, seen = distinct(instances), jax.vmap(functools.partial(views, env))(instances)
     assert found.number == len({*found.index.tolist()}) <= most and found.index[0] == 0
     assert (np.diff(np.maximum.accumulate(found.index)) <= 1).all()  # in the order of appearance
-    again = jax.tree.map(lambda x: x[found.index], found.instances)
+    again = jax.tree.map(lambda x: x[found.index], found.elements)
     jax.tree.map(np.testing.assert_array_equal, again, instances)
     keys = jax.random.split(jax.random.key(0), COUNT)
     nets = jnp.asarray(NETS)
     solve = jax.jit(lambda same: evaluate(env, BLIND, HORIZON, nets, instances, keys, same))
-    once, each = solve(found), outcome(env, instances, 0)
+    once, each = solve(Same(found, distinct(seen))), outcome(env, instances, 0)
     jax.tree.map(np.testing.assert_array_equal, once, each)
+
+
+def looking(weights, carry, obs, start):
+    """A policy that sees; its numbers are whole, so that sums are exact in any order."""
+    flat = obs.reshape(*obs.shape[:-3], -1).astype(jnp.float32)
+    return Categorical(flat @ weights / 64), flat[..., 0]
+
+
+SEEING = BLIND._replace(
+    step=lambda weights, carry, obs, start: (*looking(weights, carry, obs, start), carry),
+    sequence=looking,
+)
+
+
+@pytest.mark.parametrize("name", ["slip", "sticky_action", "observation_dropout", "start_shift"])
+def test_what_is_looked_up_is_what_is_seen_step_by_step(name):
+    """Views of states, and of nothing: the same bits as with the policy asked in every frame."""
+    env, params = make("minigrid/empty-8x8", noise=True)
+    assert env.few_views and not env.finite
+    instances = layouts(small_goal(params), name, 0.4 if name != "start_shift" else 2)
+    seen = jax.vmap(functools.partial(views, env))(instances)
+    assert int(distinct(seen).number) == 1  # only starts, or chances, differ
+    weights = np.random.default_rng(0).integers(-3, 4, (2, 147, 3)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(0), COUNT)
+    same = Same(distinct(instances), distinct(seen))
+    play = lambda model: evaluate(env, model, HORIZON, jnp.asarray(weights), instances, keys, same)
+    looked_up, step_by_step = jax.jit(
+        lambda: (play(SEEING), play(SEEING._replace(recurrent=True)))
+    )()
+    jax.tree.map(np.testing.assert_array_equal, looked_up, step_by_step)
+    assert 0 < (np.asarray(looked_up.steps_to_success) > 0).mean() < 1

@@ -44,6 +44,13 @@ class Case(NamedTuple):
     initial: dict[str, Any]
 
 
+def in_tables(table):
+    """Tables of states whose features are what is observed, the observations in another order."""
+    order, features = np.random.default_rng(1).permutation(len(table)), jnp.asarray(table)
+    view = jnp.asarray(np.argsort(order), jnp.int32)
+    return Finite(features[order], view, features, neighbors(features))
+
+
 def network(xp, params, obs):
     """Outputs [..., K + 1] of one hidden layer of tanh; the last one is the value."""
     hidden = xp.tanh(obs @ params["inner"] + params["bias"])
@@ -112,9 +119,7 @@ def make_case(seed=0, kind="discrete", finite=False, edge=None) -> Case:
             progress=jnp.float32(PROGRESS),
             gamma=jnp.float32(GAMMA),
             reward_scale=jnp.float32(2.0),
-            finite=Finite(jnp.asarray(table), jnp.asarray(table), neighbors(jnp.asarray(table)))
-            if finite
-            else None,
+            finite=in_tables(table) if finite else None,
         ),
         index=jnp.asarray(index, jnp.int32) if finite else None,
     )
@@ -295,7 +300,8 @@ def numpy_rollout(case: Case, advantage=None) -> tuple[SimpleNamespace, SimpleNa
     }
     shared = {k: np.float64(getattr(rollout.context, k)) for k in ("progress", "gamma")}
     shared["reward_scale"] = np.float64(rollout.context.reward_scale)
-    context = SimpleNamespace(**shared)
+    finite = jax.tree.map(np.asarray, rollout.context.finite)
+    context = SimpleNamespace(**shared, finite=finite)
     if advantage is not None:
         fields["advantage"] = np.asarray(advantage, np.float64)
     # What `log_std_of` would make of them.

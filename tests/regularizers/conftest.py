@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import in_tables
 
 from entrob.agents.actor_critic import make_agent
 from entrob.agents.spec import Hyper, Spec
 from entrob.distributions import Categorical
 from entrob.envs.minigrid import MiniGrid
-from entrob.estimators.counting import neighbors
 from entrob.regularizers import chain
-from entrob.rollout import Context, Finite, Rollout
+from entrob.rollout import Context, Rollout
 
 
 class Linear(nn.Module):
@@ -56,9 +56,7 @@ def make_rollout():
                 progress=jnp.float32(0.5),
                 gamma=jnp.float32(0.9),
                 reward_scale=jnp.float32(2.0),
-                finite=Finite(table, jnp.asarray(table), neighbors(jnp.asarray(table)))
-                if finite
-                else None,
+                finite=in_tables(table) if finite else None,
             ),
             index=jnp.asarray(index, jnp.int32) if finite else None,
         )
@@ -75,10 +73,10 @@ def programs(parts, settings):
     sizes = {"num_envs": 4, "num_steps": 12}
     agent = make_agent(Spec(ENV, chain(*parts), Linear(), **sizes, **dict(settings)))
     params = ENV.default_params
-    begin = lambda key, hyper: agent.init(key, hyper, params)
+    begin, finite = lambda key, hyper: agent.init(key, hyper, params), agent.tables(params)
 
     def chunk(state, hyper, updates):
-        return jax.vmap(lambda s, h: agent.train_chunk(s, h, params, updates))(state, hyper)
+        return jax.vmap(lambda s, h: agent.train_chunk(s, h, params, updates, finite))(state, hyper)
 
     return jax.jit(jax.vmap(begin)), jax.jit(chunk, static_argnames="updates")
 

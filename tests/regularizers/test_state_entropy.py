@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import in_tables
 
 from entrob.envs import make
 from entrob.errors import EntrobError
-from entrob.estimators import neighbors
 from entrob.estimators.moments import Moments
 from entrob.regularizers import state_entropy
-from entrob.rollout import Context, Finite, Rollout
+from entrob.rollout import Context, Rollout
 
 T, N = 12, 4
 
@@ -29,7 +29,7 @@ def rollout(seed=0, finite=False):
         dist=None, index=jnp.asarray(index) if finite else None,
         context=Context(
             progress=jnp.float32(0), gamma=jnp.float32(1),
-            finite=Finite(table, table, neighbors(table)) if finite else None,
+            finite=in_tables(table) if finite else None,
         ),
     )  # fmt: skip
 

@@ -98,8 +98,13 @@ class NoisyEnvironment(Environment):
     round a continuous system differently (gymnax's Pendulum and Swimmer, by an ulp a step).
     """
 
-    #: Noise makes observations and transitions random, so no table holds them.
+    #: Noise makes transitions random, so no table holds them.
     finite = False
+
+    @property
+    def few_views(self) -> bool:  # type: ignore[override]
+        """Where no number of an observation can be noisy, only dropout changes what is seen."""
+        return super().finite and self._noise_off.observation_noise is None
 
     @property
     def default_params(self) -> Params:

@@ -23,17 +23,18 @@ class Support(NamedTuple):
 
 
 def support(rollout: Rollout, field: str) -> Support:
-    """The states of a finite environment if they are fewer than the steps, else the steps.
+    """The table of a finite environment if it is shorter than the rollout, else the steps.
 
     Args:
       rollout: T steps of N environments.
       field: ``"observations"`` or ``"features"``.
     """
-    shape, size = rollout.reward.shape, rollout.reward.size
-    table = None if rollout.context.finite is None else getattr(rollout.context.finite, field)
-    if table is not None and rollout.index is not None and len(table) <= size:
-        counts = jnp.zeros(len(table)).at[rollout.index].add(1.0)
-        return Support(_flat(table), counts, rollout.index)
+    shape, size, finite = rollout.reward.shape, rollout.reward.size, rollout.context.finite
+    if finite is not None and rollout.index is not None:
+        table = getattr(finite, field)
+        index = finite.view[rollout.index] if field == "observations" else rollout.index
+        if len(table) <= size:
+            return Support(_flat(table), jnp.zeros(len(table)).at[index].add(1.0), index)
     points = rollout.obs if field == "observations" else rollout.features
     steps = jnp.arange(size).reshape(shape)
     return Support(_flat(points.reshape(size, *points.shape[2:])), jnp.ones(size), steps)

@@ -33,10 +33,12 @@ class Sites(NamedTuple):
 def sites(policy: PolicyOutput, batch: Rollout) -> Sites:
     """Each state once where those are few, which is cheaper; else the batch's observations."""
     spread = jnp.asarray(batch.obs, jnp.float32).std(0)
-    if batch.context.finite is None:
+    finite = batch.context.finite
+    if finite is None:
         return Sites(policy, batch.obs, spread, jnp.mean)
-    obs = batch.context.finite.observations
-    return Sites(policy.at(obs), obs, spread, lambda x: jnp.mean(x[batch.index]))
+    obs = finite.observations
+    mean = lambda x: jnp.mean(finite.of_states(x, batch.index))
+    return Sites(policy.at(obs), obs, spread, mean)
 
 
 def frozen(policy: PolicyOutput) -> PolicyOutput:

@@ -76,10 +76,10 @@ def initial(params: Any, policy: PolicyOutput, batch: Rollout) -> Any:
 
     A recurrent one begins the batch with the memory that the acting policy had.
     """
-    if batch.context.finite is None:
+    finite = batch.context.finite
+    if finite is None:
         return policy.apply(params, batch.obs)[0]
-    table = policy.apply(params, batch.context.finite.observations)[0]
-    return jax.tree.map(lambda x: x[batch.index], table)
+    return finite.of_states(policy.apply(params, finite.observations)[0], batch.index)
 
 
 def _averaged(key, state, rollout, metrics) -> Any:

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from cases import HIGH, LOW, STATES, NumPyPolicy
+from cases import HIGH, LOW, NumPyPolicy
 
 from oracles import Oracle
 
@@ -209,8 +209,9 @@ def jeffreys(policy, obs):
 def sr2l(seen, radius=0.05, steps=5):
     center = seen.batch.obs
     bound = radius * center.std(0)
-    index = np.arange(len(center)) if seen.batch.index is None else seen.batch.index.astype(int)
-    shape = (len(center) if seen.batch.index is None else STATES, center.shape[1])
+    finite, index, shape = seen.rollout.context.finite, np.arange(len(center)), center.shape
+    if finite is not None:
+        index, shape = finite.view[seen.batch.index.astype(int)], finite.observations.shape
     # The key of the loss in `cases`.
     key = jax.random.fold_in(jax.random.split(jax.random.key(3), 4)[2], 0)
     x = center + bound * np.asarray(jax.random.uniform(key, shape, minval=-1, maxval=1))[index]
