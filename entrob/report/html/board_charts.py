@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 
 from entrob.naming import BASELINE
-from entrob.report.figures.leaderboard import FAMILIES, family_order, tuning_seeds
+from entrob.report.figures.leaderboard import (
+    FAMILIES,
+    LINEAR,
+    PRICES,
+    family_order,
+    stretched,
+    tuning_seeds,
+    unstretched,
+)
 from entrob.report.html.charts import (
     GRAY,
     data,
@@ -34,12 +42,6 @@ SHAPES = {
 }
 """A family's sign in charts, and in the legend."""
 
-
-LINEAR = 0.005
-"""Prices well below this are drawn to a linear scale, well above to a logarithmic one."""
-
-TICKS = (-1, -0.3, -0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3, 1)
-"""Of that scale; 3 % is what tuning allows."""
 
 CELL_WIDTH = 22
 """Of the heat map, in pixels."""
@@ -186,13 +188,10 @@ def _price_chart(rows: pd.DataFrame) -> Any:
     rows = with_interval(rows, "low", "high")
     rows = with_interval(rows, "price_low", "price_high", "price_interval")
     rows = rows.assign(family=[f if f in FAMILIES else "others" for f in rows.family])
-    # A method that gives up nearly all must not press the others, around a hundredth, into a line.
-    wide = lambda x: np.sign(x) * np.log1p(np.abs(x) / LINEAR)
-    narrow = lambda x: np.sign(x) * LINEAR * np.expm1(np.abs(x))
-    ends = [float(narrow(end)) for end in _domain(wide(rows.price))]
+    ends = [float(unstretched(end)) for end in _domain(stretched(rows.price))]
     cheap = alt.Scale(type="symlog", constant=LINEAR, domain=ends, nice=False)
     more = (-0.003, 0.003) if ends[1] < 0.1 else ()  # there is room for them
-    ticks = [tick for tick in sorted((*TICKS, *more)) if ends[0] <= tick <= ends[1]]
+    ticks = [tick for tick in sorted((*PRICES, *more)) if ends[0] <= tick <= ends[1]]
     share = alt.Scale(domain=_domain(rows.share), nice=False, zero=False)
     wanted = ["method", "family", "price", "price_low", "price_high", "share", "low", "high"]
     base = alt.Chart(data(rows[[*wanted, "interval", "price_interval", "status"]]))
