@@ -287,14 +287,35 @@ def test_training_speeds_are_those_measured():
     row = " | ".join(f"{round(x['frames_per_s'], -3):,.0f}" for x in training["curve"])
     assert f"| frames/s | {row} |" in page
     parts = training["parts"]["ms_per_update"]
-    said = "{:.0f} for the rollout, {:.1f} (2 %) for the entropy bonus, {:.0f} for advantages"
+    said = (
+        "{:.1f} for the environment, {:.0f} for the policy, {:.1f} (2 %) for the entropy bonus, "
+        "{:.0f} for advantages"
+    )
     assert said.format(*parts.values()) in page
-    *_, entropies, plainly = training["ablations"]
-    assert f"takes {entropies['ratio']:.3f} times as long" in page
+    assert round(100 * parts["bonus"] / sum(parts.values())) == 2
+    update = {x["agents"]: x["ms_per_update"] for x in training["curve"]}[75]
+    assert f"With 75 agents an update takes {update:.0f} ms" in page
+    plainly = training["ablations"][-1]
+    assert f"runs at {round(plainly['frames_per_s'], -3):,.0f} frames/s" in page
     assert f"worth a factor of {plainly['ratio']:.1f}" in page
-    pusher = measured("training_pusher")
+
+
+def test_pushers_training_speeds_are_those_measured():
+    page, pusher = text(SPEED), measured("training_pusher")
     two, eight = (x["frames_per_s"] for x in pusher["curve"])
     assert f"trains {two:,.0f} frames/s with 2 agents and {eight:,.0f} with 8" in page
+    assert f"one seed of one method takes {5e6 / two / 60:.0f}\nminutes" in page
+    parts = pusher["parts"]["ms_per_update"]
+    share = {
+        name: f"{ms / sum(parts.values()):.0%}".replace("%", " %") for name, ms in parts.items()
+    }
+    said = "{3} are gradients, {0} physics, {1} policy and bookkeeping, {2} the"
+    assert said.format(*share.values()) in page
+    assert f"does {measured('torch_lstm_ppo')['frames_per_s']:,.0f} frames/s" in page
+
+
+def test_the_pytorch_a2cs_speed_is_that_measured():
+    page = text(SPEED)
     assert f"{measured('torch_a2c')['frames_per_s']:,.0f}"[:3] == "4,9" and "does 5,000" in page
 
 
