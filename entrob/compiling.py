@@ -32,6 +32,11 @@ def mesh() -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(jax.devices()), ("runs",))
 
 
+def everywhere() -> jax.sharding.NamedSharding:
+    """How what all runs share is laid out for `sharded` functions: whole on every device."""
+    return jax.sharding.NamedSharding(mesh(), PartitionSpec())
+
+
 def compiler_options() -> dict[str, Any]:
     """Options for the devices there are, as far as this version of XLA has them.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from entrob.agents.model import Model, tempered
-from entrob.compiling import compiler_options, padded, sharded
+from entrob.compiling import compiler_options, everywhere, padded, sharded
 from entrob.envs import Environment, Task
 from entrob.errors import EntrobError
 from entrob.evaluation.batch import Outcome, Same, distinct, evaluate, views
@@ -98,15 +98,19 @@ class Evaluator:
         if (env.finite or env.few_views) and not model.recurrent:
             look = self.once(("views", type(env)), lambda: jax.jit(jax.vmap(partial(views, env))))
             same = Same(distinct(params), distinct(look(params)))
-        args = (_padded(policies, runs), params, keys, same)
-        shapes = tuple(x.shape for x in jax.tree.leaves(args[0]))
+        # As few at a time as there can be, so that batches of all widths share a program.
+        width = padded(1)
+        blocks = [_block(policies, slice(at, at + width), width) for at in range(0, runs, width)]
+        given = jax.device_put((params, keys, same), everywhere())
+        shapes = tuple(x.shape for x in jax.tree.leaves(blocks[0]))
         play = self.once(
             ("play", type(env), horizon, len(keys), shapes, hot),
-            lambda: self._compile(env, model, horizon, args),
+            lambda: self._compile(env, model, horizon, (blocks[0], *given)),
         )
-        found = jax.tree.map(np.asarray, play(*args))
-        cut = jax.tree.map(lambda x: x[:runs], found._replace(optimum=None))
-        return cut._replace(optimum=found.optimum), horizon
+        # All are begun before the first is waited for.
+        found = jax.tree.map(np.asarray, [play(block, *given) for block in blocks])
+        whole = jax.tree.map(lambda *parts: np.concatenate(parts)[:runs], *found)
+        return whole._replace(optimum=found[0].optimum[0]), horizon
 
     def recorded(self, outcome: Outcome, horizon: int) -> list[dict[str, Any]]:
         """A record per policy of an outcome, see `entrob.evaluation.records.records`."""
@@ -128,12 +132,7 @@ class Evaluator:
 
         compiled = sharded(play, (True, False, False, False)).lower(*args).compile()
         self.compile_s += time.perf_counter() - started
-
-        def run(*args):
-            outcome = compiled(*args)
-            return outcome._replace(optimum=outcome.optimum[0])
-
-        return run
+        return compiled
 
     def once(self, key: Any, make_it: Callable[[], Any]) -> Any:
         """What `make_it` makes, a program, made at the first call with a key only."""
@@ -162,10 +161,14 @@ def keys_of_instances(
     return instance_keys(key, perturbations.get(name, params), count)
 
 
-def _padded(policies: Any, runs: int) -> Any:
-    """Policies of so many runs as leaves [width, ...]; the last one is repeated."""
-    short = padded(runs) - runs
-    return jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), policies)
+def _block(policies: Any, part: slice, width: int) -> Any:
+    """Some of the policies as leaves [width, ...]; where they are fewer the last is repeated."""
+
+    def cut(x):
+        some = x[part]
+        return np.concatenate([some, some[-1:].repeat(width - len(some), 0)])
+
+    return jax.tree.map(cut, policies)
 
 
 def _draw(name: str) -> Callable:

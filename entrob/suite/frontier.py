@@ -7,6 +7,7 @@ largest keeps it, larger ones are tried.
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from entrob.sweep.groups import Run, RunBatch, group_methods, known_ids, runs_of
 from entrob.sweep.knobs import Knob, beyond, candidate_name, grid, largest_keeping
 from entrob.sweep.measure import Tester, policies
 from entrob.sweep.program import program
+from entrob.sweep.progress import steps
 from entrob.sweep.sources import code_of_test
 from entrob.sweep.stored import finished
 
@@ -280,11 +282,12 @@ def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[M
     prog = program(experiment, group)
     tester = Tester(experiment)
     wanted = known_ids(runs_of(experiment, trained))
+    batches = list(finished(experiment, store, group))
     runs, frames = [], []
-    for batch in finished(experiment, store, group):
-        places = [i for i, run in enumerate(batch.runs) if run.id in wanted]
-        status = store.read(store.part("runs", batch.id)).status
-        for method in hot:
+    with steps(f"testing {trained.name} at temperatures", len(batches) * len(hot)) as step:
+        for batch, method in itertools.product(batches, hot):
+            places = [i for i, run in enumerate(batch.runs) if run.id in wanted]
+            status = store.read(store.part("runs", batch.id)).status
             own = tuple(
                 Run(digest(batch.runs[i].id, method.temperature), method, batch.runs[i].seed)
                 for i in places
@@ -299,6 +302,7 @@ def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[M
                 those = jax.tree.map(lambda x, at=places: x[at], everything)
                 write_frame(path, tester.table(prog, RunBatch(name, group, own), those))
             frames.append(store.read(path))
+            step()
     return Records(pd.DataFrame(runs), pd.DataFrame(), pd.concat(frames, ignore_index=True))
 
 
