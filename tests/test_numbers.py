@@ -337,6 +337,27 @@ def test_presets_are_those_measured():
             assert " | ".join(f"{value:.1f}" for value in shown) in text(SPEED)
 
 
+def test_what_workers_cost_is_what_was_measured():
+    found, page = measured("workers"), text(SPEED)
+    made_up, seconds = found["synthetic"], [row["seconds"] for row in found["suite"]]
+    assert made_up["batches"] == 100_000
+    rows = {
+        "one worker, s": f"{seconds[0]:.0f}",
+        "the same, two workers, s": f"{seconds[1]:.0f}",
+        "testing and compiling, s": f"{found['per_batch']['overhead_s']:.3f}",
+        "of ten runs, MB": f"{made_up['plan_bytes'] / 1e6:.0f}",
+        "reading it, s": f"{made_up['plan_read_s']:.1f}",
+        "one batch's runs, ms": f"{1e3 * made_up['part_written_s']:.1f}",
+        "gathering 100,000 of them, s": f"{made_up['gather_s']:.0f}",
+    }
+    for what, value in rows.items():
+        assert f"{what} | {value} |" in page
+    engines = text("entrob/engines/README.md")
+    assert (
+        f"{made_up['gather_s']:.0f} s for one reader" in engines and "[0.04 s a batch]" in engines
+    )
+
+
 def test_environment_speeds_are_those_measured():
     for row in measured("environment")["rows"]:
         shown = " | ".join(thousands(x) for x in row["steps_per_s"].values())
