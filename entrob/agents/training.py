@@ -12,7 +12,7 @@ import numpy as np
 
 from entrob.agents.actor_critic import Agent
 from entrob.agents.spec import Hyper
-from entrob.compiling import sharded
+from entrob.compiling import for_once, sharded
 from entrob.errors import BrokenMethod, EntrobError
 
 
@@ -78,7 +78,7 @@ def compile_trainer(
 
     with _user_code():
         finite = agent.tables(env_params)
-        begun = sharded(init, (True, True, False)).lower(seeds, swept, env_params)
+        begun = sharded(init, (True, True, False), for_once()).lower(seeds, swept, env_params)
         over = (True, True, False, False)
         lowered = sharded(chunk, over).lower(begun.out_info, swept, env_params, finite)
     begin, compiled = begun.compile(), lowered.compile()

@@ -32,7 +32,8 @@ def score_arrays(
 
     For a board: ``score_arrays(read_board(folder).scores, "score", ("task", "perturbation",
     "magnitude"))``; for a run: ``score_arrays(pandas.read_parquet("RUN/evaluation.parquet"))``.
-    To keep them: ``numpy.savez("scores.npz", **found.scores)``.
+    To keep them: ``numpy.savez("scores.npz", **found.scores)``; rliable 1.2 needs an older pandas
+    than entrob has, and reads them in an environment of its own.
 
     Args:
       rows: ``method``, ``seed``, the columns of `by` and `score`.
