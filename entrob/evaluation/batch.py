@@ -100,7 +100,7 @@ def distinct(batch: Any) -> Distinct:
     """Find the elements that are different, by their bits; not to be traced."""
     first, index = differing(batch)
     chosen = np.resize(first, len(index))
-    own = jax.tree.map(lambda x: jnp.asarray(x)[chosen], batch)
+    own = jax.tree.map(lambda x: np.asarray(x)[chosen], batch)
     return Distinct(own, np.int32(len(first)), index)
 
 
