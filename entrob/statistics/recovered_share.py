@@ -192,7 +192,8 @@ def standing(board: Board) -> pd.DataFrame:
         bare = [t for t in played.get(method, ()) if t in counting and (t, method) not in tested]
         notes += [f"not perturbed on {', '.join(bare)}"] if bare else []
         ranked = not notes and bool(board.classes)
-        notes += ["price broken"] if low[method] > BROKEN else []
+        # One has no price where `none` has nothing to give up.
+        notes += ["price broken"] if low.get(method, np.nan) > BROKEN else []
         rows[method] = {"ranked": ranked, "status": "; ".join(notes)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["ranked", "status"])
 

@@ -132,6 +132,17 @@ def test_who_is_ranked(board):
     assert np.isnan(partial.overall) and partial.tasks == 1 and np.isfinite(partial.price)
 
 
+def test_a_method_may_have_no_price(board, tmp_path):
+    """Where `none` has nothing to give up, as in a task that it does not learn."""
+    scores = board.scores.copy()
+    scores.loc[scores.method == "partial", "price"] = np.nan
+    priceless = board._replace(scores=scores)
+    partial = pick(recovered_share.ranking(priceless), method="partial")
+    assert np.isnan(partial.price) and partial.status == "not on pole"
+    leaderboard.write_report(priceless, tmp_path)
+    assert "partial" in (tmp_path / "leaderboard.md").read_text("utf-8")
+
+
 def test_a_price_is_broken_only_if_its_lower_bound_is(board):
     ranks = recovered_share.ranking(board)
     assert pick(ranks, method="dear").price > 0.05
