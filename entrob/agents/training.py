@@ -41,7 +41,7 @@ class Trainer(NamedTuple):
     """
 
     width: int
-    init: Callable
+    init: jax.stages.Compiled
     chunk: Callable
     curves: tuple[str, ...]
     bytes: int

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from entrob.agents.batching import differing
 from entrob.perturbations import instance_keys, needs_noise, perturb, perturbations
 
 #: Trajectories compared, each on an instance of its own, per way of choosing actions.
@@ -129,9 +130,7 @@ def _same_bits(one: Any, other: Any) -> bool:
 
 def distinct(instances: Any) -> int:
     """How many of I params, leaves [I, ...], differ from all before them."""
-    count = len(jax.tree.leaves(instances)[0])
-    rows = [np.asarray(leaf).reshape(count, -1) for leaf in jax.tree.leaves(instances)]
-    return len({b"".join(row[i].tobytes() for row in rows) for i in range(count)})
+    return len(differing(instances)[0])
 
 
 class Prover:

@@ -7,7 +7,6 @@ largest keeps it, larger ones are tried.
 """
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -285,24 +284,26 @@ def tested_at(experiment: Experiment, store: Store, trained: Method, hot: list[M
     batches = list(finished(experiment, store, group))
     runs, frames = [], []
     with steps(f"testing {trained.name} at temperatures", len(batches) * len(hot)) as step:
-        for batch, method in itertools.product(batches, hot):
+        for batch in batches:
             places = [i for i, run in enumerate(batch.runs) if run.id in wanted]
             status = store.read(store.part("runs", batch.id)).status
-            own = tuple(
-                Run(digest(batch.runs[i].id, method.temperature), method, batch.runs[i].seed)
-                for i in places
-            )
-            runs += [{"run_id": run.id, "status": status[i]} for i, run in zip(places, own)]
-            code = [c for c in (code_of_test(experiment, n) for n in experiment.perturbations) if c]
-            ids = [run.id for run in own]
-            name = digest(experiment.hash, experiment.perturbations, ids, *code)
-            path = store.part("tempered", name)
-            if not _whole(store, path):
-                everything = policies(store, batch, prog)
-                those = jax.tree.map(lambda x, at=places: x[at], everything)
-                write_frame(path, tester.table(prog, RunBatch(name, group, own), those))
-            frames.append(store.read(path))
-            step()
+            for method in hot:
+                own = tuple(
+                    Run(digest(batch.runs[i].id, method.temperature), method, batch.runs[i].seed)
+                    for i in places
+                )
+                runs += [{"run_id": run.id, "status": status[i]} for i, run in zip(places, own)]
+                tested = (code_of_test(experiment, n) for n in experiment.perturbations)
+                code = [c for c in tested if c]
+                ids = [run.id for run in own]
+                name = digest(experiment.hash, experiment.perturbations, ids, *code)
+                path = store.part("tempered", name)
+                if not _whole(store, path):
+                    everything = policies(store, batch, prog)
+                    those = jax.tree.map(lambda x, at=places: x[at], everything)
+                    write_frame(path, tester.table(prog, RunBatch(name, group, own), those))
+                frames.append(store.read(path))
+                step()
     return Records(pd.DataFrame(runs), pd.DataFrame(), pd.concat(frames, ignore_index=True))
 
 
